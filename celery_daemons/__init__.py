@@ -1,0 +1,1 @@
+"""Named daemons that always run, each exactly once, on the Celery workers you already have."""

@@ -1,0 +1,46 @@
+"""What a launcher says about how its daemons are run, restarted and placed."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from celery_daemons.domain.names import check_name
+from celery_daemons.errors import ConfigurationError
+
+Isolation = Literal["shared", "process", "thread"]
+Restart = Literal["permanent", "transient", "temporary"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LauncherOptions:
+    """The options of a launcher; times in seconds."""
+
+    isolation: Isolation = "shared"
+    restart: Restart = "permanent"
+    backoff: float = 0.5
+    backoff_max: float = 60.0
+    max_restarts: int = 5
+    restart_period: float = 60.0
+    stop_grace: float = 10.0
+    progress_deadline: float | None = None
+    labels: tuple[str, ...] = ()
+    weight: float = 1.0
+    prune: bool = False
+
+    def check(self, launcher: str) -> None:
+        """Raise :exc:`ConfigurationError` that names the launcher, the option and the rule."""
+
+        def rule(option: str, holds: bool, text: str) -> None:
+            if not holds:
+                raise ConfigurationError(f"launcher {launcher}: {option}={getattr(self, option)!r} {text}")
+
+        for option, kind in (("isolation", Isolation), ("restart", Restart)):
+            rule(option, getattr(self, option) in get_args(kind), f"must be one of {', '.join(get_args(kind))}")
+        for option in ("backoff", "backoff_max", "restart_period", "stop_grace", "weight", "max_restarts"):
+            value = getattr(self, option)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            rule(option, number and value > 0, "must be a number above 0")
+        rule("backoff_max", self.backoff_max >= self.backoff, f"must not be below backoff={self.backoff}")
+        deadline = self.progress_deadline
+        rule("progress_deadline", deadline is None or deadline > 0, "must be a number above 0, or None")
+        for label in self.labels:
+            check_name(label, f"launcher {launcher}: label")

@@ -1,0 +1,169 @@
+"""The settings of the package: read from a mapping of ``daemons_*`` keys, checked once, frozen."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from celery_daemons.errors import ConfigurationError
+
+PREFIX: Final = "daemons_"
+#: A lease of fewer heartbeats than this is lost to one late beat.
+_BEATS_PER_LEASE: Final = 3
+_REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket", "valkey", "valkeys")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings without their prefix; times in seconds."""
+
+    redis_url: str
+    namespace: str = "celery-daemons"
+    heartbeat_interval: float = 1.0
+    lease_ttl: float = 5.0
+    monitor: bool = True
+    scan_interval: float = 60.0
+    scan_timeout: float = 30.0
+    reconcile_interval: float = 5.0
+    load_factor: float = 1.25
+    vnodes: int = 40
+    rebalance: str = "auto"
+    rebalance_limit: float = 0.1
+    settle_delay: float = 5.0
+    hosts: int = 1
+    node_labels: tuple[str, ...] = ()
+    node_weight: float = 1.0
+    drain_timeout: float = 25.0
+    on_store_loss: str = "stop"
+
+    @property
+    def lease_ttl_ms(self) -> int:
+        """The lease in whole milliseconds, as Redis counts it."""
+        return int(self.lease_ttl * 1000)
+
+    @property
+    def lease_margin(self) -> float:
+        """Seconds before its end at which a holder takes its lease for lost.
+
+        It covers a difference of clock rates and the time that the kernel takes to end a process.
+        """
+        return max(0.2, self.lease_ttl * 0.1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain data, for another process."""
+        return asdict(self)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError(value)
+    return float(value)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or int(value) != float(value):
+        raise ValueError(value)
+    return int(value)
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, str) and value.strip().lower() in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+        return value.strip().lower() in ("1", "true", "yes", "on")
+    if isinstance(value, bool) or value in (0, 1):
+        return bool(value)
+    raise ValueError(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(value)
+    return value
+
+
+def _labels(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    parts = value.split(",") if isinstance(value, str) else list(value)
+    if not all(isinstance(part, str) for part in parts):
+        raise ValueError(value)
+    return tuple(sorted({part.strip() for part in parts if part.strip()}))
+
+
+_READERS: Final[dict[type | str, tuple[Callable[[Any], Any], str]]] = {
+    "float": (_number, "a number"),
+    "int": (_whole, "a whole number"),
+    "bool": (_flag, "true or false"),
+    "str": (_text, "a non-empty string"),
+    "tuple[str, ...]": (_labels, "a list of names, or names joined by commas"),
+}
+
+_KINDS: Final = {f.name: str(getattr(f.type, "__name__", f.type)) for f in fields(Settings)} | {
+    "node_labels": "tuple[str, ...]"
+}
+#: Every setting but the URL, which is derived, with its default.
+DEFAULTS: Final[dict[str, Any]] = {f.name: f.default for f in fields(Settings) if f.name != "redis_url"}
+NAMES: Final = frozenset(_KINDS)
+
+
+def load(values: Mapping[str, Any], *, fallback_urls: tuple[str | None, ...] = ()) -> Settings:
+    """Build the settings from ``values`` (keys without prefix; ``None`` means unset).
+
+    ``fallback_urls`` are tried in order for ``redis_url`` if it is unset: the broker's, then the result backend's.
+    Raises :exc:`ConfigurationError` that names the setting, its value and the rule.
+    """
+    unknown = sorted(set(values) - NAMES)
+    if unknown:
+        known = ", ".join(sorted(NAMES))
+        raise ConfigurationError(f"there is no setting {PREFIX}{unknown[0]}; the settings are (each with {PREFIX}): {known}")
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        reader, form = _READERS[_KINDS[name]]
+        try:
+            found[name] = reader(value)
+        except (TypeError, ValueError):
+            shown = repr(value) if name != "redis_url" else "the value given"
+            raise ConfigurationError(f"{PREFIX}{name}: {shown} is not {form}") from None
+    found.setdefault("redis_url", next((url for url in fallback_urls if url and _is_redis(url)), None))
+    if found["redis_url"] is None:
+        raise ConfigurationError(
+            f"{PREFIX}redis_url is not set and neither the broker nor the result backend is Redis; "
+            f"set it to where the address book shall live, as in redis://localhost:6379/0"
+        )
+    settings = Settings(**found)
+    _check(settings)
+    return settings
+
+
+def _is_redis(url: str) -> bool:
+    return url.partition("://")[0] in _REDIS_SCHEMES
+
+
+def _check(s: Settings) -> None:
+    if not _is_redis(s.redis_url):
+        raise ConfigurationError(
+            f"{PREFIX}redis_url: scheme {urlsplit(s.redis_url).scheme!r} is not one of {', '.join(_REDIS_SCHEMES)}"
+        )
+    for name in (
+        "heartbeat_interval lease_ttl scan_interval scan_timeout reconcile_interval node_weight rebalance_limit hosts vnodes"
+    ).split():
+        _rule(s, name, getattr(s, name) > 0, "must be above 0")
+    for name in ("settle_delay", "drain_timeout"):
+        _rule(s, name, getattr(s, name) >= 0, "must not be negative")
+    _rule(s, "load_factor", s.load_factor >= 1, "must be at least 1: no node can hold less than its fair share")
+    _rule(s, "rebalance_limit", s.rebalance_limit <= 1, "is a share of all daemons: at most 1")
+    _rule(s, "rebalance", s.rebalance in ("auto", "manual", "off"), "must be one of auto, manual, off")
+    _rule(s, "on_store_loss", s.on_store_loss in ("stop", "keep"), "must be one of stop, keep")
+    _rule(
+        s,
+        "lease_ttl",
+        s.lease_ttl >= _BEATS_PER_LEASE * s.heartbeat_interval,
+        f"must be at least {_BEATS_PER_LEASE} × {PREFIX}heartbeat_interval ({s.heartbeat_interval}), "
+        "or one late heartbeat costs the lease",
+    )
+
+
+def _rule(settings: Settings, name: str, holds: bool, rule: str) -> None:
+    if not holds:
+        raise ConfigurationError(f"{PREFIX}{name}: {getattr(settings, name)!r} {rule}")

@@ -1,0 +1,164 @@
+"""The only way to Redis: runs calls, blocking or async, and turns the client's errors into the package's."""
+
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+
+from celery_daemons.errors import StoreUnavailable
+from celery_daemons.store import server
+from celery_daemons.store.calls import Call
+from celery_daemons.store.keys import LAYOUT, Keys
+from celery_daemons.store.lease import mismatch
+
+T = TypeVar("T")
+
+#: Seconds for one command of a client that is not on a heartbeat. Longer than any script takes, short for a person.
+TIMEOUT: Final = 5.0
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except ReadOnlyError as error:
+        raise StoreUnavailable(
+            f"Redis at {server.shown(url)} is a read-only replica; point daemons_redis_url at the primary"
+        ) from error
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(
+            f"Redis at {server.shown(url)} does not answer as it should ({type(error).__name__}: {error}); "
+            "check that it runs and that daemons_redis_url is right"
+        ) from error
+
+
+def _pack(call: Call[Any]) -> tuple[Any, ...]:
+    return ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
+
+
+def _pack_whole(call: Call[Any]) -> tuple[Any, ...]:
+    return ("EVAL", call.script.source, len(call.keys), *call.keys, *call.args)
+
+
+def _options(timeout: float, retries: int) -> dict[str, Any]:
+    return {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "socket_keepalive": True,
+        # RESP2 whatever the client's default: replies keep one shape.
+        "protocol": 2,
+        "retries": retries,
+    }
+
+
+class Store:
+    """A blocking connection pool to one namespace; safe to share between threads and to use after a fork."""
+
+    def __init__(self, url: str, keys: Keys, *, timeout: float = TIMEOUT, client: "redis.Redis | None" = None) -> None:
+        options = _options(timeout, 1)
+        retries = options.pop("retries")
+        self.url = url
+        self.keys = keys
+        self.client: Any = client or redis.Redis.from_url(
+            server.normalise(url), retry=redis.retry.Retry(NoBackoff(), retries), **options
+        )
+        self._checked = client is not None
+
+    def check(self) -> None:
+        """Raise ConfigurationError or LayoutMismatch if this server or namespace will not do; asks once."""
+        if self._checked:
+            return
+        with _translated(self.url):
+            pipe = self.client.pipeline(transaction=False)
+            info, memory, layout = pipe.info("server").info("memory").hget(self.keys.cluster, "layout").execute()
+        server.check({**info, **memory}, self.url)
+        if layout is not None and layout.decode() != LAYOUT:
+            raise mismatch(layout.decode())
+        self._checked = True
+
+    def run(self, call: Call[T]) -> T:
+        """Run one verb."""
+        if not self._checked:
+            self.check()
+        with _translated(self.url):
+            try:
+                reply = self.client.execute_command(*_pack(call))
+            except NoScriptError:
+                reply = self.client.execute_command(*_pack_whole(call))
+            except ReadOnlyError:
+                self.client.connection_pool.disconnect()
+                raise
+        return call.decode(reply)
+
+    def run_many(self, calls: Sequence[Call[T]]) -> list[T]:
+        """Run verbs in one round trip; an error of one does not keep the others from running."""
+        if not self._checked:
+            self.check()
+        with _translated(self.url):
+            pipe = self.client.pipeline(transaction=False)
+            for call in calls:
+                pipe.execute_command(*_pack(call))
+            replies = pipe.execute(raise_on_error=False)
+            for index, reply in enumerate(replies):
+                if isinstance(reply, NoScriptError):
+                    replies[index] = self.client.execute_command(*_pack_whole(calls[index]))
+                elif isinstance(reply, Exception):
+                    raise reply
+        return [call.decode(reply) for call, reply in zip(calls, replies, strict=True)]
+
+    def read(self, query: Callable[[Any], T]) -> T:
+        """Run plain commands: ``query`` gets the client; its errors become the package's."""
+        if not self._checked:
+            self.check()
+        with _translated(self.url):
+            return query(self.client)
+
+    def close(self) -> None:
+        """Close the pool."""
+        self.client.close()
+
+
+class AsyncStore:
+    """The same for an asyncio loop; every command has ``timeout`` seconds and no retry: the caller keeps the clock."""
+
+    def __init__(self, url: str, keys: Keys, *, timeout: float, client: Any = None) -> None:
+        options = _options(timeout, 0)
+        options.pop("retries")
+        self.url = url
+        self.keys = keys
+        self.client: Any = client or redis.asyncio.Redis.from_url(
+            server.normalise(url), retry=redis.asyncio.retry.Retry(NoBackoff(), 0), **options
+        )
+
+    async def check(self) -> str:
+        """Raise ConfigurationError if the server will not do; answers the server's run id."""
+        with _translated(self.url):
+            info = await self.client.info("server")
+            memory = await self.client.info("memory")
+        server.check({**info, **memory}, self.url)
+        return str(info.get("run_id", ""))
+
+    async def run(self, call: Call[T]) -> T:
+        """Run one verb."""
+        with _translated(self.url):
+            try:
+                reply = await self.client.execute_command(*_pack(call))
+            except NoScriptError:
+                reply = await self.client.execute_command(*_pack_whole(call))
+            except ReadOnlyError:
+                await self.client.connection_pool.disconnect()
+                raise
+        return call.decode(reply)
+
+    async def read(self, query: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+        """Run plain commands."""
+        with _translated(self.url):
+            return await query(self.client)
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self.client.aclose()

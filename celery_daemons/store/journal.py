@@ -1,0 +1,71 @@
+"""The journal: a capped stream of every change, for people, for replicas and for the monitor."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from celery_daemons.domain.records import JournalEntry
+from celery_daemons.store.calls import Call, text
+from celery_daemons.store.codec import encode
+from celery_daemons.store.connection import Store
+from celery_daemons.store.keys import Keys
+
+_ITEMS = msgspec.json.Decoder(tuple[tuple[str, ...], ...])
+
+
+def note(
+    keys: Keys, event: str, *, node: str = "", cause: str = "", items: Sequence[tuple[str, str, str]] = ()
+) -> Call[int]:
+    """Write to the journal what befell, without changing anything else."""
+    return Call("note", (keys.journal,), (event, node, cause, encode(items)), int)
+
+
+def decode_entry(raw_id: Any, raw: Any) -> JournalEntry:
+    """Read one stream entry; one whose items cannot be read has none."""
+    entry_id = text(raw_id)
+    fields = {text(key): text(value) for key, value in raw.items()}
+    try:
+        items = _ITEMS.decode(fields.get("items", "[]"))
+    except msgspec.MsgspecError:
+        items = ()
+    epoch = fields.get("epoch", "")
+    return JournalEntry(
+        id=entry_id,
+        at_ms=int(entry_id.partition("-")[0]),
+        event=fields.get("event", ""),
+        node=fields.get("node") or None,
+        epoch=int(epoch) if epoch.isdigit() else None,
+        cause=fields.get("cause") or None,
+        items=items,
+    )
+
+
+def last_id(store: Store) -> str:
+    """The id of the newest entry, ``"0-0"`` for none."""
+    newest = store.read(lambda client: client.xrevrange(store.keys.journal, count=1))
+    return text(newest[0][0]) if newest else "0-0"
+
+
+def follow(store: Store, after: str, *, block_ms: int, count: int = 200) -> list[JournalEntry]:
+    """The entries after ``after``; waits up to ``block_ms`` for the first, 0 to not wait at all."""
+    reply = store.read(lambda client: client.xread({store.keys.journal: after}, count=count, block=block_ms or None))
+    return [decode_entry(entry_id, raw) for _, entries in reply or () for entry_id, raw in entries]
+
+
+def newest(store: Store, count: int) -> list[JournalEntry]:
+    """The last ``count`` entries, oldest first."""
+    entries = store.read(lambda client: client.xrevrange(store.keys.journal, count=count))
+    return [decode_entry(entry_id, raw) for entry_id, raw in reversed(entries)]
+
+
+def oldest_id(store: Store) -> str | None:
+    """The id of the oldest entry still held; a follower that stands before it has missed something."""
+    entries = store.read(lambda client: client.xrange(store.keys.journal, count=1))
+    return text(entries[0][0]) if entries else None
+
+
+def position(entry_id: str) -> tuple[int, int]:
+    """A stream id in an order that can be compared."""
+    ms, _, sequence = entry_id.partition("-")
+    return int(ms), int(sequence or 0)

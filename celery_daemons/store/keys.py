@@ -1,0 +1,72 @@
+"""The one place that knows how the keys are called."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from celery_daemons.domain.names import NodeName
+
+#: The version of the key layout and of what the values look like; part of every key.
+LAYOUT: Final = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one namespace; they share a hash slot, so that every script is atomic on a Redis Cluster too."""
+
+    namespace: str
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((f"{{{self.namespace}}}:v{LAYOUT}", *parts))
+
+    @property
+    def cluster(self) -> str:
+        """Hash: layout, created_ms; its absence means that the data was lost."""
+        return self._key("cluster")
+
+    @property
+    def monitor(self) -> str:
+        """String with an expiry: the leader's node, incarnation and epoch."""
+        return self._key("monitor")
+
+    @property
+    def clock(self) -> str:
+        """String: the last token or epoch issued."""
+        return self._key("clock")
+
+    @property
+    def nodes(self) -> str:
+        """Hash: node → record."""
+        return self._key("nodes")
+
+    @property
+    def leases(self) -> str:
+        """Sorted set: node → end of its lease in server milliseconds."""
+        return self._key("leases")
+
+    @property
+    def specs(self) -> str:
+        """Hash: daemon → spec."""
+        return self._key("specs")
+
+    @property
+    def book(self) -> str:
+        """Hash: daemon → address record."""
+        return self._key("book")
+
+    @property
+    def scans(self) -> str:
+        """Hash: launcher → how its recovery scanner last went."""
+        return self._key("scans")
+
+    @property
+    def journal(self) -> str:
+        """Stream: every change."""
+        return self._key("journal")
+
+    def held(self, node: NodeName) -> str:
+        """Set: the daemons assigned to a node."""
+        return self._key("node", node, "daemons")
+
+    def generation(self, node: NodeName) -> str:
+        """String: grows with every assignment to a node and every recall from it."""
+        return self._key("node", node, "generation")

@@ -1,0 +1,45 @@
+-- assign: record that a node shall run daemons that are on no node.
+--
+-- KEYS[1] monitor     string
+-- KEYS[2] nodes       hash
+-- KEYS[3] specs       hash
+-- KEYS[4] book        hash
+-- KEYS[5] held        set     of the node
+-- KEYS[6] generation  string  of the node
+-- KEYS[7] clock       string
+-- KEYS[8] journal     stream
+-- ARGV[1] epoch       the monitor's
+-- ARGV[2] node
+-- ARGV[3] incarnation
+-- ARGV[4] items       JSON [[name, cause], ...]
+--
+-- Returns {generation, token or '', ...}: '' for a daemon that is placed already, not wanted or unknown; {-1} when the
+-- epoch is over; {0} when the node is not up under that incarnation.
+local raw = redis.call('GET', KEYS[1])
+if not raw or cjson.decode(raw).epoch ~= ARGV[1] then return {-1} end
+local node = get(KEYS[2], ARGV[2])
+if not node or node.incarnation ~= ARGV[3] or node.status ~= 'up' then return {0} end
+local items = cjson.decode(ARGV[4])
+local token = mint(KEYS[7], #items)
+local reply, done = {0}, {}
+for i, item in ipairs(items) do
+  local name, spec, record = item[1], get(KEYS[3], item[1]), get(KEYS[4], item[1])
+  if spec and spec.desired == 'running' and not (record and record.node) then
+    record = record or {}
+    if record.status == 'unplaceable' then record.error = nil end
+    put(KEYS[4], name, {
+      launcher = spec.launcher, node = ARGV[2], incarnation = ARGV[3], status = 'assigned', token = text(token),
+      version = spec.version, restarts = record.restarts, error = record.error,
+    })
+    redis.call('SADD', KEYS[5], name)
+    reply[i + 1] = text(token)
+    done[#done + 1] = {name, text(token), item[2]}
+    token = token + 1
+  else
+    reply[i + 1] = ''
+  end
+end
+if #done > 0 then redis.call('INCR', KEYS[6]) end
+reply[1] = tonumber(redis.call('GET', KEYS[6]) or '0')
+journal(KEYS[8], 'assign', ARGV[2], ARGV[1], nil, done)
+return reply

@@ -1,0 +1,19 @@
+-- beat: renew a node's lease.
+--
+-- KEYS[1] cluster     hash
+-- KEYS[2] nodes       hash
+-- KEYS[3] leases      zset
+-- KEYS[4] generation  string
+-- KEYS[5] monitor     string  who leads
+-- ARGV[1] node
+-- ARGV[2] incarnation
+-- ARGV[3] ttl_ms
+--
+-- Returns {1, generation, created_ms, 1 if somebody leads else 0}, {0} when another incarnation or none is registered,
+-- or {-1} when the cluster's data is gone.
+local created = redis.call('HGET', KEYS[1], 'created_ms')
+if not created then return {-1} end
+local record = get(KEYS[2], ARGV[1])
+if not record or record.incarnation ~= ARGV[2] then return {0} end
+redis.call('ZADD', KEYS[3], now_ms() + tonumber(ARGV[3]), ARGV[1])
+return {1, tonumber(redis.call('GET', KEYS[4]) or '0'), created, redis.call('EXISTS', KEYS[5])}

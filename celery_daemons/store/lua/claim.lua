@@ -1,0 +1,41 @@
+-- claim: take daemons that are assigned to the caller, so as to start them.
+--
+-- KEYS[1] nodes    hash
+-- KEYS[2] leases   zset
+-- KEYS[3] specs    hash
+-- KEYS[4] book     hash
+-- KEYS[5] clock    string
+-- KEYS[6] journal  stream
+-- ARGV[1] node
+-- ARGV[2] incarnation
+-- ARGV[3] items    JSON [[name, token], ...]
+--
+-- A first start keeps the token of its assignment; every further one, also by a new incarnation, is given a new token.
+--
+-- Returns per item {token, launcher, arguments, version, restarts} or {'', why not}; {} when the node is fenced: another
+-- incarnation is registered, or its lease has ended.
+local node = get(KEYS[1], ARGV[1])
+local lease = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
+if not node or node.incarnation ~= ARGV[2] or lease <= now_ms() then return {} end
+local reply, done = {}, {}
+for i, item in ipairs(cjson.decode(ARGV[3])) do
+  local name, spec, record = item[1], get(KEYS[3], item[1]), get(KEYS[4], item[1])
+  if not record or record.node ~= ARGV[1] then
+    reply[i] = {'', 'not on this node'}
+  elseif record.token ~= item[2] then
+    reply[i] = {'', 'superseded'}
+  elseif record.status == 'stopping' or not spec or spec.desired ~= 'running' then
+    reply[i] = {'', 'not wanted'}
+  else
+    if record.status ~= 'assigned' or record.incarnation ~= ARGV[2] then
+      record.token = text(mint(KEYS[5], 1))
+    end
+    record.status, record.incarnation, record.version = 'starting', ARGV[2], spec.version
+    record.pid, record.started_ms = nil, nil
+    put(KEYS[4], name, record)
+    reply[i] = {record.token, spec.launcher, spec.arguments, spec.version, record.restarts or 0}
+    done[#done + 1] = {name, record.token, ''}
+  end
+end
+journal(KEYS[6], 'claim', ARGV[1], nil, nil, done)
+return reply

@@ -1,0 +1,22 @@
+-- desire: stop, start or restart a daemon, as a wish that lasts.
+--
+-- KEYS[1] specs    hash
+-- KEYS[2] clock    string
+-- KEYS[3] journal  stream
+-- ARGV[1] name
+-- ARGV[2] action   'stop', 'start' or 'restart'
+--
+-- Returns 1, or 0 when no such daemon is known.
+local spec = get(KEYS[1], ARGV[1])
+if not spec then return 0 end
+local version = text(mint(KEYS[2], 1))
+if ARGV[2] == 'stop' then
+  spec.desired = 'stopped'
+elseif ARGV[2] == 'start' then
+  spec.desired = 'running'
+else
+  spec.version = version
+end
+put(KEYS[1], ARGV[1], spec)
+journal(KEYS[3], ARGV[2], nil, nil, nil, {{ARGV[1], version, ''}})
+return 1

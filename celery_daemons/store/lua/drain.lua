@@ -1,0 +1,17 @@
+-- drain: stop a node from being given daemons, or let it take them again.
+--
+-- KEYS[1] nodes    hash
+-- KEYS[2] journal  stream
+-- ARGV[1] node
+-- ARGV[2] status   'draining' or 'up'
+-- ARGV[3] incarnation  only this one, or '' for whichever is registered
+--
+-- Returns 1 when the node now has that status, 0 when no such node is registered.
+local record = get(KEYS[1], ARGV[1])
+if not record or (ARGV[3] ~= '' and record.incarnation ~= ARGV[3]) then return 0 end
+if record.status ~= ARGV[2] then
+  record.status = ARGV[2]
+  put(KEYS[1], ARGV[1], record)
+  journal(KEYS[2], ARGV[2] == 'up' and 'uncordon' or 'drain', ARGV[1], nil, record.incarnation)
+end
+return 1

@@ -1,0 +1,37 @@
+-- join: take part in the cluster as a new incarnation of a node.
+--
+-- KEYS[1] cluster     hash    layout, created_ms
+-- KEYS[2] nodes       hash    node -> record
+-- KEYS[3] leases      zset    node -> end of lease in server ms
+-- KEYS[4] generation  string  of this node
+-- KEYS[5] journal     stream
+-- KEYS[6] clock       string
+-- ARGV[1] node
+-- ARGV[2] record      the node's record as JSON
+-- ARGV[3] ttl_ms
+-- ARGV[4] previous    the incarnation that the caller has seen dead, or ''
+-- ARGV[5] layout      the caller's layout version
+--
+-- The daemons of an earlier incarnation whose lease has ended stay assigned to the node: the new one claims them.
+--
+-- Returns {'joined', generation, created_ms}, {'taken', ms left, incarnation} or {'layout', the one found}.
+local node, ttl, previous = ARGV[1], tonumber(ARGV[3]), ARGV[4]
+local now = now_ms()
+local layout = redis.call('HGET', KEYS[1], 'layout')
+if layout and layout ~= ARGV[5] then return {'layout', layout} end
+local record = cjson.decode(ARGV[2])
+local held = get(KEYS[2], node)
+local lease = tonumber(redis.call('ZSCORE', KEYS[3], node) or '0')
+if held and held.incarnation ~= record.incarnation and held.incarnation ~= previous and lease > now then
+  return {'taken', lease - now, held.incarnation}
+end
+if not layout then
+  redis.call('HSET', KEYS[1], 'layout', ARGV[5], 'created_ms', text(now))
+  mint(KEYS[6], 1)
+end
+record.started_ms = now
+put(KEYS[2], node, record)
+redis.call('ZADD', KEYS[3], now + ttl, node)
+local generation = redis.call('INCR', KEYS[4])
+journal(KEYS[5], 'join', node, nil, record.incarnation)
+return {'joined', generation, redis.call('HGET', KEYS[1], 'created_ms')}

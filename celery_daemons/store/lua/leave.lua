@@ -1,0 +1,20 @@
+-- leave: take a node that holds no more daemons out of the cluster.
+--
+-- KEYS[1] nodes       hash
+-- KEYS[2] leases      zset
+-- KEYS[3] held        set     names assigned to the node
+-- KEYS[4] generation  string
+-- KEYS[5] journal     stream
+-- ARGV[1] node
+-- ARGV[2] incarnation
+--
+-- Returns 0 when it left, or how many daemons it still holds, or -1 when another incarnation is registered.
+local record = get(KEYS[1], ARGV[1])
+if not record or record.incarnation ~= ARGV[2] then return -1 end
+local held = redis.call('SCARD', KEYS[3])
+if held > 0 then return held end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('DEL', KEYS[4])
+journal(KEYS[5], 'leave', ARGV[1], nil, ARGV[2])
+return 0

@@ -1,0 +1,56 @@
+-- reassert: tell Redis what a node runs, after Redis lost its data or a replica without the last writes took over.
+--
+-- KEYS[1] cluster     hash
+-- KEYS[2] nodes       hash
+-- KEYS[3] leases      zset
+-- KEYS[4] specs       hash
+-- KEYS[5] book        hash
+-- KEYS[6] held        set     of the node
+-- KEYS[7] generation  string  of the node
+-- KEYS[8] clock       string
+-- KEYS[9] journal     stream
+-- ARGV[1] node
+-- ARGV[2] record      the node's record as JSON
+-- ARGV[3] ttl_ms
+-- ARGV[4] layout
+-- ARGV[5] items       JSON [{name, token, launcher, arguments, version, status, pid, restarts}, ...]
+--
+-- Only for an incarnation whose lease has not ended on its own clock. A higher token in the book wins.
+--
+-- Returns {'taken'} when another incarnation is registered under a lease that runs, {'layout', the one found}, or
+-- {generation, 1 or 0 per item}: 0 when a newer token holds the name.
+local now = now_ms()
+local layout = redis.call('HGET', KEYS[1], 'layout')
+if layout and layout ~= ARGV[4] then return {'layout', layout} end
+local node, registered = cjson.decode(ARGV[2]), get(KEYS[2], ARGV[1])
+local lease = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[1]) or '0')
+if registered and registered.incarnation ~= node.incarnation and lease > now then return {'taken'} end
+if not layout then redis.call('HSET', KEYS[1], 'layout', ARGV[4], 'created_ms', text(now)) end
+put(KEYS[2], ARGV[1], node)
+redis.call('ZADD', KEYS[3], now + tonumber(ARGV[3]), ARGV[1])
+local highest = mint(KEYS[8], 1)
+local reply, done = {0}, {}
+for i, item in ipairs(cjson.decode(ARGV[5])) do
+  local record = get(KEYS[5], item.name)
+  highest = math.max(highest, tonumber(item.token))
+  if record and tonumber(record.token) > tonumber(item.token) then
+    reply[i + 1] = 0
+  else
+    put(KEYS[5], item.name, {
+      launcher = item.launcher, node = ARGV[1], incarnation = node.incarnation, status = item.status, token = item.token,
+      version = item.version, pid = item.pid, started_ms = now, restarts = item.restarts,
+    })
+    redis.call('SADD', KEYS[6], item.name)
+    if not get(KEYS[4], item.name) then
+      put(KEYS[4], item.name, {
+        launcher = item.launcher, arguments = item.arguments, desired = 'running', version = item.version,
+      })
+    end
+    reply[i + 1] = 1
+    done[#done + 1] = {item.name, item.token, item.status}
+  end
+end
+redis.call('SET', KEYS[8], text(highest))
+reply[1] = redis.call('INCR', KEYS[7])
+journal(KEYS[9], 'reassert', ARGV[1], nil, node.incarnation, done)
+return reply

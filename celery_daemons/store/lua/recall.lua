@@ -1,0 +1,30 @@
+-- recall: ask a node to stop daemons and release them.
+--
+-- KEYS[1] monitor     string
+-- KEYS[2] book        hash
+-- KEYS[3] generation  string  of the node
+-- KEYS[4] journal     stream
+-- ARGV[1] epoch
+-- ARGV[2] node
+-- ARGV[3] items       JSON [[name, cause], ...]
+--
+-- Returns {generation, token or '', ...}: '' for a daemon that is not on the node or is stopping already; {-1} when the
+-- epoch is over.
+local raw = redis.call('GET', KEYS[1])
+if not raw or cjson.decode(raw).epoch ~= ARGV[1] then return {-1} end
+local reply, done = {0}, {}
+for i, item in ipairs(cjson.decode(ARGV[3])) do
+  local record = get(KEYS[2], item[1])
+  if record and record.node == ARGV[2] and record.status ~= 'stopping' then
+    record.status = 'stopping'
+    put(KEYS[2], item[1], record)
+    reply[i + 1] = record.token
+    done[#done + 1] = {item[1], record.token, item[2]}
+  else
+    reply[i + 1] = ''
+  end
+end
+if #done > 0 then redis.call('INCR', KEYS[3]) end
+reply[1] = tonumber(redis.call('GET', KEYS[3]) or '0')
+journal(KEYS[4], 'recall', ARGV[2], ARGV[1], nil, done)
+return reply

@@ -1,0 +1,33 @@
+-- release: give daemons back, if the caller still holds them.
+--
+-- KEYS[1] specs    hash
+-- KEYS[2] book     hash
+-- KEYS[3] held     set     of the node
+-- KEYS[4] journal  stream
+-- ARGV[1] node
+-- ARGV[2] items    JSON [{name, token, outcome, restarts, error}, ...]
+--
+-- The outcome 'finished' also stops the daemon for good: its restart policy wants no other life.
+--
+-- Returns 1 or 0 per item: 0 when a newer token, another node or nobody holds the name.
+local reply, done = {}, {}
+for i, item in ipairs(cjson.decode(ARGV[2])) do
+  local name, record = item.name, get(KEYS[2], item.name)
+  reply[i] = 0
+  if record and record.node == ARGV[1] and record.token == item.token then
+    local spec = get(KEYS[1], name)
+    if item.outcome == 'finished' and spec then
+      spec.desired = 'stopped'
+      put(KEYS[1], name, spec)
+    end
+    record.restarts = item.restarts
+    if item.error then record.error = item.error end
+    unplace(KEYS[2], KEYS[1], name, record, 'pending')
+    reply[i] = 1
+    done[#done + 1] = {name, item.token, item.outcome}
+  end
+  -- Also when the book no longer names this node: a set that outlives its entries would never empty.
+  if not record or record.node ~= ARGV[1] or reply[i] == 1 then redis.call('SREM', KEYS[3], name) end
+end
+journal(KEYS[4], 'release', ARGV[1], nil, nil, done)
+return reply

@@ -1,0 +1,28 @@
+-- report: say how claimed daemons are doing.
+--
+-- KEYS[1] nodes    hash
+-- KEYS[2] book     hash
+-- KEYS[3] journal  stream
+-- ARGV[1] node
+-- ARGV[2] incarnation
+-- ARGV[3] items    JSON [{name, token, status, pid, restarts, error}, ...]
+--
+-- Returns 1 or 0 per item: 0 when the token is no longer the book's or the daemon has been recalled; {} when the node is
+-- fenced.
+local node = get(KEYS[1], ARGV[1])
+if not node or node.incarnation ~= ARGV[2] then return {} end
+local now, reply, done = now_ms(), {}, {}
+for i, item in ipairs(cjson.decode(ARGV[3])) do
+  local record = get(KEYS[2], item.name)
+  reply[i] = 0
+  if record and record.node == ARGV[1] and record.token == item.token and record.status ~= 'stopping' then
+    record.status, record.pid, record.restarts = item.status, item.pid, item.restarts
+    if item.error then record.error = item.error end
+    if item.status == 'running' then record.started_ms = now else record.started_ms = nil end
+    put(KEYS[2], item.name, record)
+    reply[i] = 1
+    done[#done + 1] = {item.name, item.token, item.status}
+  end
+end
+journal(KEYS[3], 'report', ARGV[1], nil, nil, done)
+return reply

@@ -1,0 +1,36 @@
+-- want: record that daemons should run.
+--
+-- KEYS[1] specs    hash    name -> spec
+-- KEYS[2] clock    string
+-- KEYS[3] journal  stream
+-- ARGV[1] items    JSON [[name, launcher, arguments], ...]
+-- ARGV[2] mode     'spawn', 'replace' or 'scan'
+--
+-- A spec of another content is a conflict for 'spawn', and for 'scan' too if it is another launcher's. What was stopped
+-- stays stopped in every mode.
+--
+-- Returns one of 'new', 'same', 'replaced', 'conflict' per item.
+local outcomes, changed = {}, {}
+for i, item in ipairs(cjson.decode(ARGV[1])) do
+  local name, launcher, arguments = item[1], item[2], item[3]
+  local spec = get(KEYS[1], name)
+  local outcome = 'new'
+  if spec then
+    if spec.launcher == launcher and spec.arguments == arguments then
+      outcome = 'same'
+    elseif ARGV[2] == 'replace' or (ARGV[2] == 'scan' and spec.launcher == launcher) then
+      outcome = 'replaced'
+    else
+      outcome = 'conflict'
+    end
+  end
+  if outcome == 'new' or outcome == 'replaced' then
+    local version = text(mint(KEYS[2], 1))
+    local desired = spec and spec.desired or 'running'
+    put(KEYS[1], name, {launcher = launcher, arguments = arguments, desired = desired, version = version})
+    changed[#changed + 1] = {name, version, outcome}
+  end
+  outcomes[i] = outcome
+end
+journal(KEYS[3], 'want', nil, nil, ARGV[2], changed)
+return outcomes

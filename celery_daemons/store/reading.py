@@ -1,0 +1,191 @@
+"""Reading the address book: look-ups, nodes and listings, joined with the leases that vouch for them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from celery_daemons.domain.names import DaemonName, Epoch, NodeName, Token
+from celery_daemons.domain.records import Address, BookRow, DaemonRecord, Leader, Node, NodeRow, SpecRow
+from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
+from celery_daemons.store.calls import BATCH, Call, text
+from celery_daemons.store.codec import decode_or_none
+from celery_daemons.store.connection import Store
+from celery_daemons.store.keys import Keys
+
+_PLACED = (
+    DaemonStatus.ASSIGNED,
+    DaemonStatus.STARTING,
+    DaemonStatus.RUNNING,
+    DaemonStatus.STOPPING,
+    DaemonStatus.BACKOFF,
+    DaemonStatus.FAILED,
+)
+
+
+def address(name: DaemonName, row: BookRow | None, node: NodeRow | None) -> Address | None:
+    """Join a daemon's entry with its node's record; ``None`` unless that very incarnation vouches for it."""
+    if row is None or node is None or row.node is None or row.incarnation != node.incarnation:
+        return None
+    return Address(
+        name=name,
+        launcher=row.launcher,
+        node=row.node,
+        incarnation=node.incarnation,
+        token=Token(int(row.token)),
+        status=row.status,
+        queue=node.queue,
+        host=node.host,
+        pid=row.pid,
+        started_at=row.started_ms / 1000,
+    )
+
+
+def locate(keys: Keys, names: Sequence[DaemonName]) -> Call[list[Address | None]]:
+    """Where up to 1,000 daemons are; ``None`` for each that no running lease vouches for."""
+
+    def decode(reply: Any) -> list[Address | None]:
+        size = len(names)
+        nodes = {text(reply[i]): decode_or_none(NodeRow, reply[i + 1]) for i in range(size, len(reply), 2)}
+        rows = (decode_or_none(BookRow, raw) for raw in reply[:size])
+        return [
+            address(name, row, nodes.get(row.node) if row and row.node else None)
+            for name, row in zip(names, rows, strict=True)
+        ]
+
+    return Call("locate", (keys.book, keys.nodes, keys.leases), tuple(names), decode)
+
+
+def leader(store: Store) -> Leader | None:
+    """Who leads now."""
+    import msgspec
+
+    raw = store.read(lambda client: client.get(store.keys.monitor))
+    if raw is None:
+        return None
+    held = msgspec.json.decode(raw, type=dict[str, str])
+    return Leader(node=NodeName(held["node"]), epoch=Epoch(int(held["epoch"])))
+
+
+def node_rows(store: Store) -> dict[NodeName, tuple[NodeRow, int]]:
+    """Every registered node's record with what is left of its lease in ms, in one round trip."""
+
+    def query(client: Any) -> Any:
+        pipe = client.pipeline(transaction=False)
+        pipe.hgetall(store.keys.nodes)
+        pipe.zrange(store.keys.leases, 0, -1, withscores=True)
+        pipe.time()
+        return pipe.execute()
+
+    rows, leases, (seconds, micros) = store.read(query)
+    now_ms = seconds * 1000 + micros // 1000
+    ends = {text(node): int(end) for node, end in leases}
+    found = {}
+    for raw_name, raw in rows.items():
+        name, row = text(raw_name), decode_or_none(NodeRow, raw)
+        if row is not None:
+            found[NodeName(name)] = (row, ends.get(name, 0) - now_ms)
+    return found
+
+
+def nodes(store: Store) -> list[Node]:
+    """Every registered node with how many daemons it holds."""
+    rows = node_rows(store)
+    names = list(rows)
+
+    def query(client: Any) -> Any:
+        pipe = client.pipeline(transaction=False)
+        for name in names:
+            pipe.scard(store.keys.held(name))
+        return pipe.execute()
+
+    counts = store.read(query) if names else []
+    return sorted(
+        (node(name, *rows[name], daemons=count) for name, count in zip(names, counts, strict=True)),
+        key=lambda one: one.name,
+    )
+
+
+def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:
+    """A node's public record."""
+    return Node(
+        name=name,
+        incarnation=row.incarnation,
+        status=row.status if lease_ms > 0 else NodeStatus.LOST,
+        queue=row.queue,
+        host=row.host,
+        pid=row.pid,
+        weight=row.weight,
+        labels=tuple(sorted(row.label_set)),
+        launchers=tuple(sorted(row.launcher_set)),
+        daemons=daemons,
+        started_at=row.started_ms / 1000,
+        lease_ms=max(0, lease_ms),
+    )
+
+
+def scan_specs(store: Store, cursor: int) -> tuple[int, dict[DaemonName, SpecRow | None]]:
+    """One page of the specs, and the cursor of the next (0 after the last); ``None`` for a record that is corrupt."""
+    cursor, page = store.read(lambda client: client.hscan(store.keys.specs, cursor, count=BATCH))
+    return cursor, {DaemonName(text(name)): decode_or_none(SpecRow, raw) for name, raw in page.items()}
+
+
+def rows(store: Store, names: Sequence[DaemonName]) -> list[tuple[SpecRow | None, BookRow | None]]:
+    """Spec and entry of up to 1,000 daemons, in one round trip."""
+    if not names:
+        return []
+
+    def query(client: Any) -> Any:
+        pipe = client.pipeline(transaction=False)
+        pipe.hmget(store.keys.specs, names)
+        pipe.hmget(store.keys.book, names)
+        return pipe.execute()
+
+    specs, entries = store.read(query)
+    return [
+        (decode_or_none(SpecRow, spec), decode_or_none(BookRow, entry))
+        for spec, entry in zip(specs, entries, strict=True)
+    ]
+
+
+def record(name: DaemonName, spec: SpecRow, row: BookRow | None, node: NodeRow | None) -> DaemonRecord:
+    """A daemon's public record from what Redis holds of it."""
+    where = address(name, row, node)
+    if where is not None:
+        status = where.status
+    elif spec.desired is Desired.STOPPED:
+        status = DaemonStatus.STOPPED
+    elif row is not None and row.node is None and row.status not in _PLACED:
+        status = row.status
+    else:
+        status = DaemonStatus.PENDING
+    return DaemonRecord(
+        name=name,
+        launcher=spec.launcher,
+        status=status,
+        node=where.node if where else None,
+        incarnation=where.incarnation if where else None,
+        token=where.token if where else None,
+        queue=where.queue if where else None,
+        host=where.host if where else None,
+        pid=where.pid if where else None,
+        started_at=where.started_at if where else None,
+        restarts=row.restarts if row else 0,
+        error=row.error if row else None,
+        desired=spec.desired,
+    )
+
+
+def records(store: Store) -> Iterator[DaemonRecord]:
+    """Every daemon that is wanted, a page at a time; what changes meanwhile may be seen before or after the change."""
+    live = {name: row for name, (row, lease_ms) in node_rows(store).items() if lease_ms > 0}
+    cursor, seen = 0, set[DaemonName]()
+    while True:
+        cursor, page = scan_specs(store, cursor)
+        names = [name for name, spec in page.items() if spec is not None and name not in seen]
+        seen.update(names)
+        for start in range(0, len(names), BATCH):
+            chunk = names[start : start + BATCH]
+            for name, (spec, row) in zip(chunk, rows(store, chunk), strict=True):
+                if spec is not None:
+                    yield record(name, spec, row, live.get(row.node) if row and row.node else None)
+        if cursor == 0:
+            return

@@ -1,0 +1,49 @@
+"""What the package asks of a Redis: its address, its version, and that it evicts nothing."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from celery_daemons.errors import ConfigurationError
+
+#: Effects replication of scripts that call TIME, and LMOVE-era commands, are dependable from here on.
+_OLDEST: Final = (6, 2)
+_SCHEMES: Final = {"valkey": "redis", "valkeys": "rediss", "redis+socket": "unix", "unix": "unix"}
+
+
+def normalise(url: str) -> str:
+    """A Celery broker URL as the Redis client reads it."""
+    parts = urlsplit(url)
+    scheme = _SCHEMES.get(parts.scheme, parts.scheme)
+    query = [(k, v.removeprefix("CERT_").lower() if k == "ssl_cert_reqs" else v) for k, v in parse_qsl(parts.query)]
+    if parts.scheme == "redis+socket":
+        query = [("db" if k == "virtual_host" else k, v) for k, v in query]
+    # By hand: urlunsplit drops the empty authority of unix:///path.
+    rest = urlunsplit(("", parts.netloc, parts.path, urlencode(query), ""))
+    if not parts.netloc and not rest.startswith("//"):
+        rest = "//" + rest
+    return f"{scheme}:{rest}"
+
+
+def shown(url: str) -> str:
+    """The URL without its password and query, for messages and logs."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{place}{parts.path}"
+
+
+def check(info: Mapping[str, Any], url: str) -> None:
+    """Raise :exc:`ConfigurationError` if the server that answered ``INFO`` with ``info`` will not do."""
+    version = str(info.get("redis_version", "0"))
+    numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2])
+    if numbers < _OLDEST:
+        raise ConfigurationError(
+            f"Redis at {shown(url)} is version {version}; celery_daemons needs 6.2 or newer, or any Valkey: upgrade it, or "
+            "point daemons_redis_url at a newer one"
+        )
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    if policy != "noeviction":
+        raise ConfigurationError(
+            f"Redis at {shown(url)} may evict keys (maxmemory-policy {policy}), which loses leases and specs; set "
+            "maxmemory-policy noeviction, or point daemons_redis_url at a server that has it"
+        )
