@@ -1,1 +1,88 @@
-"""Named daemons that always run, each exactly once, on the Celery workers you already have."""
+"""Named daemons that always run, each exactly once, on the Celery workers you already have.
+
+Names are imported at first use: the agent of each worker, and every ``celery`` command, load this package and need next to
+nothing of it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from celery_daemons.app import Daemons
+    from celery_daemons.client.address_book import AddressBook
+    from celery_daemons.domain.records import Address, DaemonRecord, DaemonSpec, Node
+    from celery_daemons.domain.states import DaemonStatus, NodeStatus
+    from celery_daemons.errors import (
+        ClaimLost,
+        ConfigurationError,
+        DaemonsError,
+        Fenced,
+        InvalidName,
+        LayoutMismatch,
+        LeaseLost,
+        SpawnTimeout,
+        SpecConflict,
+        StoreUnavailable,
+        UnknownLauncher,
+    )
+    from celery_daemons.launcher import Launcher
+    from celery_daemons.node.context import BlockingDaemonContext, DaemonContext
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "celery_daemons.app": ("Daemons",),
+    "celery_daemons.client.address_book": ("AddressBook",),
+    "celery_daemons.domain.records": ("Address", "DaemonRecord", "DaemonSpec", "Node"),
+    "celery_daemons.domain.states": ("DaemonStatus", "NodeStatus"),
+    "celery_daemons.errors": (
+        "ClaimLost",
+        "ConfigurationError",
+        "DaemonsError",
+        "Fenced",
+        "InvalidName",
+        "LayoutMismatch",
+        "LeaseLost",
+        "SpawnTimeout",
+        "SpecConflict",
+        "StoreUnavailable",
+        "UnknownLauncher",
+    ),
+    "celery_daemons.launcher": ("Launcher",),
+    "celery_daemons.node.context": ("BlockingDaemonContext", "DaemonContext"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Address",
+    "AddressBook",
+    "BlockingDaemonContext",
+    "ClaimLost",
+    "ConfigurationError",
+    "DaemonContext",
+    "DaemonRecord",
+    "DaemonSpec",
+    "DaemonStatus",
+    "Daemons",
+    "DaemonsError",
+    "Fenced",
+    "InvalidName",
+    "Launcher",
+    "LayoutMismatch",
+    "LeaseLost",
+    "Node",
+    "NodeStatus",
+    "SpawnTimeout",
+    "SpecConflict",
+    "StoreUnavailable",
+    "UnknownLauncher",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -10,6 +11,17 @@ from celery_daemons.errors import ConfigurationError
 PREFIX: Final = "daemons_"
 #: A lease of fewer heartbeats than this is lost to one late beat.
 _BEATS_PER_LEASE: Final = 3
+_ABOVE_ZERO: Final = (
+    "heartbeat_interval",
+    "lease_ttl",
+    "scan_interval",
+    "scan_timeout",
+    "reconcile_interval",
+    "node_weight",
+    "rebalance_limit",
+    "hosts",
+    "vnodes",
+)
 _REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket", "valkey", "valkeys")
 
 
@@ -55,9 +67,10 @@ class Settings:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool):
+    number = float(value)
+    if isinstance(value, bool) or not isfinite(number):
         raise ValueError(value)
-    return float(value)
+    return number
 
 
 def _whole(value: Any) -> int:
@@ -114,7 +127,9 @@ def load(values: Mapping[str, Any], *, fallback_urls: tuple[str | None, ...] = (
     unknown = sorted(set(values) - NAMES)
     if unknown:
         known = ", ".join(sorted(NAMES))
-        raise ConfigurationError(f"there is no setting {PREFIX}{unknown[0]}; the settings are (each with {PREFIX}): {known}")
+        raise ConfigurationError(
+            f"there is no setting {PREFIX}{unknown[0]}; the settings are (each with {PREFIX}): {known}"
+        )
     found: dict[str, Any] = {}
     for name, value in values.items():
         if value is None:
@@ -122,7 +137,7 @@ def load(values: Mapping[str, Any], *, fallback_urls: tuple[str | None, ...] = (
         reader, form = _READERS[_KINDS[name]]
         try:
             found[name] = reader(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             shown = repr(value) if name != "redis_url" else "the value given"
             raise ConfigurationError(f"{PREFIX}{name}: {shown} is not {form}") from None
     found.setdefault("redis_url", next((url for url in fallback_urls if url and _is_redis(url)), None))
@@ -145,9 +160,7 @@ def _check(s: Settings) -> None:
         raise ConfigurationError(
             f"{PREFIX}redis_url: scheme {urlsplit(s.redis_url).scheme!r} is not one of {', '.join(_REDIS_SCHEMES)}"
         )
-    for name in (
-        "heartbeat_interval lease_ttl scan_interval scan_timeout reconcile_interval node_weight rebalance_limit hosts vnodes"
-    ).split():
+    for name in _ABOVE_ZERO:
         _rule(s, name, getattr(s, name) > 0, "must be above 0")
     for name in ("settle_delay", "drain_timeout"):
         _rule(s, name, getattr(s, name) >= 0, "must not be negative")

@@ -17,7 +17,7 @@ _ALLOWED = re.compile(r"[A-Za-z0-9._\-:@/+]{1,200}")
 
 
 def check_name(value: object, what: str) -> str:
-    """Return ``value`` if it obeys the rule for names, else raise :exc:`InvalidName` that says which ``what`` it was."""
+    """Return ``value`` if it obeys the rule for names, else raise :exc:`InvalidName` that says ``what`` it was."""
     if isinstance(value, str) and _ALLOWED.fullmatch(value):
         return value
     shown = repr(value)

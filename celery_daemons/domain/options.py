@@ -1,6 +1,7 @@
 """What a launcher says about how its daemons are run, restarted and placed."""
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal, get_args
 
 from celery_daemons.domain.names import check_name
@@ -8,6 +9,10 @@ from celery_daemons.errors import ConfigurationError
 
 Isolation = Literal["shared", "process", "thread"]
 Restart = Literal["permanent", "transient", "temporary"]
+
+
+def _above_zero(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value) and value > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +41,10 @@ class LauncherOptions:
         for option, kind in (("isolation", Isolation), ("restart", Restart)):
             rule(option, getattr(self, option) in get_args(kind), f"must be one of {', '.join(get_args(kind))}")
         for option in ("backoff", "backoff_max", "restart_period", "stop_grace", "weight", "max_restarts"):
-            value = getattr(self, option)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            rule(option, number and value > 0, "must be a number above 0")
+            rule(option, _above_zero(getattr(self, option)), "must be a number above 0")
         rule("backoff_max", self.backoff_max >= self.backoff, f"must not be below backoff={self.backoff}")
         deadline = self.progress_deadline
-        rule("progress_deadline", deadline is None or deadline > 0, "must be a number above 0, or None")
+        rule("progress_deadline", deadline is None or _above_zero(deadline), "must be a number above 0, or None")
+        rule("labels", not isinstance(self.labels, str), "must be a list of names")
         for label in self.labels:
             check_name(label, f"launcher {launcher}: label")

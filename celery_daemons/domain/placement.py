@@ -19,7 +19,7 @@ from celery_daemons.domain.states import NodeStatus
 
 
 def _point(key: str) -> int:
-    return xxhash.xxh3_64_intdigest(key)
+    return xxhash.xxh3_64_intdigest(key.encode())
 
 
 class Ring:

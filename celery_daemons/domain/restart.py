@@ -2,9 +2,13 @@
 
 import random
 from dataclasses import dataclass, field
+from typing import Final
 
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.states import Outcome
+
+#: More would overflow a float in a long streak, which a large max_restarts allows; no backoff_max is reached so late.
+_DOUBLINGS: Final = 64
 
 
 def restarts_after(options: LauncherOptions, outcome: Outcome) -> bool:
@@ -47,5 +51,5 @@ class RestartHistory:
         if len(self.recent) > options.max_restarts or self.streak > options.max_restarts:
             # Full jitter over the upper half only: a slow retry that may come at once is not slow.
             return dice.uniform(options.backoff_max / 2, options.backoff_max), True
-        ceiling = min(options.backoff_max, options.backoff * 2.0 ** (self.streak - 1))
+        ceiling = min(options.backoff_max, options.backoff * 2.0 ** min(self.streak - 1, _DOUBLINGS))
         return dice.uniform(0.0, ceiling), False

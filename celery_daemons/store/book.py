@@ -2,19 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName
 from celery_daemons.domain.records import BookRow, NodeRow
 from celery_daemons.domain.states import DaemonStatus, Outcome
 from celery_daemons.errors import LeaseLost
 from celery_daemons.store.calls import Call, compact, text
-from celery_daemons.store.codec import decode_or_none, encode
+from celery_daemons.store.codec import decode_or_none, encode, printable
 from celery_daemons.store.keys import LAYOUT, Keys
 from celery_daemons.store.lease import mismatch
-
-WantMode = Literal["spawn", "replace", "scan"]
-Wanted = Literal["new", "same", "replaced", "conflict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,11 @@ class Swept:
 
 
 def _plain(items: Iterable[Any]) -> bytes:
-    return encode([compact({slot: getattr(item, slot) for slot in item.__slots__}) for item in items])
+    plain = [compact({slot: getattr(item, slot) for slot in item.__slots__}) for item in items]
+    for fields in plain:
+        if "error" in fields:
+            fields["error"] = printable(fields["error"])
+    return encode(plain)
 
 
 def _flags(fenced: str) -> Any:
@@ -96,25 +97,9 @@ def _flags(fenced: str) -> Any:
     return decode
 
 
-def _epoch_over(epoch: Epoch) -> LeaseLost:
+def epoch_over(epoch: Epoch) -> LeaseLost:
+    """The error for a monitor that has been deposed."""
     return LeaseLost(f"the monitor's epoch {epoch} is over: another monitor leads")
-
-
-def want(keys: Keys, items: Sequence[tuple[DaemonName, LauncherName, str]], *, mode: WantMode) -> Call[list[Wanted]]:
-    """Record that daemons should run: ``(name, launcher, arguments)`` each; answers what came of each."""
-    return Call(
-        "want", (keys.specs, keys.clock, keys.journal), (encode(items), mode), lambda reply: [text(r) for r in reply]  # type: ignore[misc]
-    )
-
-
-def desire(keys: Keys, name: DaemonName, action: Literal["stop", "start", "restart"]) -> Call[bool]:
-    """Stop, start or restart a daemon; false when none of that name is known."""
-    return Call("desire", (keys.specs, keys.clock, keys.journal), (name, action), bool)
-
-
-def forget(keys: Keys, names: Sequence[DaemonName], *, cause: str) -> Call[int]:
-    """Want daemons no more; answers how many were known."""
-    return Call("forget", (keys.specs, keys.book, keys.journal), (encode(names), cause), int)
 
 
 def assign(
@@ -124,7 +109,7 @@ def assign(
 
     def decode(reply: Any) -> Dispatch | None:
         if reply[0] == -1:
-            raise _epoch_over(epoch)
+            raise epoch_over(epoch)
         if len(reply) == 1:
             return None
         return Dispatch(int(reply[0]), tuple(text(token) for token in reply[1:]))
@@ -151,7 +136,7 @@ def recall(keys: Keys, epoch: Epoch, node: NodeName, items: Sequence[tuple[Daemo
 
     def decode(reply: Any) -> Dispatch:
         if reply[0] == -1:
-            raise _epoch_over(epoch)
+            raise epoch_over(epoch)
         return Dispatch(int(reply[0]), tuple(text(token) for token in reply[1:]))
 
     return Call(
@@ -167,7 +152,7 @@ def park(keys: Keys, epoch: Epoch, items: Sequence[tuple[DaemonName, str]]) -> C
 
     def decode(reply: Any) -> int:
         if reply == -1:
-            raise _epoch_over(epoch)
+            raise epoch_over(epoch)
         return int(reply)
 
     return Call("park", (keys.monitor, keys.specs, keys.book, keys.journal), (str(epoch), encode(items)), decode)
@@ -179,7 +164,7 @@ def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int) -> Call[Swept
     def decode(reply: Any) -> Swept:
         verdict = text(reply[0])
         if verdict == "epoch":
-            raise _epoch_over(epoch)
+            raise epoch_over(epoch)
         if verdict == "alive":
             return Swept((), 0, int(reply[1]))
         return Swept(tuple(DaemonName(text(name)) for name in reply[2:]), int(reply[1]))
@@ -208,7 +193,7 @@ def held(keys: Keys, node: NodeName) -> Call[tuple[int, dict[DaemonName, BookRow
         pairs = zip(reply[1::2], reply[2::2], strict=True)
         return int(reply[0]), {DaemonName(text(name)): decode_or_none(BookRow, raw) for name, raw in pairs}
 
-    return Call("held", (keys.held(node), keys.book, keys.generation(node)), (), decode)
+    return Call("held", (keys.held(node), keys.book, keys.generation(node)), (node,), decode)
 
 
 def claim(

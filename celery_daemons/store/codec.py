@@ -1,6 +1,7 @@
 """Records to and from the JSON that Redis holds; what cannot be read is told apart from what is not there."""
 
-from typing import Any, TypeVar
+import re
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -10,6 +11,9 @@ R = TypeVar("R", SpecRow, BookRow, NodeRow)
 
 _encoder = msgspec.json.Encoder()
 _decoders: dict[type, Any] = {kind: msgspec.json.Decoder(kind) for kind in (SpecRow, BookRow, NodeRow)}
+
+#: Microseconds of Redis TIME in decimals; more digits than these no counter has reached.
+_TOKEN: Final = re.compile(r"[0-9]{1,16}")
 
 
 class Corrupt(ValueError):
@@ -21,12 +25,20 @@ def encode(value: Any) -> bytes:
     return _encoder.encode(value)
 
 
+def printable(text: str) -> str:
+    """Text of whatever origin as UTF-8 can carry it: an error may quote a file name that is not."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def decode(kind: type[R], raw: bytes | str) -> R:
     """Read one record; raises :exc:`Corrupt` that says what is wrong with it."""
     try:
         record: R = _decoders[kind].decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corrupt(str(error)) from error
+    token = getattr(record, "token", "0")
+    if not _TOKEN.fullmatch(token):
+        raise Corrupt(f"{token[:20]!r} is not a token")
     return record
 
 

@@ -64,7 +64,10 @@ class Store:
         self.url = url
         self.keys = keys
         self.client: Any = client or redis.Redis.from_url(
-            server.normalise(url), retry=redis.retry.Retry(NoBackoff(), retries), **options
+            server.normalise(url),
+            # A broken connection is worth a second try, a server that is silent for the whole timeout is not.
+            retry=redis.retry.Retry(NoBackoff(), retries, supported_errors=(redis.ConnectionError,)),
+            **options,
         )
         self._checked = client is not None
 
@@ -106,6 +109,9 @@ class Store:
             for index, reply in enumerate(replies):
                 if isinstance(reply, NoScriptError):
                     replies[index] = self.client.execute_command(*_pack_whole(calls[index]))
+                elif isinstance(reply, ReadOnlyError):
+                    self.client.connection_pool.disconnect()
+                    raise reply
                 elif isinstance(reply, Exception):
                     raise reply
         return [call.decode(reply) for call, reply in zip(calls, replies, strict=True)]

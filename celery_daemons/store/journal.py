@@ -7,7 +7,7 @@ import msgspec
 
 from celery_daemons.domain.records import JournalEntry
 from celery_daemons.store.calls import Call, text
-from celery_daemons.store.codec import encode
+from celery_daemons.store.codec import encode, printable
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 
@@ -18,7 +18,7 @@ def note(
     keys: Keys, event: str, *, node: str = "", cause: str = "", items: Sequence[tuple[str, str, str]] = ()
 ) -> Call[int]:
     """Write to the journal what befell, without changing anything else."""
-    return Call("note", (keys.journal,), (event, node, cause, encode(items)), int)
+    return Call("note", (keys.journal,), (event, node, printable(cause), encode(items)), int)
 
 
 def decode_entry(raw_id: Any, raw: Any) -> JournalEntry:

@@ -1,7 +1,10 @@
 """Reading the address book: look-ups, nodes and listings, joined with the leases that vouch for them."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
 
 from celery_daemons.domain.names import DaemonName, Epoch, NodeName, Token
 from celery_daemons.domain.records import Address, BookRow, DaemonRecord, Leader, Node, NodeRow, SpecRow
@@ -11,14 +14,7 @@ from celery_daemons.store.codec import decode_or_none
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 
-_PLACED = (
-    DaemonStatus.ASSIGNED,
-    DaemonStatus.STARTING,
-    DaemonStatus.RUNNING,
-    DaemonStatus.STOPPING,
-    DaemonStatus.BACKOFF,
-    DaemonStatus.FAILED,
-)
+T = TypeVar("T")
 
 
 def address(name: DaemonName, row: BookRow | None, node: NodeRow | None) -> Address | None:
@@ -54,15 +50,51 @@ def locate(keys: Keys, names: Sequence[DaemonName]) -> Call[list[Address | None]
     return Call("locate", (keys.book, keys.nodes, keys.leases), tuple(names), decode)
 
 
-def leader(store: Store) -> Leader | None:
-    """Who leads now."""
-    import msgspec
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The cluster in numbers; ``leases`` are the milliseconds left, negative for what has ended.
 
+    ``age_ms`` is how long ago the cluster's data was created, ``None`` if there is none.
+    """
+
+    created_ms: str
+    age_ms: int | None
+    specs: int
+    entries: int
+    leases: dict[NodeName, int]
+
+
+def overview(keys: Keys) -> Call[Overview]:
+    """The state of the cluster, at a cost that does not depend on the number of daemons."""
+
+    def decode(reply: Any) -> Overview:
+        now, created = int(reply[0]), text(reply[1])
+        ends = zip(reply[4::2], reply[5::2], strict=True)
+        return Overview(
+            created_ms=created,
+            age_ms=now - int(created) if created else None,
+            specs=int(reply[2]),
+            entries=int(reply[3]),
+            leases={NodeName(text(name)): int(float(end)) - now for name, end in ends},
+        )
+
+    return Call("overview", (keys.cluster, keys.leases, keys.specs, keys.book), (), decode)
+
+
+def leader(store: Store) -> Leader | None:
+    """Who leads now; ``None`` for nobody, also while the value is corrupt: it counts as free."""
     raw = store.read(lambda client: client.get(store.keys.monitor))
-    if raw is None:
+    try:
+        held = msgspec.json.decode(raw or b"null", type=dict[str, str] | None)
+        return Leader(node=NodeName(held["node"]), epoch=Epoch(int(held["epoch"]))) if held else None
+    except (msgspec.MsgspecError, KeyError, ValueError):
         return None
-    held = msgspec.json.decode(raw, type=dict[str, str])
-    return Leader(node=NodeName(held["node"]), epoch=Epoch(int(held["epoch"])))
+
+
+def scans(store: Store, kind: type[T]) -> dict[str, T]:
+    """How each launcher's recovery scanner last went, as ``kind``."""
+    raw = store.read(lambda client: client.hgetall(store.keys.scans))
+    return {text(launcher): msgspec.json.decode(record, type=kind) for launcher, record in raw.items()}
 
 
 def node_rows(store: Store) -> dict[NodeName, tuple[NodeRow, int]]:
@@ -153,7 +185,7 @@ def record(name: DaemonName, spec: SpecRow, row: BookRow | None, node: NodeRow |
         status = where.status
     elif spec.desired is Desired.STOPPED:
         status = DaemonStatus.STOPPED
-    elif row is not None and row.node is None and row.status not in _PLACED:
+    elif row is not None and row.node is None and row.status is DaemonStatus.UNPLACEABLE:
         status = row.status
     else:
         status = DaemonStatus.PENDING

@@ -15,16 +15,18 @@
 --
 -- Returns {generation, token or '', ...}: '' for a daemon that is placed already, not wanted or unknown; {-1} when the
 -- epoch is over; {0} when the node is not up under that incarnation.
-local raw = redis.call('GET', KEYS[1])
-if not raw or cjson.decode(raw).epoch ~= ARGV[1] then return {-1} end
-local node = get(KEYS[2], ARGV[2])
+if not leads(KEYS[1], ARGV[1]) then return {-1} end
+local node = get(KEYS[2], ARGV[2], NODE)
 if not node or node.incarnation ~= ARGV[3] or node.status ~= 'up' then return {0} end
 local items = cjson.decode(ARGV[4])
 local token = mint(KEYS[7], #items)
 local reply, done = {0}, {}
 for i, item in ipairs(items) do
-  local name, spec, record = item[1], get(KEYS[3], item[1]), get(KEYS[4], item[1])
-  if spec and spec.desired == 'running' and not (record and record.node) then
+  local name = item[1]
+  local spec = get(KEYS[3], name, SPEC)
+  -- An entry that cannot be read may be that of a running daemon.
+  local record, corrupt = get(KEYS[4], name, ENTRY)
+  if not corrupt and spec and spec.desired == 'running' and not (record and record.node) then
     record = record or {}
     if record.status == 'unplaceable' then record.error = nil end
     put(KEYS[4], name, {

@@ -9,11 +9,14 @@
 -- ARGV[2] incarnation
 -- ARGV[3] ttl_ms
 --
--- Returns {1, generation, created_ms, 1 if somebody leads else 0}, {0} when another incarnation or none is registered,
--- or {-1} when the cluster's data is gone.
+-- Returns {1, generation, created_ms, 1 if somebody leads else 0}, {0} when another incarnation is registered, or {-1}
+-- when the cluster's data is gone, or the node's.
 local created = redis.call('HGET', KEYS[1], 'created_ms')
 if not created then return {-1} end
-local record = get(KEYS[2], ARGV[1])
-if not record or record.incarnation ~= ARGV[2] then return {0} end
+local record = get(KEYS[2], ARGV[1], NODE)
+-- Another node may have told of itself first and made the cluster key: its absence alone does not show the loss. A node
+-- that was swept gets this answer too; its own lease had ended before.
+if not record then return {-1} end
+if record.incarnation ~= ARGV[2] then return {0} end
 redis.call('ZADD', KEYS[3], now_ms() + tonumber(ARGV[3]), ARGV[1])
 return {1, tonumber(redis.call('GET', KEYS[4]) or '0'), created, redis.call('EXISTS', KEYS[5])}

@@ -14,12 +14,12 @@
 --
 -- Returns per item {token, launcher, arguments, version, restarts} or {'', why not}; {} when the node is fenced: another
 -- incarnation is registered, or its lease has ended.
-local node = get(KEYS[1], ARGV[1])
+local node = get(KEYS[1], ARGV[1], NODE)
 local lease = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
 if not node or node.incarnation ~= ARGV[2] or lease <= now_ms() then return {} end
 local reply, done = {}, {}
 for i, item in ipairs(cjson.decode(ARGV[3])) do
-  local name, spec, record = item[1], get(KEYS[3], item[1]), get(KEYS[4], item[1])
+  local name, spec, record = item[1], get(KEYS[3], item[1], SPEC), get(KEYS[4], item[1], ENTRY)
   if not record or record.node ~= ARGV[1] then
     reply[i] = {'', 'not on this node'}
   elseif record.token ~= item[2] then
@@ -31,7 +31,7 @@ for i, item in ipairs(cjson.decode(ARGV[3])) do
       record.token = text(mint(KEYS[5], 1))
     end
     record.status, record.incarnation, record.version = 'starting', ARGV[2], spec.version
-    record.pid, record.started_ms = nil, nil
+    record.launcher, record.pid, record.started_ms = spec.launcher, nil, nil
     put(KEYS[4], name, record)
     reply[i] = {record.token, spec.launcher, spec.arguments, spec.version, record.restarts or 0}
     done[#done + 1] = {name, record.token, ''}

@@ -7,7 +7,7 @@
 -- ARGV[2] action   'stop', 'start' or 'restart'
 --
 -- Returns 1, or 0 when no such daemon is known.
-local spec = get(KEYS[1], ARGV[1])
+local spec = get(KEYS[1], ARGV[1], SPEC)
 if not spec then return 0 end
 local version = text(mint(KEYS[2], 1))
 if ARGV[2] == 'stop' then

@@ -7,7 +7,7 @@
 -- ARGV[3] incarnation  only this one, or '' for whichever is registered
 --
 -- Returns 1 when the node now has that status, 0 when no such node is registered.
-local record = get(KEYS[1], ARGV[1])
+local record = get(KEYS[1], ARGV[1], NODE)
 if not record or (ARGV[3] ~= '' and record.incarnation ~= ARGV[3]) then return 0 end
 if record.status ~= ARGV[2] then
   record.status = ARGV[2]

@@ -3,15 +3,18 @@
 -- KEYS[1] specs    hash
 -- KEYS[2] book     hash
 -- KEYS[3] journal  stream
+-- KEYS[4] monitor  string
 -- ARGV[1] names    JSON [name, ...]
 -- ARGV[2] cause
+-- ARGV[3] epoch    of the monitor that prunes, or '' for a user
 --
--- Returns how many were known.
+-- Returns how many were known, or -1 when the epoch is over.
+if ARGV[3] ~= '' and not leads(KEYS[4], ARGV[3]) then return -1 end
 local gone = {}
 for _, name in ipairs(cjson.decode(ARGV[1])) do
   if redis.call('HDEL', KEYS[1], name) == 1 then
     gone[#gone + 1] = {name, '', ''}
-    local record = get(KEYS[2], name)
+    local record = get(KEYS[2], name, ENTRY)
     if record and not record.node then redis.call('HDEL', KEYS[2], name) end
   end
 end

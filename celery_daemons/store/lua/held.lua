@@ -3,11 +3,22 @@
 -- KEYS[1] held        set     of the node
 -- KEYS[2] book        hash
 -- KEYS[3] generation  string  of the node
+-- ARGV[1] node
 --
--- Returns {generation, name, record or false, name, record or false, ...}.
+-- A name whose entry says otherwise is dropped from the set: after a fail-over to a replica that lacked the last writes
+-- another node may have won the name, and a set that outlives its entries would never let the node leave. An entry that
+-- cannot be read says nothing.
+--
+-- Returns {generation, name, record, name, record, ...}.
 local reply = {tonumber(redis.call('GET', KEYS[3]) or '0')}
 for _, name in ipairs(redis.call('SMEMBERS', KEYS[1])) do
-  reply[#reply + 1] = name
-  reply[#reply + 1] = redis.call('HGET', KEYS[2], name)
+  local raw = redis.call('HGET', KEYS[2], name)
+  local record = read(raw, ENTRY)
+  if not raw or (record and record.node ~= ARGV[1]) then
+    redis.call('SREM', KEYS[1], name)
+  else
+    reply[#reply + 1] = name
+    reply[#reply + 1] = raw
+  end
 end
 return reply

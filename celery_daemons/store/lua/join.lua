@@ -20,10 +20,12 @@ local now = now_ms()
 local layout = redis.call('HGET', KEYS[1], 'layout')
 if layout and layout ~= ARGV[5] then return {'layout', layout} end
 local record = cjson.decode(ARGV[2])
-local held = get(KEYS[2], node)
+local held = get(KEYS[2], node, NODE)
 local lease = tonumber(redis.call('ZSCORE', KEYS[3], node) or '0')
-if held and held.incarnation ~= record.incarnation and held.incarnation ~= previous and lease > now then
-  return {'taken', lease - now, held.incarnation}
+-- A record that cannot be read names no holder; the lease beside it still has one, until it ends.
+local holder = held and held.incarnation or ''
+if lease > now and holder ~= record.incarnation and (holder == '' or holder ~= previous) then
+  return {'taken', lease - now, holder}
 end
 if not layout then
   redis.call('HSET', KEYS[1], 'layout', ARGV[5], 'created_ms', text(now))
@@ -32,6 +34,7 @@ end
 record.started_ms = now
 put(KEYS[2], node, record)
 redis.call('ZADD', KEYS[3], now + ttl, node)
-local generation = redis.call('INCR', KEYS[4])
+-- Not counted from 1: after a loss of data it would come by the value that the agent still has in mind.
+local generation = mint(KEYS[4], 1)
 journal(KEYS[5], 'join', node, nil, record.incarnation)
 return {'joined', generation, redis.call('HGET', KEYS[1], 'created_ms')}

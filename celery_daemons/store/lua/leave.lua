@@ -9,7 +9,7 @@
 -- ARGV[2] incarnation
 --
 -- Returns 0 when it left, or how many daemons it still holds, or -1 when another incarnation is registered.
-local record = get(KEYS[1], ARGV[1])
+local record = get(KEYS[1], ARGV[1], NODE)
 if not record or record.incarnation ~= ARGV[2] then return -1 end
 local held = redis.call('SCARD', KEYS[3])
 if held > 0 then return held end

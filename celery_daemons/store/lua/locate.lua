@@ -7,11 +7,12 @@
 --
 -- Returns {record or false per name, ..., node, record, node, record, ...}: the nodes are those that the records name and
 -- whose lease runs.
+if #ARGV == 0 then return {} end
 local reply, asked, extra = redis.call('HMGET', KEYS[1], unpack(ARGV)), {}, {}
 local now = now_ms()
 for i = 1, #ARGV do
-  local ok, record = pcall(cjson.decode, reply[i] or 'null')
-  local node = ok and type(record) == 'table' and record.node
+  local record = read(reply[i], ENTRY)
+  local node = record and record.node
   if node and not asked[node] then
     asked[node] = true
     if tonumber(redis.call('ZSCORE', KEYS[3], node) or '0') > now then

@@ -22,26 +22,37 @@
 local now = now_ms()
 local layout = redis.call('HGET', KEYS[1], 'layout')
 if layout and layout ~= ARGV[4] then return {'layout', layout} end
-local node, registered = cjson.decode(ARGV[2]), get(KEYS[2], ARGV[1])
+local node, registered = cjson.decode(ARGV[2]), get(KEYS[2], ARGV[1], NODE)
 local lease = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[1]) or '0')
 if registered and registered.incarnation ~= node.incarnation and lease > now then return {'taken'} end
 if not layout then redis.call('HSET', KEYS[1], 'layout', ARGV[4], 'created_ms', text(now)) end
+node.started_ms = now
+if registered and registered.incarnation == node.incarnation then
+  node.started_ms = registered.started_ms
+  -- An operator's drain, which the node itself knows nothing of.
+  if registered.status == 'draining' then node.status = 'draining' end
+end
 put(KEYS[2], ARGV[1], node)
 redis.call('ZADD', KEYS[3], now + tonumber(ARGV[3]), ARGV[1])
 local highest = mint(KEYS[8], 1)
 local reply, done = {0}, {}
 for i, item in ipairs(cjson.decode(ARGV[5])) do
-  local record = get(KEYS[5], item.name)
+  local record = get(KEYS[5], item.name, ENTRY)
   highest = math.max(highest, tonumber(item.token))
   if record and tonumber(record.token) > tonumber(item.token) then
     reply[i + 1] = 0
   else
+    local same = record and record.token == item.token and record or {}
     put(KEYS[5], item.name, {
-      launcher = item.launcher, node = ARGV[1], incarnation = node.incarnation, status = item.status, token = item.token,
-      version = item.version, pid = item.pid, started_ms = now, restarts = item.restarts,
+      launcher = item.launcher, node = ARGV[1], incarnation = node.incarnation, token = item.token,
+      -- A recall that the node has not seen yet is not taken back.
+      status = same.status == 'stopping' and 'stopping' or item.status,
+      version = item.version, pid = item.pid, started_ms = same.started_ms or now, restarts = item.restarts,
+      error = same.error,
     })
     redis.call('SADD', KEYS[6], item.name)
-    if not get(KEYS[4], item.name) then
+    -- With an entry but without a spec it was not lost but forgotten.
+    if not record and not get(KEYS[4], item.name, SPEC) then
       put(KEYS[4], item.name, {
         launcher = item.launcher, arguments = item.arguments, desired = 'running', version = item.version,
       })
@@ -51,6 +62,7 @@ for i, item in ipairs(cjson.decode(ARGV[5])) do
   end
 end
 redis.call('SET', KEYS[8], text(highest))
-reply[1] = redis.call('INCR', KEYS[7])
+-- Past every generation that was lost with the data.
+reply[1] = mint(KEYS[7], 1)
 journal(KEYS[9], 'reassert', ARGV[1], nil, node.incarnation, done)
 return reply

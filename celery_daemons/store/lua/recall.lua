@@ -10,11 +10,10 @@
 --
 -- Returns {generation, token or '', ...}: '' for a daemon that is not on the node or is stopping already; {-1} when the
 -- epoch is over.
-local raw = redis.call('GET', KEYS[1])
-if not raw or cjson.decode(raw).epoch ~= ARGV[1] then return {-1} end
+if not leads(KEYS[1], ARGV[1]) then return {-1} end
 local reply, done = {0}, {}
 for i, item in ipairs(cjson.decode(ARGV[3])) do
-  local record = get(KEYS[2], item[1])
+  local record = get(KEYS[2], item[1], ENTRY)
   if record and record.node == ARGV[2] and record.status ~= 'stopping' then
     record.status = 'stopping'
     put(KEYS[2], item[1], record)

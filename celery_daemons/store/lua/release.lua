@@ -7,16 +7,17 @@
 -- ARGV[1] node
 -- ARGV[2] items    JSON [{name, token, outcome, restarts, error}, ...]
 --
--- The outcome 'finished' also stops the daemon for good: its restart policy wants no other life.
+-- The outcome 'finished' also stops the daemon for good: its restart policy wants no other life of this version.
 --
 -- Returns 1 or 0 per item: 0 when a newer token, another node or nobody holds the name.
 local reply, done = {}, {}
 for i, item in ipairs(cjson.decode(ARGV[2])) do
-  local name, record = item.name, get(KEYS[2], item.name)
+  local name, record = item.name, get(KEYS[2], item.name, ENTRY)
   reply[i] = 0
   if record and record.node == ARGV[1] and record.token == item.token then
-    local spec = get(KEYS[1], name)
-    if item.outcome == 'finished' and spec then
+    local spec = get(KEYS[1], name, SPEC)
+    -- Replaced or restarted meanwhile, it is another life that is wanted than the one that finished.
+    if item.outcome == 'finished' and spec and spec.version == record.version then
       spec.desired = 'stopped'
       put(KEYS[1], name, spec)
     end

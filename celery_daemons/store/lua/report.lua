@@ -9,11 +9,11 @@
 --
 -- Returns 1 or 0 per item: 0 when the token is no longer the book's or the daemon has been recalled; {} when the node is
 -- fenced.
-local node = get(KEYS[1], ARGV[1])
+local node = get(KEYS[1], ARGV[1], NODE)
 if not node or node.incarnation ~= ARGV[2] then return {} end
 local now, reply, done = now_ms(), {}, {}
 for i, item in ipairs(cjson.decode(ARGV[3])) do
-  local record = get(KEYS[2], item.name)
+  local record = get(KEYS[2], item.name, ENTRY)
   reply[i] = 0
   if record and record.node == ARGV[1] and record.token == item.token and record.status ~= 'stopping' then
     record.status, record.pid, record.restarts = item.status, item.pid, item.restarts

@@ -6,10 +6,8 @@
 -- ARGV[2] cause
 --
 -- Returns 1 when it was given back, 0 when the epoch was over already.
-local raw = redis.call('GET', KEYS[1])
-if not raw then return 0 end
-local leader = cjson.decode(raw)
-if leader.epoch ~= ARGV[1] then return 0 end
+if not leads(KEYS[1], ARGV[1]) then return 0 end
+local leader = read(redis.call('GET', KEYS[1]), LEADER)
 redis.call('DEL', KEYS[1])
 journal(KEYS[2], 'resign', leader.node, ARGV[1], ARGV[2])
 return 1

@@ -10,8 +10,7 @@
 -- ARGV[5] error    or ''
 --
 -- Returns 1, or 0 when the epoch is over.
-local raw = redis.call('GET', KEYS[1])
-if not raw or cjson.decode(raw).epoch ~= ARGV[1] then return 0 end
+if not leads(KEYS[1], ARGV[1]) then return 0 end
 local scan = {at_ms = now_ms(), listed = tonumber(ARGV[3]), took_ms = tonumber(ARGV[4])}
 if ARGV[5] ~= '' then scan.error = ARGV[5] end
 put(KEYS[2], ARGV[2], scan)

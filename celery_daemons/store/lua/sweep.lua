@@ -13,8 +13,7 @@
 -- ARGV[3] limit       the most daemons to free in this call
 --
 -- Returns {'swept', how many are left, name, ...}, {'alive', ms left of the lease} or {'epoch'} when the caller's is over.
-local raw = redis.call('GET', KEYS[1])
-if not raw or cjson.decode(raw).epoch ~= ARGV[1] then return {'epoch'} end
+if not leads(KEYS[1], ARGV[1]) then return {'epoch'} end
 local now = now_ms()
 local lease = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[2]) or '0')
 if lease > now then return {'alive', lease - now} end
@@ -22,13 +21,15 @@ if redis.call('HDEL', KEYS[2], ARGV[2]) == 1 then journal(KEYS[8], 'lost', ARGV[
 redis.call('ZREM', KEYS[3], ARGV[2])
 redis.call('DEL', KEYS[7])
 local reply, done = {'swept', 0}, {}
-for _, name in ipairs(redis.call('SPOP', KEYS[6], ARGV[3])) do
-  local record = get(KEYS[5], name)
+for _, name in ipairs(redis.call('SRANDMEMBER', KEYS[6], ARGV[3])) do
+  local record = get(KEYS[5], name, ENTRY)
   if record and record.node == ARGV[2] then
     unplace(KEYS[5], KEYS[4], name, record, 'pending')
     done[#done + 1] = {name, record.token, ''}
     reply[#reply + 1] = name
   end
+  -- Last: a full server refuses the writes above but not this one, and nobody would look for the daemon again.
+  redis.call('SREM', KEYS[6], name)
 end
 reply[2] = redis.call('SCARD', KEYS[6])
 journal(KEYS[8], 'sweep', ARGV[2], ARGV[1], nil, done)

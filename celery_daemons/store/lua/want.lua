@@ -3,17 +3,20 @@
 -- KEYS[1] specs    hash    name -> spec
 -- KEYS[2] clock    string
 -- KEYS[3] journal  stream
+-- KEYS[4] monitor  string
 -- ARGV[1] items    JSON [[name, launcher, arguments], ...]
 -- ARGV[2] mode     'spawn', 'replace' or 'scan'
+-- ARGV[3] epoch    the monitor's for 'scan', else ''
 --
 -- A spec of another content is a conflict for 'spawn', and for 'scan' too if it is another launcher's. What was stopped
 -- stays stopped in every mode.
 --
--- Returns one of 'new', 'same', 'replaced', 'conflict' per item.
+-- Returns one of 'new', 'same', 'replaced', 'conflict' per item; {-1} when the epoch is over.
+if ARGV[2] == 'scan' and not leads(KEYS[4], ARGV[3]) then return {-1} end
 local outcomes, changed = {}, {}
 for i, item in ipairs(cjson.decode(ARGV[1])) do
   local name, launcher, arguments = item[1], item[2], item[3]
-  local spec = get(KEYS[1], name)
+  local spec = get(KEYS[1], name, SPEC)
   local outcome = 'new'
   if spec then
     if spec.launcher == launcher and spec.arguments == arguments then

@@ -1,0 +1,48 @@
+# Every target works in a fresh checkout with nothing but make and Python 3.11 or newer: the first one that needs it
+# creates .venv and installs the package there, and again when pyproject.toml changes.
+#
+#   PYTHON=python3.13   the interpreter the environment is made with
+#   VENV=folder         another place for it
+#   ARGS="-k name"      more arguments for pytest (test) or the benchmarks (bench)
+#   LOGS=…              passed to the demo as --logs
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench wheel clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo: $(STAMP)  ## ship growing log files exactly once while workers are killed, paused and drained
+	$(BIN)/python -m examples.log_shipper.demo $(if $(LOGS),--logs $(LOGS))
+
+test: $(STAMP)  ## run the whole test suite, real servers included
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)  ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## measure what the documentation promises
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+wheel: $(STAMP)  ## build the sdist, and the wheel out of it, into dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
+clean:  ## remove everything that was built or cached, the environment included
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=…")'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo "installing the package and its tools into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

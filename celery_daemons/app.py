@@ -1,0 +1,230 @@
+"""``Daemons(app)``: what turns a Celery app into a cluster."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any, Final
+
+import click
+
+from celery_daemons import settings as settings_module
+from celery_daemons.client.address_book import AddressBook
+from celery_daemons.client.aio import Aio
+from celery_daemons.client.cluster import Cluster, ClusterStatus
+from celery_daemons.domain.records import Address, DaemonRecord, JournalEntry, Node
+from celery_daemons.errors import ConfigurationError, SpawnTimeout
+from celery_daemons.launcher import Launcher, Registry, encode_arguments
+from celery_daemons.settings import PREFIX, Settings
+
+#: Seconds that a launcher's task waits for the daemon to run, so as to return its address.
+_TASK_WAIT: Final = 10.0
+
+
+class Daemons:
+    """The daemons of one Celery app: its launchers, and calls to look up and steer what runs.
+
+    Does no I/O when it is made. ``overrides`` are settings without their prefix, for example ``namespace="blue"``; they
+    win over ``app.conf``. Raises :exc:`ConfigurationError` for a second one on the same app.
+    """
+
+    def __init__(self, app: Any, **overrides: Any) -> None:
+        if getattr(app, "_celery_daemons", None) is not None:
+            raise ConfigurationError(
+                f"the Celery app {app.main or app!r} has a Daemons already; Daemons.of(app) returns it"
+            )
+        unknown = sorted(set(overrides) - settings_module.NAMES)
+        if unknown:
+            known = ", ".join(sorted(settings_module.NAMES))
+            raise ConfigurationError(f"Daemons: there is no setting {unknown[0]!r}; the settings are {known}")
+        self.app = app
+        self.launchers = Registry()
+        self._overrides = overrides
+        app._celery_daemons = self  # noqa: SLF001 - the one attribute by which an app carries its Daemons
+        app.add_defaults({PREFIX + name: value for name, value in settings_module.DEFAULTS.items()})
+        app.steps["worker"].add("celery_daemons.worker.steps:AgentStep")
+        app.steps["consumer"].add("celery_daemons.worker.steps:SpawnStep")
+        app.user_options["worker"].update(_worker_options())
+
+    @staticmethod
+    def of(app: Any) -> "Daemons":
+        """The Daemons that an app carries; raises ConfigurationError if it has none."""
+        daemons = getattr(app, "_celery_daemons", None)
+        if not isinstance(daemons, Daemons):
+            raise ConfigurationError(
+                f"the Celery app {app.main or app!r} has no Daemons: write `daemons = Daemons(app)` beside it"
+            )
+        return daemons
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, complete and checked; read from ``app.conf`` at first use. Raises ConfigurationError."""
+        return self.settings_with()
+
+    def settings_with(self, **options: Any) -> Settings:
+        """The settings with some replaced, as by a worker's options; ``None`` replaces nothing."""
+        conf = self.app.conf
+        values = {name: conf.get(PREFIX + name) for name in settings_module.NAMES}
+        values.update(self._overrides)
+        values.update({name: value for name, value in options.items() if value is not None})
+        return settings_module.load(values, fallback_urls=(_text(conf.broker_url), _text(conf.result_backend)))
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The client behind the calls below."""
+        settings = self.settings
+        return Cluster(settings.redis_url, settings.namespace, vnodes=settings.vnodes)
+
+    @cached_property
+    def aio(self) -> Aio:
+        """The same calls as coroutines."""
+        return Aio(self)
+
+    # Launchers
+
+    def launcher(
+        self, name: str | Callable[..., Any] | None = None, **options: Any
+    ) -> Callable[[Callable[..., Any]], Launcher]:
+        """Decorate an ``async def``, a ``def`` or a class with ``run(ctx, …)``; without a name, its own counts."""
+
+        def register(factory: Callable[..., Any]) -> Launcher:
+            chosen = name if isinstance(name, str) else getattr(factory, "__name__", "")
+            return self.register_launcher(chosen, Launcher(factory, **options))
+
+        if callable(name):
+            return register(name)  # type: ignore[return-value]  # used without parentheses
+        return register
+
+    def register_launcher(self, name: str, launcher: Launcher) -> Launcher:
+        """Register a launcher under a name. Raises InvalidName, ConfigurationError."""
+        if name in self.launchers:
+            raise ConfigurationError(f"launcher {name} is registered already; choose another name")
+        if not isinstance(launcher, Launcher):
+            raise ConfigurationError(f"launcher {name}: {launcher!r} is not a Launcher; write Launcher({launcher!r})")
+        launcher.bind(name, self)
+        launcher.task = self._task_of(launcher)
+        self.launchers.add(launcher)
+        return launcher
+
+    def autodiscover(
+        self, packages: Sequence[str] | Callable[[], Sequence[str]] | None = None, related_name: str = "daemons"
+    ) -> None:
+        """Import ``daemons.py`` of the packages when the app's modules are, as ``autodiscover_tasks`` does for tasks."""
+        self.app.autodiscover_tasks(packages, related_name=related_name)
+
+    def _task_of(self, launcher: Launcher) -> Any:
+        def spawn_daemon(name: str, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
+            """Record that a daemon should run; returns its address once it does, else nothing."""
+            try:
+                address = self.spawn(name, launcher.name, args=args, kwargs=kwargs, wait=_TASK_WAIT)
+            except SpawnTimeout:
+                return None
+            return asdict(address) if address else None
+
+        return self.app.task(spawn_daemon, name=f"celery_daemons.launch.{launcher.name}", shared=False)
+
+    # Looking up
+
+    def locate(self, name: str) -> Address | None:
+        """Where a daemon is; one round trip, and never an address whose node's lease has run out."""
+        return self.cluster.locate(name)
+
+    def locate_many(self, names: Iterable[str]) -> dict[str, Address]:
+        """Where many are, those that are found; one round trip per 1,000."""
+        return self.cluster.locate_many(names)
+
+    def nodes(self) -> list[Node]:
+        """Every registered node."""
+        return self.cluster.nodes()
+
+    def list(
+        self, node: str | None = None, launcher: str | None = None, status: str | None = None
+    ) -> Iterator[DaemonRecord]:
+        """Every known daemon that matches."""
+        return self.cluster.list(node, launcher, status)
+
+    def pick_node(self, name: str) -> str | None:
+        """The node the ring prefers for a name, running or not."""
+        return self.cluster.pick_node(name)
+
+    def status(self) -> ClusterStatus:
+        """The cluster at a glance."""
+        return self.cluster.status()
+
+    def events(self, *, last: int = 100) -> Sequence[JournalEntry]:
+        """The last entries of the journal, oldest first."""
+        return self.cluster.events(last=last)
+
+    def address_book(self) -> AddressBook:
+        """A live replica in this process, as a context manager."""
+        settings = self.settings
+        return AddressBook.connect(settings.redis_url, settings.namespace, vnodes=settings.vnodes)
+
+    # Steering
+
+    def spawn(
+        self,
+        name: str,
+        launcher: str | Launcher,
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        wait: float | None = None,
+        replace: bool = False,
+    ) -> Address | None:
+        """Record that ``name`` should run; with ``wait`` seconds, return once it runs or raise SpawnTimeout.
+
+        The same spec again changes nothing; another one under a taken name raises SpecConflict unless ``replace``.
+        Raises UnknownLauncher, InvalidName, ConfigurationError (arguments that do not serialise), StoreUnavailable.
+        """
+        known = self.launchers[launcher.name if isinstance(launcher, Launcher) else launcher]
+        arguments = encode_arguments(name, tuple(args), kwargs or {})
+        self.cluster.want(name, known.name, arguments, replace=replace)
+        if wait is not None:
+            return self.cluster.wait_running(name, within=wait)
+        return self.cluster.locate(name)
+
+    def stop(self, name: str, wait: float | None = None) -> None:
+        """Stop a daemon until :meth:`start`, whatever a scanner lists."""
+        self.cluster.stop(name, wait)
+
+    def start(self, name: str) -> None:
+        """Let a stopped daemon run again."""
+        self.cluster.start(name)
+
+    def restart(self, name: str, wait: float | None = None) -> Address | None:
+        """Start a daemon anew."""
+        return self.cluster.restart(name, wait)
+
+    def forget(self, name: str) -> bool:
+        """Stop a daemon and know nothing of it any more."""
+        return self.cluster.forget(name)
+
+    def drain(self, node: str, wait: float | None = None) -> None:
+        """Hand all daemons of a node over and give it none."""
+        self.cluster.drain(node, wait)
+
+    def uncordon(self, node: str) -> None:
+        """Let a drained node take daemons again."""
+        self.cluster.uncordon(node)
+
+    def rescan(self, launcher: str | None = None) -> None:
+        """Run one recovery scanner, or all, now. Raises UnknownLauncher."""
+        if launcher is not None:
+            launcher = self.launchers[launcher].name
+        self.cluster.rescan(launcher)
+
+
+def _text(value: Any) -> str | None:
+    # A broker setting may be a list of URLs for fail-over, or joined by semicolons; the address book has one home.
+    if isinstance(value, (list, tuple)):
+        value = value[0] if value else None
+    return value.split(";")[0] if isinstance(value, str) else None
+
+
+def _worker_options() -> list[click.Option]:
+    return [
+        click.Option(["--no-daemons"], is_flag=True, help="Take no part in the cluster of daemons."),
+        click.Option(["--daemon-labels"], metavar="A,B", help="Labels of this node, for launchers that ask for them."),
+        click.Option(["--daemon-weight"], type=float, help="How much this node takes, relative to the others."),
+    ]
+

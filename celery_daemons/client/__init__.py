@@ -1,0 +1,1 @@
+"""What clients do with a cluster: look up, list, steer; with or without a Celery app."""

@@ -1,0 +1,250 @@
+"""One cluster, seen from a client: every call is a round trip or two, none needs a worker to answer."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from celery_daemons.domain.names import DaemonName, NodeName, daemon_name, launcher_name, node_name
+from celery_daemons.domain.placement import Ring
+from celery_daemons.domain.records import Address, DaemonRecord, JournalEntry, Leader, Node, NodeRow
+from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
+from celery_daemons.errors import DaemonsError, SpawnTimeout, SpecConflict
+from celery_daemons.store import journal, lease, reading, wishes
+from celery_daemons.store.calls import BATCH
+from celery_daemons.store.connection import Store
+from celery_daemons.store.keys import Keys
+
+#: Seconds between looks while waiting: the first, and the longest.
+_FIRST_LOOK: Final = 0.002
+_LONGEST_LOOK: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanRecord:
+    """How a launcher's recovery scanner last went; ``at_ms`` by Redis's clock."""
+
+    at_ms: int
+    took_ms: int
+    listed: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterStatus:
+    """The cluster at a glance; counts are by status."""
+
+    namespace: str
+    leader: Leader | None
+    nodes: dict[str, int]
+    daemons: dict[str, int]
+    scanners: dict[str, ScanRecord]
+
+
+class Cluster:
+    """Look-ups and wishes on one namespace of one Redis."""
+
+    def __init__(self, url: str, namespace: str, *, vnodes: int) -> None:
+        self.store = Store(url, Keys(namespace))
+        self._keys = self.store.keys
+        self._vnodes = vnodes
+
+    # Looking up
+
+    def locate(self, name: str) -> Address | None:
+        """Where a daemon is; ``None`` unless the lease of its node runs. One round trip. Raises InvalidName."""
+        return self.store.run(reading.locate(self._keys, (daemon_name(name),)))[0]
+
+    def locate_many(self, names: Iterable[str]) -> dict[str, Address]:
+        """The same for many, those found: one round trip per 1,000."""
+        wanted = [daemon_name(name) for name in dict.fromkeys(names)]
+        found: dict[str, Address] = {}
+        for start in range(0, len(wanted), BATCH):
+            addresses = self.store.run(reading.locate(self._keys, wanted[start : start + BATCH]))
+            found.update({address.name: address for address in addresses if address is not None})
+        return found
+
+    def nodes(self) -> list[Node]:
+        """Every registered node by name."""
+        return reading.nodes(self.store)
+
+    def list(
+        self, node: str | None = None, launcher: str | None = None, status: str | None = None
+    ) -> Iterator[DaemonRecord]:
+        """Every daemon that is known, in no order, a page at a time; only those that match what is given."""
+        wanted = DaemonStatus(status) if status is not None else None
+        for record in reading.records(self.store):
+            if (
+                (node is None or record.node == node)
+                and (launcher is None or record.launcher == launcher)
+                and (wanted is None or record.status is wanted)
+            ):
+                yield record
+
+    def record(self, name: str) -> DaemonRecord | None:
+        """What is known of one daemon."""
+        wanted = daemon_name(name)
+        ((spec, row),) = reading.rows(self.store, [wanted])
+        if spec is None:
+            return None
+        live = reading.node_rows(self.store)
+        node = live.get(row.node) if row and row.node else None
+        return reading.record(wanted, spec, row, node[0] if node and node[1] > 0 else None)
+
+    def arguments(self, name: str) -> str | None:
+        """The encoded call that a daemon's launcher gets."""
+        ((spec, _),) = reading.rows(self.store, [daemon_name(name)])
+        return spec.arguments if spec else None
+
+    def pick_node(self, name: str) -> str | None:
+        """The node that the ring prefers for a name, running or not; ``None`` while no node takes daemons."""
+        return preferred(daemon_name(name), {n: r for n, (r, left) in reading.node_rows(self.store).items() if left > 0}, self._vnodes)
+
+    def leader(self) -> Leader | None:
+        """Who leads now."""
+        return reading.leader(self.store)
+
+    def status(self) -> ClusterStatus:
+        """Leader, nodes, daemons by status, scanners."""
+        nodes = {str(NodeStatus.UP): 0, str(NodeStatus.DRAINING): 0, str(NodeStatus.LOST): 0}
+        for node in self.nodes():
+            nodes[node.status] += 1
+        daemons = {"desired": 0, **{str(status): 0 for status in DaemonStatus}}
+        for record in reading.records(self.store):
+            daemons["desired"] += record.desired is Desired.RUNNING
+            daemons[record.status] += 1
+        return ClusterStatus(
+            namespace=self._keys.namespace,
+            leader=self.leader(),
+            nodes=nodes,
+            daemons=daemons,
+            scanners=reading.scans(self.store, ScanRecord),
+        )
+
+    def events(self, *, last: int = 100) -> Sequence[JournalEntry]:
+        """The last entries of the journal, oldest first."""
+        return journal.newest(self.store, last)
+
+    def follow_events(self, after: str | None = None) -> Iterator[JournalEntry]:
+        """What happens from now on, or after an entry's id; never ends."""
+        position = after or journal.last_id(self.store)
+        while True:
+            for entry in journal.follow(self.store, position, block_ms=1000):
+                position = entry.id
+                yield entry
+
+    # Steering
+
+    def want(self, name: str, launcher: str, arguments: str, *, replace: bool = False) -> None:
+        """Record that a daemon should run. Raises SpecConflict, InvalidName."""
+        item = (daemon_name(name), launcher_name(launcher), arguments)
+        (outcome,) = self.store.run(wishes.want(self._keys, [item], mode="replace" if replace else "spawn"))
+        if outcome == "conflict":
+            ((spec, _),) = reading.rows(self.store, [item[0]])
+            taken = f" by launcher {spec.launcher} with {spec.arguments:.120}" if spec else ""
+            raise SpecConflict(
+                f"daemon {name}: the name is taken{taken}; choose another name, or pass replace=True to replace it"
+            )
+
+    def wait_running(self, name: str, *, within: float, than: str | None = None) -> Address:
+        """Wait until a daemon runs, under a newer token than ``than`` if that is given; raises SpawnTimeout that says why not."""
+        wanted = daemon_name(name)
+        deadline = time.monotonic() + within
+        pause = _FIRST_LOOK
+        while True:
+            address = self.locate(wanted)
+            if (
+                address is not None
+                and address.status is DaemonStatus.RUNNING
+                and (than is None or address.token > int(than))
+            ):
+                return address
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise SpawnTimeout(f"daemon {name} does not run after {within} s: {self._why_not(wanted)}")
+            time.sleep(min(pause, left))
+            pause = min(_LONGEST_LOOK, pause * 1.3)
+
+    def _why_not(self, name: DaemonName) -> str:
+        record = self.record(name)
+        if record is None:
+            return "it is not known (any more): nothing wants it to run"
+        if record.desired is Desired.STOPPED:
+            return f"it is stopped; `celery daemons start {name}` starts it"
+        nodes = [node for node in self.nodes() if node.status is not NodeStatus.LOST]
+        if not nodes:
+            return "no node is up; start a worker with `celery -A … worker`"
+        if self.leader() is None:
+            return "no monitor is elected; look for its error in the workers' logs, or start one with `celery daemons monitor`"
+        error = f" ({record.error})" if record.error else ""
+        return f"its status is {record.status}{error}"
+
+    def stop(self, name: str, wait: float | None = None) -> None:
+        """Stop a daemon for good; with ``wait`` seconds, return once it has. Raises DaemonsError if it is not known."""
+        self._desire(name, "stop")
+        if wait is not None:
+            self._wait_gone(daemon_name(name), wait)
+
+    def start(self, name: str) -> None:
+        """Let a stopped daemon run again."""
+        self._desire(name, "start")
+
+    def restart(self, name: str, wait: float | None = None) -> Address | None:
+        """Stop a daemon and start it anew; with ``wait`` seconds, return once it runs again."""
+        before = self.locate(name)
+        self._desire(name, "restart")
+        if wait is None:
+            return None
+        return self.wait_running(name, within=wait, than=str(before.token) if before else None)
+
+    def forget(self, name: str) -> bool:
+        """Stop a daemon and know nothing of it any more; false when none was known."""
+        return bool(self.store.run(wishes.forget(self._keys, [daemon_name(name)], cause="forgotten")))
+
+    def rescan(self, launcher: str | None = None) -> None:
+        """Ask the monitor to run one recovery scanner, or all, now."""
+        self.store.run(journal.note(self._keys, "rescan", cause=launcher or ""))
+
+    def drain(self, node: str, wait: float | None = None) -> None:
+        """Hand all daemons of a node over and give it none; with ``wait`` seconds, return once it holds none."""
+        self._set_drain(node, on=True)
+        if wait is None:
+            return
+        deadline = time.monotonic() + wait
+        while any(one.name == node and one.daemons for one in self.nodes()):
+            if time.monotonic() >= deadline:
+                raise DaemonsError(f"node {node} still holds daemons after {wait} s; `celery daemons list --node {node}` shows them")
+            time.sleep(_LONGEST_LOOK)
+
+    def uncordon(self, node: str) -> None:
+        """Let a drained node take daemons again."""
+        self._set_drain(node, on=False)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.store.close()
+
+    def _set_drain(self, node: str, *, on: bool) -> None:
+        if not self.store.run(lease.drain(self._keys, node_name(node), on=on)):
+            known = ", ".join(one.name for one in self.nodes()) or "none"
+            raise DaemonsError(f"no node {node} is registered (registered: {known})")
+
+    def _desire(self, name: str, action: Literal["stop", "start", "restart"]) -> None:
+        if not self.store.run(wishes.desire(self._keys, daemon_name(name), action)):
+            raise DaemonsError(f"no daemon {name} is known; `celery daemons list` shows those that are")
+
+    def _wait_gone(self, name: DaemonName, within: float) -> None:
+        deadline = time.monotonic() + within
+        pause = _FIRST_LOOK
+        while (address := self.locate(name)) is not None:
+            if time.monotonic() >= deadline:
+                raise DaemonsError(f"daemon {name} has not stopped after {within} s: it is {address.status} on {address.node}")
+            time.sleep(pause)
+            pause = min(_LONGEST_LOOK, pause * 1.3)
+
+
+def preferred(name: DaemonName, nodes: dict[NodeName, NodeRow], vnodes: int) -> str | None:
+    """The first node on the ring for a name among those that take daemons."""
+    weights = {node: row.weight for node, row in nodes.items() if row.status is NodeStatus.UP}
+    return next(Ring(weights, vnodes=vnodes).preference(name), None)
+

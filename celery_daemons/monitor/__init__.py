@@ -1,0 +1,1 @@
+"""The elected monitor: finds out what should run, plans where, and dispatches it to the nodes."""

@@ -1,0 +1,56 @@
+"""The monitor's link to its agent: proof that the loop turns, one way; the lease, the other."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from typing import Final
+
+from celery_daemons.process.channel import Channel, ChannelClosed
+from celery_daemons.process.deadman import Deadman
+from celery_daemons.process.messages import Lease, Turned, Unready
+
+logger = logging.getLogger(__name__)
+
+AGENT_GONE: Final = 70
+
+
+class AgentLink:
+    """Keeps the lease in a thread of its own, so that a long plan does not cost it; the proof comes from the loop alone."""
+
+    def __init__(self, sock: socket.socket, until: float) -> None:
+        # A monitor that was paused past its lease is ended by the kernel when it is continued.
+        self._deadman = Deadman()
+        self._deadman.arm(until)
+        self._channel: Channel[Lease] = Channel(sock, Lease)
+        self._proven = 0.0
+
+    def start(self) -> None:
+        """Start to listen."""
+        threading.Thread(target=self._listen, name="celery-daemons-agent", daemon=True).start()
+
+    def turn(self, *, at_most_every: float) -> None:
+        """Prove that the loop turns."""
+        now = time.monotonic()
+        if now - self._proven >= at_most_every:
+            self._proven = now
+            self._say(Turned())
+
+    def unready(self, error: str) -> None:
+        """Say why there will be no monitor."""
+        self._say(Unready(error))
+
+    def _say(self, message: object) -> None:
+        try:
+            self._channel.send(message)
+        except ChannelClosed:
+            os._exit(AGENT_GONE)
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                for message in self._channel.receive() or ():
+                    self._deadman.arm(message.until)
+        except ChannelClosed:
+            os._exit(AGENT_GONE)

@@ -1,0 +1,48 @@
+"""The monitor's process: what it is made of, and how it ends."""
+
+import logging
+import socket
+from typing import Final
+
+from celery_daemons.domain.names import Epoch
+from celery_daemons.errors import ConfigurationError, DaemonsError, LeaseLost
+from celery_daemons.launcher import registry_of
+from celery_daemons.monitor.dispatch import Dispatcher
+from celery_daemons.monitor.link import AgentLink
+from celery_daemons.monitor.loop import Monitor
+from celery_daemons.process.child import loaded_app
+from celery_daemons.process.messages import ChildBoot
+from celery_daemons.settings import Settings
+from celery_daemons.store.connection import Store
+from celery_daemons.store.keys import Keys
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for one command of the monitor; more than it waits for the journal.
+_TIMEOUT: Final = 4.0
+
+
+def main(boot: ChildBoot, sock: socket.socket) -> int:
+    """Lead until the lease is lost or the agent is gone."""
+    link = AgentLink(sock, boot.until)
+    settings = Settings(**boot.settings)
+    try:
+        app = loaded_app()
+        registry = registry_of(app)
+    except ConfigurationError as error:
+        link.unready(str(error))
+        return 1
+    link.start()
+    store = Store(settings.redis_url, Keys(settings.namespace), timeout=_TIMEOUT)
+    dispatcher = Dispatcher(app)
+    dispatcher.start()
+    try:
+        Monitor(store, settings, registry, dispatcher, link, Epoch(boot.epoch)).run()
+    except LeaseLost as error:
+        logger.warning("monitor %s: %s", boot.node, error)
+        return 0
+    except DaemonsError as error:
+        logger.error("monitor %s: %s", boot.node, error)
+    except Exception:
+        logger.exception("monitor %s: its loop failed", boot.node)
+    return 1

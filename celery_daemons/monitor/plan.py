@@ -1,0 +1,122 @@
+"""From what is wanted and what is, to what to do: pure, and only about the daemons that changed."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from celery_daemons.domain.names import DaemonName, LauncherName, NodeName
+from celery_daemons.domain.options import LauncherOptions
+from celery_daemons.domain.placement import Cluster, Demand
+from celery_daemons.domain.reconcile import Step, next_step
+from celery_daemons.domain.records import BookRow, SpecRow
+from celery_daemons.domain.states import NodeStatus
+from celery_daemons.settings import Settings
+from celery_daemons.store.replica import Replica
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to do next: ``(name, why)`` lists by node, what finds no node, and which nodes have to be swept."""
+
+    assign: dict[NodeName, list[tuple[DaemonName, str]]] = field(default_factory=dict)
+    recall: dict[NodeName, list[tuple[DaemonName, str]]] = field(default_factory=dict)
+    park: list[tuple[DaemonName, str]] = field(default_factory=list)
+    sweep: set[NodeName] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.assign or self.recall or self.park or self.sweep)
+
+
+class Planner:
+    """Keeps count of what each node holds, so that a plan costs as much as what changed."""
+
+    def __init__(
+        self, replica: Replica, settings: Settings, options: Callable[[LauncherName], LauncherOptions | None]
+    ) -> None:
+        self._replica = replica
+        self._settings = settings
+        self._options = options
+        self._counted: dict[DaemonName, tuple[NodeName, float]] = {}
+        self._cluster = self._new_cluster()
+
+    def nodes_changed(self) -> None:
+        """Draw the ring anew, and count again."""
+        self._cluster = self._new_cluster()
+        self._counted.clear()
+        for name in self._replica.book:
+            self.count(name)
+
+    def count(self, name: DaemonName) -> None:
+        """Bring the count of a daemon in line with the book."""
+        self._uncount(name)
+        row = self._replica.book.get(name)
+        if row is not None and row.node is not None:
+            weight = self._demand(name, row.launcher).weight
+            self._counted[name] = (row.node, weight)
+            self._cluster.add(row.node, weight)
+
+    def _uncount(self, name: DaemonName) -> None:
+        before = self._counted.pop(name, None)
+        if before is not None:
+            self._cluster.remove(*before)
+
+    def unsettled(self) -> set[DaemonName]:
+        """Every daemon that is not as it should be: for a look at everything, after nodes have changed."""
+        replica = self._replica
+        names = {
+            name
+            for name, row in replica.book.items()
+            if self._step(name, replica.specs.get(name), row)[0] is not Step.REST
+        }
+        names.update(name for name in replica.specs if name not in replica.book)
+        return names
+
+    def plan(self, names: Iterable[DaemonName]) -> Plan:
+        """What to do about these daemons."""
+        replica, plan = self._replica, Plan()
+        demands: list[Demand] = []
+        for name in names:
+            if name in replica.corrupt:
+                continue
+            spec, row = replica.specs.get(name), replica.book.get(name)
+            step, why = self._step(name, spec, row)
+            if step is Step.PLACE and spec is not None:
+                self._uncount(name)
+                demands.append(self._demand(name, spec.launcher))
+            elif step is Step.RECALL and row is not None and row.node is not None:
+                plan.recall.setdefault(row.node, []).append((name, why))
+            elif step is Step.SWEEP and row is not None and row.node is not None:
+                plan.sweep.add(row.node)
+        demands.sort(key=lambda demand: demand.name)
+        for demand, node, why in self._cluster.place(demands):
+            if node is None:
+                plan.park.append((demand.name, why))
+            else:
+                # Counted here by place() already; the next look at its entry counts it anew.
+                self._counted[demand.name] = (node, demand.weight)
+                plan.assign.setdefault(node, []).append((demand.name, why))
+        return plan
+
+    def _step(self, name: DaemonName, spec: SpecRow | None, row: BookRow | None) -> tuple[Step, str]:
+        keeps = True
+        if row is not None and row.node is not None and spec is not None:
+            keeps = self._keeps(row.node, self._demand(name, spec.launcher))
+        return next_step(spec, row, self._replica.nodes, fits=keeps)
+
+    def _keeps(self, node: NodeName, demand: Demand) -> bool:
+        """Whether a daemon may stay where it is: not if its node no longer fits and another one does."""
+        if self._cluster.fits(node, demand):
+            return True
+        return not any(self._cluster.fits(other, demand) for other in self._cluster.nodes)
+
+    def _demand(self, name: DaemonName, launcher: LauncherName) -> Demand:
+        options = self._options(launcher)
+        if options is None:
+            return Demand(name=name, launcher=launcher)
+        return Demand(name=name, launcher=launcher, labels=options.labels, weight=options.weight)
+
+    def _new_cluster(self) -> Cluster:
+        return Cluster(
+            nodes={name: row for name, row in self._replica.nodes.items() if row.status is not NodeStatus.LOST},
+            load_factor=self._settings.load_factor,
+            vnodes=self._settings.vnodes,
+        )

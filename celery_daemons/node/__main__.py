@@ -1,0 +1,44 @@
+"""``python -m celery_daemons.node --fd N NODENAME``: the agent, as the worker starts it."""
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import sys
+
+import msgspec
+
+from celery_daemons.process import logs
+from celery_daemons.process.messages import Boot
+
+
+def main() -> None:
+    """Read the boot document from standard input, and live."""
+    parser = argparse.ArgumentParser(prog="python -m celery_daemons.node")
+    parser.add_argument("--fd", type=int, required=True, help="the socket to the worker, inherited")
+    parser.add_argument("node", metavar="NODENAME")
+    arguments = parser.parse_args()
+    boot = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Boot)
+    control = socket.socket(fileno=arguments.fd)
+    os.set_inheritable(arguments.fd, False)
+    sys.path[:] = boot.sys_path
+    logs.plain("daemons", level=boot.loglevel, logfile=boot.logfile)
+    from celery_daemons.node.agent import Agent
+
+    async def live() -> None:
+        await Agent(boot, control).run()
+
+    status = 1
+    try:
+        asyncio.run(live())
+        status = 0
+    except Exception:
+        logging.getLogger("celery_daemons.node").critical("node %s: the agent failed", boot.node, exc_info=True)
+    # Not sys.exit: multiprocessing would wait for hosts that end on their own account.
+    logging.shutdown()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

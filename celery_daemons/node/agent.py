@@ -1,0 +1,286 @@
+"""The agent: one asyncio loop beside a worker that holds the node's lease, its hosts and perhaps the monitor."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from celery_daemons.domain.names import Incarnation, NodeName
+from celery_daemons.domain.options import LauncherOptions
+from celery_daemons.domain.records import NodeRow
+from celery_daemons.domain.states import DaemonStatus, NodeStatus
+from celery_daemons.errors import DaemonsError, StoreUnavailable
+from celery_daemons.node.control import Control
+from celery_daemons.node.election import Election
+from celery_daemons.node.heartbeat import Heartbeat
+from celery_daemons.node.hosts import HostPool
+from celery_daemons.node.ledger import Ledger
+from celery_daemons.node.lives import State
+from celery_daemons.node.supervisor import Supervisor
+from celery_daemons.process.clock import lease_clock
+from celery_daemons.process.messages import Boot, Drain, FromWorker, Rejected, Spawned
+from celery_daemons.process.spawner import Spawner
+from celery_daemons.settings import Settings
+from celery_daemons.store import book, journal, lease
+from celery_daemons.store.connection import AsyncStore
+from celery_daemons.store.keys import Keys
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a spawn task may lag behind the heartbeat that told of its generation.
+_MESSAGE_LAG: Final = 0.1
+#: Seconds before an agent whose hosts cannot load the app makes way for another.
+_LOAD_RETRY: Final = 10.0
+#: The share of the drain time-out that daemons get before their hosts are killed; the rest is for Redis.
+_DRAIN_SHARE: Final = 0.9
+
+
+class Agent:
+    """Everything a node does, from its start to its end."""
+
+    def __init__(self, boot: Boot, control: socket.socket) -> None:
+        self.settings = Settings(**boot.settings)
+        self._boot = boot
+        self._node = NodeName(boot.node)
+        self._keys = Keys(self.settings.namespace)
+        # A command may take as long as the lease can wait for it: two tries fit in what a late heartbeat leaves.
+        timeout = max(0.2, (self.settings.lease_ttl - self.settings.lease_margin - self.settings.heartbeat_interval) / 2)
+        self._store = AsyncStore(self.settings.redis_url, self._keys, timeout=timeout)
+        self._spawner = Spawner(boot)
+        self._election = Election(boot, self.settings, self._spawner, self._store)
+        options = {name: LauncherOptions(**_tupled(given)) for name, given in boot.launchers.items()}
+        self._supervisor = Supervisor(options)
+        self._ledger = Ledger(self._store, self._node, self._supervisor.claimed)
+        self._heartbeat = Heartbeat(self._store, self.settings, self._node, self._row(), self._running)
+        self._ledger.lease_runs = self._heartbeat.runs
+        self._pool = HostPool(boot, self._spawner, self._supervisor, lambda: self._heartbeat.until)
+        self._supervisor.connect(self._pool, self._ledger)
+        self._control = Control(control, boot.worker_pid, self._hear)
+        self._generation = 0
+        self._leave_within: asyncio.Future[float] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Live until the worker is gone or asks to drain."""
+        loop = asyncio.get_running_loop()
+        self._leave_within = loop.create_future()
+        # A service manager may signal every process of the worker's group at once.
+        loop.add_signal_handler(signal.SIGTERM, self._leave, self.settings.drain_timeout)
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        self._start(self._control.run())
+        self._start(self._watch_worker())
+        living = asyncio.create_task(self._live())
+        living.add_done_callback(self._done)
+        if self._boot.hosting:
+            self._start(self._ledger.run())
+        timeout = await self._leave_within
+        await self._drain(timeout, living)
+        await self._store.close()
+
+    # Holding the lease
+
+    async def _live(self) -> None:
+        if self._boot.hosting:
+            await self._first_hosts()
+        while True:
+            if self._boot.hosting:
+                self._generation = -1
+                generation = await self._heartbeat.join()
+                self._ledger.incarnation = self._heartbeat.incarnation
+                self._pool.start_shared()
+                self._pool.renew(self._heartbeat.until)
+                self._start(self._synchronise(generation))
+                await self._beat_until_lost()
+                await self._lost()
+            else:
+                await self._beat_alone()
+
+    async def _first_hosts(self) -> None:
+        """Wait until a host has loaded the user's app: a node that can run nothing does not join."""
+        self._pool.start_shared()
+        host = self._pool.shared[0]
+        await host.ready.wait()
+        if host.dead:
+            logger.error("node %s: cannot run daemons: %s", self._node, host.unready or "a host died as it started")
+            await asyncio.sleep(_LOAD_RETRY)
+            # The fork server has loaded what it could: only a new agent has a new one.
+            self._leave(0.0)
+            await asyncio.Event().wait()
+
+    async def _beat_until_lost(self) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat.pause)
+            answer = await self._beat_with_patience()
+            if answer is None or answer.verdict != "ok":
+                return
+            self._pool.renew(self._heartbeat.until)
+            self._pool.start_shared()
+            self._ledger.poke()
+            if answer.generation != self._generation:
+                self._start(self._synchronise(answer.generation))
+            await self._campaign(led=answer.led)
+
+    async def _beat_with_patience(self) -> lease.Beat | None:
+        """One heartbeat, tried until it is answered or, unless duplicates are preferred, the lease is over."""
+        while True:
+            answer = await self._heartbeat.beat()
+            self._election.check_lease()
+            if answer is not None:
+                return answer
+            if self.settings.on_store_loss == "stop" and lease_clock() >= self._heartbeat.until:
+                return None
+            await asyncio.sleep(min(self._heartbeat.pause, 0.25))
+
+    async def _beat_alone(self) -> None:
+        """A candidate without a node only runs for election."""
+        incarnation = Incarnation("candidate")
+        while True:
+            try:
+                await self._store.check()
+                led = await self._store.read(lambda client: client.exists(self._keys.monitor))
+                await self._election.after_beat(incarnation, led=bool(led))
+            except DaemonsError as error:
+                logger.warning("monitor %s: %s", self._node, error)
+            self._election.check_lease()
+            await asyncio.sleep(self.settings.heartbeat_interval)
+
+    async def _campaign(self, *, led: bool) -> None:
+        assert self._heartbeat.incarnation is not None
+        with contextlib.suppress(StoreUnavailable):
+            await self._election.after_beat(self._heartbeat.incarnation, led=led)
+
+    async def _lost(self) -> None:
+        logger.warning("node %s: lease lost, its daemons are stopped", self._node)
+        await self._kill_hosts()
+        self._heartbeat.ended()
+
+    async def _kill_hosts(self) -> None:
+        self._ledger.incarnation = None
+        self._supervisor.forget_all()
+        self._pool.kill_all()
+        await self._pool.wait_dead()
+
+    # What the worker says
+
+    def _hear(self, message: FromWorker) -> None:
+        match message:
+            case Spawned():
+                if message.incarnation != self._heartbeat.incarnation:
+                    return
+                self._supervisor.recalled(message.recalled)
+                self._supervisor.assigned(message.assigned)
+                if message.generation == self._generation + 1:
+                    self._generation = message.generation
+            case Rejected():
+                self._start(self._note_rejected(message))
+            case Drain():
+                self._leave(message.timeout)
+
+    async def _note_rejected(self, message: Rejected) -> None:
+        cause = f"{message.count} messages on the spawn queue were no spawn tasks: {message.reason}"
+        with contextlib.suppress(StoreUnavailable):
+            await self._store.run(journal.note(self._keys, "message-rejected", node=self._node, cause=cause))
+
+    async def _watch_worker(self) -> None:
+        await self._control.gone.wait()
+        logger.warning("node %s: its worker is gone, handing its daemons over", self._node)
+        self._leave(self.settings.drain_timeout)
+
+    def _leave(self, timeout: float) -> None:
+        if self._leave_within is not None and not self._leave_within.done():
+            self._leave_within.set_result(timeout)
+
+    # Catching up
+
+    async def _synchronise(self, generation: int) -> None:
+        """Read what is assigned here, unless the spawn tasks that say so come in after all."""
+        incarnation = self._heartbeat.incarnation
+        if self._generation >= 0:
+            await asyncio.sleep(_MESSAGE_LAG)
+            if self._generation == generation:
+                return
+        known = dict(self._supervisor.lives)
+        try:
+            read, held = await self._store.run(book.held(self._keys, self._node))
+        except StoreUnavailable:
+            return  # the next heartbeat tells of the generation again
+        if self._heartbeat.incarnation == incarnation and not self._supervisor.draining:
+            self._supervisor.synchronise(known, held)
+            self._generation = max(self._generation, read)
+
+    # The end
+
+    async def _drain(self, timeout: float, living: asyncio.Task[None]) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        with contextlib.suppress(TimeoutError, StoreUnavailable):
+            await asyncio.wait_for(self._election.retire(), max(0.5, timeout))
+        if not self._boot.hosting or self._heartbeat.incarnation is None:
+            await self._kill_hosts()
+            return
+        with contextlib.suppress(StoreUnavailable):
+            await self._heartbeat.drain()
+        self._supervisor.stop_all()
+        while self._supervisor.lives and loop.time() < end - timeout * (1 - _DRAIN_SHARE):
+            await asyncio.sleep(0.01)
+        if self._supervisor.lives:
+            logger.warning("node %s: %d daemons did not stop in time", self._node, len(self._supervisor.lives))
+        self._pool.kill_all()
+        await self._pool.wait_dead()
+        while not self._ledger.idle and loop.time() < end:
+            await asyncio.sleep(0.01)
+        living.cancel()
+        with contextlib.suppress(StoreUnavailable):
+            await self._heartbeat.leave()
+
+    # What this node is
+
+    def _row(self) -> NodeRow:
+        return NodeRow(
+            incarnation=Incarnation(self._boot.previous or ""),
+            status=NodeStatus.UP,
+            queue=self._boot.queue,
+            spawn_queue=self._boot.spawn_queue,
+            host=self._boot.host,
+            pid=self._boot.worker_pid,
+            weight=self.settings.node_weight,
+            labels=",".join(self.settings.node_labels),
+            launchers=",".join(sorted(self._boot.launchers)),
+        )
+
+    def _running(self) -> list[book.Running]:
+        """What Redis has to be told again after it lost its data."""
+        status = {State.RUNNING: DaemonStatus.RUNNING, State.STARTING: DaemonStatus.STARTING}
+        return [
+            book.Running(
+                name=life.name,
+                token=life.token,
+                launcher=life.launcher,  # type: ignore[arg-type]
+                arguments=life.arguments,
+                version=life.version,
+                status=status.get(life.state, DaemonStatus.BACKOFF),
+                pid=life.host.pid if life.host else 0,
+                restarts=life.restarts,
+            )
+            for life in self._supervisor.lives.values()
+            if life.launcher
+        ]
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # A part of the agent that is not there any more cannot be missed for long: the worker starts a new agent.
+            logger.critical("node %s: the agent failed", self._node, exc_info=task.exception())
+            self._leave(self.settings.drain_timeout)
+
+
+def _tupled(given: dict[str, object]) -> dict[str, object]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}

@@ -1,0 +1,64 @@
+"""What a daemon is given: who it is, its fencing token, and how it hears that it shall stop."""
+
+import asyncio
+import logging
+import threading
+import time
+from typing import Generic, TypeVar
+
+E = TypeVar("E", asyncio.Event, threading.Event)
+
+_logger = logging.getLogger("celery_daemons.daemon")
+
+
+class _NamedLog(logging.LoggerAdapter[logging.Logger]):
+    def process(self, msg: object, kwargs: object) -> tuple[object, object]:  # type: ignore[override]
+        return f"daemon {self.extra['daemon']}: {msg}", kwargs  # type: ignore[index]
+
+
+class _Context(Generic[E]):
+    """What both kinds of context share."""
+
+    __slots__ = ("beaten", "launcher", "name", "node", "stopping", "token")
+
+    def __init__(self, name: str, launcher: str, node: str, token: int, stopping: E) -> None:
+        self.name = name
+        self.launcher = launcher
+        self.node = node
+        #: Fencing token of this start: it only ever grows per name. Hand it to whatever the daemon writes to.
+        self.token = token
+        #: Set once the daemon shall stop.
+        self.stopping = stopping
+        self.beaten = time.monotonic()
+
+    def beat(self) -> None:
+        """Say that the daemon makes progress; asked for only by a launcher with a ``progress_deadline``."""
+        self.beaten = time.monotonic()
+
+    @property
+    def log(self) -> "logging.LoggerAdapter[logging.Logger]":
+        """A logger that puts the daemon's name first."""
+        return _NamedLog(_logger, {"daemon": self.name})
+
+
+class DaemonContext(_Context[asyncio.Event]):
+    """The context of a coroutine daemon."""
+
+    __slots__ = ()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, but no longer than until the daemon shall stop."""
+        try:
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+class BlockingDaemonContext(_Context[threading.Event]):
+    """The context of a daemon in a process or thread of its own."""
+
+    __slots__ = ()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but no longer than until the daemon shall stop."""
+        self.stopping.wait(seconds)

@@ -1,0 +1,173 @@
+"""This node's candidacy: taking the monitor's lease, running the monitor, and renewing only while it turns."""
+
+import asyncio
+import logging
+import random
+import signal
+import time
+from typing import Final
+
+from celery_daemons.domain.names import Epoch, Incarnation, NodeName
+from celery_daemons.errors import StoreUnavailable
+from celery_daemons.process.channel import AsyncChannel, ChannelClosed
+from celery_daemons.process.clock import lease_clock
+from celery_daemons.process.messages import Boot, ChildBoot, FromMonitor, Lease, Turned, Unready
+from celery_daemons.process.spawner import Child, Spawner
+from celery_daemons.settings import Settings
+from celery_daemons.store import lease
+from celery_daemons.store.connection import AsyncStore
+
+logger = logging.getLogger(__name__)
+
+_ROLE: Final = "celery_daemons.monitor.main:main"
+#: Seconds that a new monitor may take to its first turn: it reads the whole book.
+_FIRST_TURN: Final = 15.0
+#: Leases without a turn after which a monitor counts as wedged. Below one, a successor leads within a lease of the wedge.
+_WEDGED_AFTER: Final = 0.6
+
+
+class Election:
+    """Leads or does not; a loss of the lease is a state, not an error."""
+
+    def __init__(self, boot: Boot, settings: Settings, spawner: Spawner, store: AsyncStore) -> None:
+        self._boot = boot
+        self._settings = settings
+        self._spawner = spawner
+        self._store = store
+        self._dice = random.Random()  # noqa: S311 - jitter, not a secret
+        self._child: Child | None = None
+        self._channel: AsyncChannel[FromMonitor] | None = None
+        self._dead: asyncio.Event = asyncio.Event()
+        self._turn_by = 0.0
+        self._until = 0.0
+        self._not_before = 0.0
+        self._failures = 0
+        self._retired = False
+        self.epoch: Epoch | None = None
+
+    async def after_beat(self, incarnation: Incarnation, *, led: bool) -> None:
+        """Renew, or run for election if nobody leads; once per heartbeat."""
+        if self.epoch is not None:
+            await self._renew(incarnation)
+        elif self._settings.monitor and not self._retired and not led and time.monotonic() >= self._not_before:
+            sent = lease_clock()
+            epoch = await self._store.run(
+                lease.campaign(
+                    self._store.keys, NodeName(self._boot.node), incarnation, ttl_ms=self._settings.lease_ttl_ms
+                )
+            )
+            if epoch is not None:
+                self._until = sent + self._settings.lease_ttl - self._settings.lease_margin
+                await self._lead(epoch, incarnation)
+
+    async def _renew(self, incarnation: Incarnation) -> None:
+        assert self.epoch is not None
+        if time.monotonic() > self._turn_by:
+            logger.error("monitor %s: its loop turns no more, replacing it", self._boot.node)
+            await self.step_down("wedged")
+            return
+        sent = lease_clock()
+        renewed = await self._store.run(
+            lease.campaign(
+                self._store.keys,
+                NodeName(self._boot.node),
+                incarnation,
+                ttl_ms=self._settings.lease_ttl_ms,
+                epoch=self.epoch,
+            )
+        )
+        if renewed is None:
+            logger.warning("monitor %s: lease lost, stepping down", self._boot.node)
+            self._end_monitor()
+            return
+        self._until = sent + self._settings.lease_ttl - self._settings.lease_margin
+        if self._channel is not None:
+            self._channel.send(Lease(self._until))
+
+    def check_lease(self) -> None:
+        """Step down without a word if the lease has ended on this machine's clock."""
+        if self.epoch is not None and lease_clock() > self._until:
+            logger.warning("monitor %s: lease not renewed in time, stepping down", self._boot.node)
+            self._end_monitor()
+
+    async def retire(self) -> None:
+        """Step down and run for election no more."""
+        self._retired = True
+        await self.step_down("its node leaves")
+
+    async def step_down(self, cause: str) -> None:
+        """End the monitor and give the lease back, so that another node leads at once."""
+        epoch = self.epoch
+        self._end_monitor()
+        if self._child is not None:
+            await self._dead.wait()
+        if epoch is not None:
+            try:
+                await self._store.run(lease.resign(self._store.keys, epoch, cause=cause))
+            except StoreUnavailable as error:
+                logger.info("monitor %s: not resigned, its lease ends by itself (%s)", self._boot.node, error)
+
+    def _end_monitor(self) -> None:
+        self.epoch = None
+        if self._child is not None:
+            self._child.signal(signal.SIGKILL)
+        # Another node may have better luck; without others this one tries again, ever more slowly while it fails.
+        self._failures += 1
+        pause = self._settings.heartbeat_interval * min(2.0 ** (self._failures - 1), 30.0)
+        self._not_before = time.monotonic() + pause * self._dice.uniform(1.0, 1.5)
+
+    async def _lead(self, epoch: Epoch, incarnation: Incarnation) -> None:
+        logger.info("monitor %s: elected, epoch %d", self._boot.node, epoch)
+        self.epoch = epoch
+        self._turn_by = time.monotonic() + _FIRST_TURN
+        boot = ChildBoot(
+            node=self._boot.node,
+            app=self._boot.app,
+            settings=self._boot.settings,
+            title=f"celery_daemons.monitor: {self._boot.node}",
+            until=self._until,
+            epoch=epoch,
+            incarnation=incarnation,
+        )
+        task = asyncio.create_task(self._serve(boot, epoch))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _serve(self, boot: ChildBoot, epoch: Epoch) -> None:
+        self._dead = dead = asyncio.Event()
+        try:
+            self._child = child = await self._spawner.start(_ROLE, boot)
+            child.on_death(dead.set)
+            self._channel = channel = await AsyncChannel.over(child.sock, FromMonitor)
+        except (OSError, EOFError) as error:
+            logger.error("monitor %s: cannot be forked (%s)", self._boot.node, error)
+            self._child = None
+            dead.set()
+            await self.step_down("cannot be forked")
+            return
+        if self.epoch != epoch:
+            child.signal(signal.SIGKILL)
+        receiving = asyncio.create_task(self._receive(channel))
+        await dead.wait()
+        channel.close()
+        receiving.cancel()
+        self._child = None
+        self._channel = None
+        await asyncio.to_thread(child.reap)
+        if self.epoch == epoch:
+            logger.error("monitor %s: its process ended, resigning", self._boot.node)
+            await self.step_down("its process ended")
+
+    async def _receive(self, channel: AsyncChannel[FromMonitor]) -> None:
+        while True:
+            try:
+                message = await channel.receive()
+            except ChannelClosed:
+                return
+            match message:
+                case Turned():
+                    self._failures = 0
+                    self._turn_by = time.monotonic() + max(
+                        _WEDGED_AFTER * self._settings.lease_ttl, 2 * self._settings.heartbeat_interval
+                    )
+                case Unready(error):
+                    logger.error("monitor %s: %s", self._boot.node, error)

@@ -1,0 +1,189 @@
+"""The process in which daemons run: what every host does, whatever it runs."""
+
+import logging
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from typing import Final
+
+from celery_daemons.domain.states import Outcome
+from celery_daemons.errors import ConfigurationError
+from celery_daemons.launcher import Launcher, Registry, decode_arguments, registry_of
+from celery_daemons.node.context import BlockingDaemonContext, DaemonContext
+from celery_daemons.process.channel import Channel, ChannelClosed
+from celery_daemons.process.child import loaded_app
+from celery_daemons.process.deadman import Deadman
+from celery_daemons.process.messages import (
+    ChildBoot,
+    End,
+    Ended,
+    Hung,
+    Lease,
+    Ready,
+    Start,
+    StartItem,
+    Started,
+    Stop,
+    ToHost,
+    Unready,
+)
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between looks at daemons with a progress deadline.
+_WATCH: Final = 0.25
+#: The most of an exception's text that goes into the book.
+_ERROR_LENGTH: Final = 500
+AGENT_GONE: Final = 70
+
+
+def main(boot: ChildBoot, sock: socket.socket) -> int:
+    """Run a host until the agent is gone, its lease ends or, for an isolated one, its daemon has ended."""
+    # Before anything of the user's runs: from here on this process cannot outlive its lease.
+    deadman = Deadman()
+    if boot.settings["on_store_loss"] == "stop":
+        deadman.arm(boot.until)
+    else:
+        deadman = None  # type: ignore[assignment]
+    # Ended by the agent, not by a terminal or a service manager that signals the whole group.
+    signal.signal(signal.SIGINT, _ignore)
+    signal.signal(signal.SIGTERM, _ignore)
+    from celery_daemons.node.isolated import IsolatedHost
+    from celery_daemons.node.shared import SharedHost
+
+    channel: Channel[ToHost] = Channel(sock, ToHost)
+    try:
+        registry = registry_of(loaded_app())
+    except ConfigurationError as error:
+        channel.send(Unready(str(error)))
+        return 1
+    host: Host = (IsolatedHost if boot.isolated else SharedHost)(channel, registry, boot.node, deadman)
+    channel.send(Ready(os.getpid()))
+    return host.run()
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    """Do nothing; unlike SIG_IGN this is not handed on to programs that a daemon starts."""
+
+
+class Host(ABC):
+    """One thread receives from the agent and keeps the lease; the main thread runs daemons."""
+
+    def __init__(self, channel: Channel[ToHost], registry: Registry, node: str, deadman: Deadman | None) -> None:
+        self._channel = channel
+        self._registry = registry
+        self._node = node
+        self._deadman = deadman
+        self._watched: dict[str, tuple[DaemonContext | BlockingDaemonContext, float]] = {}
+
+    @abstractmethod
+    def run(self) -> int:
+        """Run daemons in the main thread; the exit status of the process."""
+
+    @abstractmethod
+    def begin(self, items: list[StartItem]) -> None:
+        """Start daemons; called in the receiving thread."""
+
+    @abstractmethod
+    def stop(self, names: list[str]) -> None:
+        """Ask daemons to stop; called in the receiving thread."""
+
+    def start_receiving(self) -> None:
+        """Start the thread that hears the agent."""
+        threading.Thread(target=self._receive_for_ever, name="celery-daemons-agent", daemon=True).start()
+
+    def prepare(self, item: StartItem) -> tuple[Launcher, tuple[object, ...], dict[str, object]]:
+        """The launcher and the arguments of a daemon; raises DaemonsError or ValueError."""
+        launcher = self._registry[item.launcher]
+        args, kwargs = decode_arguments(item.arguments)
+        return launcher, args, kwargs
+
+    def watch(self, launcher: Launcher, ctx: DaemonContext | BlockingDaemonContext) -> None:
+        """Watch the progress of a daemon whose launcher asks for it."""
+        if launcher.options.progress_deadline is not None:
+            self._watched[ctx.name] = (ctx, launcher.options.progress_deadline)
+
+    def unwatch(self, name: str) -> None:
+        """Watch it no more."""
+        self._watched.pop(name, None)
+
+    def started(self, items: list[tuple[str, int]]) -> None:
+        """Tell the agent that daemons run."""
+        if items:
+            self._tell(Started(items))
+
+    def ended(self, items: list[End]) -> None:
+        """Tell the agent that daemons run no more."""
+        if items:
+            self._tell(Ended(items))
+
+    def _tell(self, message: object) -> None:
+        try:
+            self._channel.send(message)
+        except ChannelClosed:
+            os._exit(AGENT_GONE)
+
+    def waiting_fds(self) -> list[int]:
+        """File descriptors besides the channel that the receiving thread shall wait for."""
+        return []
+
+    def woken(self, fd: int) -> None:
+        """One of them can be read."""
+
+    def _receive_for_ever(self) -> None:
+        try:
+            while True:
+                others = self.waiting_fds()
+                timeout = _WATCH if self._watched else None
+                ready, _, _ = select.select([self._channel, *others], [], [], timeout)
+                for fd in others:
+                    if fd in ready:
+                        self.woken(fd)
+                if self._channel in ready:
+                    for message in self._channel.receive() or ():
+                        self._obey(message)
+                if self._watched:
+                    self._look_for_hangs()
+        except ChannelClosed:
+            # Without an agent nobody renews the lease, and a new agent counts on this host's end.
+            os._exit(AGENT_GONE)
+        except BaseException:
+            logger.exception("host of %s: receiving failed, ending", self._node)
+            os._exit(AGENT_GONE)
+
+    def _obey(self, message: ToHost) -> None:
+        match message:
+            case Lease():
+                if self._deadman is not None:
+                    self._deadman.arm(message.until)
+            case Start():
+                self.begin(message.items)
+            case Stop():
+                self.stop(message.names)
+
+    def _look_for_hangs(self) -> None:
+        now = time.monotonic()
+        hung = [ctx for ctx, deadline in list(self._watched.values()) if now - ctx.beaten > deadline]
+        for ctx in hung:
+            self.unwatch(ctx.name)
+        if hung:
+            self._tell(Hung([(ctx.name, ctx.token) for ctx in hung]))
+
+
+def failure(error: BaseException) -> str:
+    """An exception as one short text."""
+    return f"{type(error).__name__}: {error}"[:_ERROR_LENGTH]
+
+
+def end_of(name: str, token: int, *, stopping: bool, error: BaseException | None) -> End:
+    """How a life ended, and a line in the log if it failed."""
+    if error is not None and not stopping:
+        logger.error("daemon %s: failed: %s", name, failure(error), exc_info=error)
+        return End(name, token, Outcome.FAILED, failure(error))
+    if error is not None:
+        logger.warning("daemon %s: failed while stopping: %s", name, failure(error), exc_info=error)
+    return End(name, token, Outcome.STOPPED if stopping else Outcome.FINISHED)

@@ -1,0 +1,141 @@
+"""What the agent owes Redis: claims, reports and releases, in batches, until Redis has taken them."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from celery_daemons.domain.names import DaemonName, Incarnation, NodeName
+from celery_daemons.errors import LeaseLost, StoreUnavailable
+from celery_daemons.store import book
+from celery_daemons.store.calls import BATCH
+from celery_daemons.store.connection import AsyncStore
+
+logger = logging.getLogger(__name__)
+K = TypeVar("K")
+V = TypeVar("V")
+
+#: Seconds before the ledger tries again what Redis did not answer; the heartbeat keeps the clock of the lease.
+_RETRY: Final = 0.2
+
+ClaimHandler = Callable[[list[tuple[DaemonName, str]], list[book.Claim]], None]
+
+
+class Ledger:
+    """Sends what is due, releases before reports before claims, one batch at a time."""
+
+    def __init__(self, store: AsyncStore, node: NodeName, claimed: ClaimHandler) -> None:
+        self._store = store
+        self._node = node
+        self._claimed = claimed
+        self._claims: dict[DaemonName, str] = {}
+        self._reports: dict[DaemonName, book.Report] = {}
+        self._releases: dict[tuple[DaemonName, str], book.Release] = {}
+        self._due = asyncio.Event()
+        self._busy = False
+        #: Changes whenever what was sent before no longer counts.
+        self._era = 0
+        self.incarnation: Incarnation | None = None
+        #: Set while the node knows its lease to run: nothing but a release may be sent without.
+        self.lease_runs: Callable[[], bool] = lambda: False
+
+    @property
+    def idle(self) -> bool:
+        """Whether Redis has taken everything."""
+        return not (self._claims or self._reports or self._releases or self._busy)
+
+    def claim(self, name: DaemonName, token: str) -> None:
+        """Ask to start a daemon."""
+        self._claims[name] = token
+        self._due.set()
+
+    def report(self, report: book.Report) -> None:
+        """Say how a daemon is doing; only the newest report counts."""
+        self._reports[report.name] = report
+        self._due.set()
+
+    def release(self, release: book.Release) -> None:
+        """Give a daemon back."""
+        self._claims.pop(release.name, None)
+        self._reports.pop(release.name, None)
+        self._releases[release.name, release.token] = release
+        self._due.set()
+
+    def drop(self, name: DaemonName) -> None:
+        """Owe nothing about a daemon any more."""
+        self._claims.pop(name, None)
+        self._reports.pop(name, None)
+
+    def clear(self) -> None:
+        """Owe nothing any more: another incarnation begins."""
+        self._era += 1
+        self._claims.clear()
+        self._reports.clear()
+        self._releases.clear()
+
+    def poke(self) -> None:
+        """Try now what is due."""
+        self._due.set()
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            try:
+                self._busy = True
+                while await self._settle_one():
+                    pass
+            except StoreUnavailable as error:
+                logger.debug("node %s: %s", self._node, error)
+                await asyncio.sleep(_RETRY)
+                self._due.set()
+            except LeaseLost as error:
+                # The heartbeat finds out the same and acts; until then nothing here can succeed.
+                logger.info("%s", error)
+                await asyncio.sleep(_RETRY)
+            finally:
+                self._busy = False
+
+    async def _settle_one(self) -> bool:
+        if self._releases:
+            await self._send(self._releases, self._send_releases)
+        elif self.incarnation is None or not self.lease_runs():
+            return False
+        elif self._reports:
+            await self._send(self._reports, self._send_reports)
+        elif self._claims:
+            await self._send(self._claims, self._send_claims)
+        else:
+            return False
+        return True
+
+    async def _send(self, owed: dict[K, V], send: Callable[[dict[K, V]], Awaitable[None]]) -> None:
+        batch = dict(list(owed.items())[:BATCH])
+        era = self._era
+        await send(batch)
+        if era != self._era:
+            return
+        for key, value in batch.items():
+            # What became due while this was on its way is due still.
+            if owed.get(key) is value:
+                del owed[key]
+
+    async def _send_releases(self, batch: dict[tuple[DaemonName, str], book.Release]) -> None:
+        await self._store.run(book.release(self._store.keys, self._node, list(batch.values())))
+
+    async def _send_reports(self, batch: dict[DaemonName, book.Report]) -> None:
+        assert self.incarnation is not None
+        await self._store.run(book.report(self._store.keys, self._node, self.incarnation, list(batch.values())))
+
+    async def _send_claims(self, batch: dict[DaemonName, str]) -> None:
+        assert self.incarnation is not None
+        era = self._era
+        items = list(batch.items())
+        claims = await self._store.run(book.claim(self._store.keys, self._node, self.incarnation, items))
+        if era != self._era:
+            return
+        for name, token in items:
+            if self._claims.get(name) == token:
+                del self._claims[name]
+        self._claimed(items, claims)

@@ -1,0 +1,46 @@
+"""One daemon on this node, from its assignment to its release."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from celery_daemons.domain.names import DaemonName
+from celery_daemons.domain.restart import RestartHistory
+from celery_daemons.node.hosts import Host
+from celery_daemons.process.messages import End
+
+
+class State(Enum):
+    """Where a life is, seen from the agent."""
+
+    CLAIMING = "claiming"  #: assigned; Redis has yet to confirm that it may start
+    STARTING = "starting"  #: given to a host
+    RUNNING = "running"
+    STOPPING = "stopping"  #: asked to stop; its host is killed if it does not
+    WAITING = "waiting"  #: ended; claimed again after its back-off
+
+
+class Afterwards(Enum):
+    """What happens to a life that was asked to stop, once it has."""
+
+    RELEASE = "release"
+    RESTART = "restart"
+    DROP = "drop"  #: it is no longer this node's: nothing to give back
+
+
+@dataclass(slots=True)
+class Life:
+    """A daemon that is assigned to this node."""
+
+    name: DaemonName
+    token: str
+    state: State = State.CLAIMING
+    launcher: str = ""
+    arguments: str = ""
+    version: str = ""
+    restarts: int = 0
+    host: Host | None = None
+    since: float = 0.0
+    end: End | None = None
+    unwanted: bool = False
+    afterwards: Afterwards = Afterwards.RELEASE
+    history: RestartHistory | None = None

@@ -1,0 +1,124 @@
+"""A host for many daemons: coroutines on its event loop, and threads for those that ask for one."""
+
+import asyncio
+import threading
+from functools import partial
+
+from celery_daemons.errors import DaemonsError
+from celery_daemons.launcher import Launcher
+from celery_daemons.node.context import BlockingDaemonContext, DaemonContext
+from celery_daemons.node.host import Host, end_of
+from celery_daemons.process.messages import End, StartItem
+
+#: The most daemons in one message to the agent.
+_BATCH = 1000
+
+
+class SharedHost(Host):
+    """Runs the event loop in the main thread until the process ends."""
+
+    def run(self) -> int:
+        """Serve for ever."""
+        asyncio.run(self._serve())
+        return 0
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tasks: dict[str, tuple[asyncio.Task[object], DaemonContext]] = {}
+        self._threads: dict[str, BlockingDaemonContext] = {}
+        self._new: list[tuple[str, int]] = []
+        self._gone: list[End] = []
+        self._flushing = False
+        self.start_receiving()
+        await self._loop.create_future()
+
+    def begin(self, items: list[StartItem]) -> None:
+        """Hand the daemons to the loop."""
+        self._loop.call_soon_threadsafe(self._begin, items)
+
+    def stop(self, names: list[str]) -> None:
+        """Cancel coroutines, and tell threads."""
+        self._loop.call_soon_threadsafe(self._stop, names)
+
+    def _begin(self, items: list[StartItem]) -> None:
+        for item in items:
+            try:
+                self._begin_one(item, *self.prepare(item))
+            except (DaemonsError, TypeError, ValueError) as error:
+                # A recipe that cannot be called with these arguments fails like one that raises at once.
+                self._note_end(end_of(item.name, item.token, stopping=False, error=error))
+        self._flush_soon()
+
+    def _begin_one(
+        self, item: StartItem, launcher: Launcher, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
+        if launcher.options.isolation == "thread":
+            blocking = BlockingDaemonContext(item.name, item.launcher, self._node, item.token, threading.Event())
+            thread = threading.Thread(
+                target=self._run_thread, args=(launcher, blocking, args, kwargs), name=item.name, daemon=True
+            )
+            self._threads[item.name] = blocking
+            self.watch(launcher, blocking)
+            thread.start()
+        else:
+            ctx = DaemonContext(item.name, item.launcher, self._node, item.token, asyncio.Event())
+            task = self._loop.create_task(launcher.start(ctx, args, kwargs))
+            self._tasks[item.name] = (task, ctx)
+            self.watch(launcher, ctx)
+            task.add_done_callback(partial(self._task_done, ctx))
+        self._new.append((item.name, item.token))
+
+    def _run_thread(
+        self, launcher: Launcher, ctx: BlockingDaemonContext, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
+        error: BaseException | None = None
+        try:
+            launcher.start(ctx, args, kwargs)
+        except BaseException as raised:  # noqa: BLE001 - a daemon may raise anything, also SystemExit
+            error = raised
+        self._loop.call_soon_threadsafe(self._thread_done, ctx, error)
+
+    def _stop(self, names: list[str]) -> None:
+        for name in names:
+            if name in self._tasks:
+                task, ctx = self._tasks[name]
+                ctx.stopping.set()
+                task.cancel()
+            elif name in self._threads:
+                self._threads[name].stopping.set()
+
+    def _task_done(self, ctx: DaemonContext, task: asyncio.Task[object]) -> None:
+        del self._tasks[ctx.name]
+        stopping = ctx.stopping.is_set()
+        error: BaseException | None
+        if task.cancelled():
+            error = None if stopping else asyncio.CancelledError("it cancelled itself")
+        else:
+            error = task.exception()
+        self._done(ctx, error)
+
+    def _thread_done(self, ctx: BlockingDaemonContext, error: BaseException | None) -> None:
+        del self._threads[ctx.name]
+        self._done(ctx, error)
+
+    def _done(self, ctx: DaemonContext | BlockingDaemonContext, error: BaseException | None) -> None:
+        self.unwatch(ctx.name)
+        self._note_end(end_of(ctx.name, ctx.token, stopping=ctx.stopping.is_set(), error=error))
+
+    def _note_end(self, end: End) -> None:
+        self._gone.append(end)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        new, self._new = self._new, []
+        gone, self._gone = self._gone, []
+        for start in range(0, len(new), _BATCH):
+            self.started(new[start : start + _BATCH])
+        for start in range(0, len(gone), _BATCH):
+            self.ended(gone[start : start + _BATCH])

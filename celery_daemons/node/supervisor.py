@@ -1,0 +1,284 @@
+"""Keeps alive the daemons that are assigned to this node: claims, starts, restarts, stops and releases them."""
+
+import logging
+import random
+import time
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from celery_daemons.domain.names import DaemonName
+from celery_daemons.domain.options import LauncherOptions
+from celery_daemons.domain.records import BookRow
+from celery_daemons.domain.restart import RestartHistory, restarts_after
+from celery_daemons.domain.states import DaemonStatus, Outcome
+from celery_daemons.node.hosts import Host, HostPool
+from celery_daemons.node.ledger import Ledger
+from celery_daemons.node.lives import Afterwards, Life, State
+from celery_daemons.node.timers import Timers
+from celery_daemons.process.messages import End, Ended, StartItem
+from celery_daemons.store import book
+from celery_daemons.store.book import Claim
+
+logger = logging.getLogger(__name__)
+
+#: Below this, a wait before a restart is not worth a report.
+_AT_ONCE: Final = 0.05
+
+
+class Supervisor:
+    """The lives on this node by name; everything here runs in the agent's loop and never waits."""
+
+    def __init__(self, launchers: Mapping[str, LauncherOptions]) -> None:
+        self.lives: dict[DaemonName, Life] = {}
+        self.draining = False
+        self._launchers = launchers
+        self._timers = Timers()
+        self._dice = random.Random()  # noqa: S311 - jitter, not a secret
+
+    def connect(self, pool: HostPool, ledger: Ledger) -> None:
+        """Take the hands it works with."""
+        self._pool = pool
+        self._ledger = ledger
+
+    # What the monitor wants
+
+    def assigned(self, items: Iterable[tuple[str, str]]) -> None:
+        """Start ``(name, token)`` each, unless it is known already."""
+        for raw_name, token in items:
+            name = DaemonName(raw_name)
+            life = self.lives.get(name)
+            if life is None:
+                self.lives[name] = Life(name, token)
+                self._ledger.claim(name, token)
+            elif life.state is State.CLAIMING and int(token) > int(life.token):
+                life.token = token
+                self._ledger.claim(name, token)
+
+    def recalled(self, items: Iterable[tuple[str, str]]) -> None:
+        """Stop and release ``(name, token)`` each."""
+        for raw_name, token in items:
+            name = DaemonName(raw_name)
+            life = self.lives.get(name)
+            if life is None:
+                self._ledger.release(book.Release(name=name, token=token, outcome=Outcome.STOPPED, restarts=0))
+            else:
+                self._stop(life, Afterwards.RELEASE)
+
+    def synchronise(self, known_before: Mapping[DaemonName, Life], held: Mapping[DaemonName, BookRow | None]) -> None:
+        """Do what the book says is on this node; ``known_before`` is what was known before it was asked."""
+        for name, row in held.items():
+            if row is None:
+                logger.error("daemon %s: its record in the book is corrupt, left alone", name)
+                continue
+            life = self.lives.get(name)
+            if row.status is DaemonStatus.STOPPING:
+                self.recalled([(name, row.token)])
+            elif life is None or life.state is State.CLAIMING:
+                self.assigned([(name, row.token)])
+            elif life.state is State.WAITING:
+                life.token = row.token
+            elif int(row.token) > int(life.token):
+                # Somebody else has held it since: what runs here is void, and the newer assignment starts anew.
+                life.token = row.token
+                self._stop(life, Afterwards.RESTART)
+        for name, life in known_before.items():
+            if name not in held and self.lives.get(name) is life:
+                logger.warning("daemon %s: no longer assigned to this node, stopping", name)
+                self._stop(life, Afterwards.DROP)
+
+    def stop_all(self) -> None:
+        """Stop and release everything, and start nothing any more."""
+        self.draining = True
+        for life in list(self.lives.values()):
+            self._stop(life, Afterwards.RELEASE)
+
+    def forget_all(self) -> None:
+        """Know nothing any more; every host is dead."""
+        self.lives.clear()
+        self._ledger.clear()
+
+    # What Redis confirmed
+
+    def claimed(self, items: list[tuple[DaemonName, str]], claims: list[Claim]) -> None:
+        """Start what was granted."""
+        shared: dict[Host, list[StartItem]] = {}
+        for (name, token), claim in zip(items, claims, strict=True):
+            life = self.lives.get(name)
+            if life is None or life.state is not State.CLAIMING or life.token != token:
+                continue
+            if claim.refused == "not wanted":
+                self._release(life, Outcome.STOPPED)
+            elif claim.refused:
+                logger.info("daemon %s: not started: %s", name, claim.refused)
+                self._remove(life)
+            else:
+                life.token = claim.token
+                life.launcher, life.arguments, life.version = claim.launcher, claim.arguments, claim.version
+                life.restarts = max(life.restarts, claim.restarts)
+                self._start(life, shared)
+        for host, batch in shared.items():
+            host.start_daemons(batch)
+
+    def _start(self, life: Life, shared: dict[Host, list[StartItem]]) -> None:
+        options = self._launchers.get(life.launcher)
+        if life.unwanted or self.draining:
+            self._release(life, Outcome.STOPPED)
+        elif options is None:
+            why = f"launcher {life.launcher} is not registered on this node"
+            logger.error("daemon %s: %s", life.name, why)
+            self._release(life, Outcome.REFUSED, error=why)
+        else:
+            life.state, life.end, life.since = State.STARTING, None, time.monotonic()
+            item = StartItem(life.name, int(life.token), life.launcher, life.arguments)
+            life.host = self._pool.isolated() if options.isolation == "process" else self._pool.least_loaded()
+            life.host.names.add(life.name)
+            if life.host.isolated:
+                life.host.start_daemons([item])
+            else:
+                shared.setdefault(life.host, []).append(item)
+
+    # What the hosts say
+
+    def host_started(self, host: Host, items: list[tuple[str, int]]) -> None:
+        """Daemons run."""
+        for name, token in items:
+            life = self._life_on(host, name, token)
+            if life is not None and life.state is State.STARTING:
+                life.state, life.since = State.RUNNING, time.monotonic()
+                self._report(life, DaemonStatus.RUNNING)
+
+    def host_ended(self, host: Host, message: Ended) -> None:
+        """Daemons ended. One that has a process to itself has ended when that is dead, and not before."""
+        for end in message.items:
+            life = self._life_on(host, end.name, end.token)
+            if life is None:
+                continue
+            life.end = life.end or end
+            if not host.isolated:
+                host.names.discard(end.name)
+                self._ended(life, life.end, blameless=False)
+
+    def host_hung(self, host: Host, items: list[tuple[str, int]]) -> None:
+        """Daemons make no progress: they are stopped, by force if need be, and started again."""
+        for name, token in items:
+            life = self._life_on(host, name, token)
+            if life is None or life.state is not State.RUNNING:
+                continue
+            options = self._launchers[life.launcher]
+            logger.warning("daemon %s: no progress for %s s, restarting it", name, options.progress_deadline)
+            life.end = End(name, token, Outcome.FAILED, f"hung: no progress for {options.progress_deadline} s")
+            if host.isolated:
+                host.kill()
+            else:
+                self._stop(life, Afterwards.RESTART)
+
+    def host_died(self, host: Host) -> None:
+        """Everything that ran in the host has ended."""
+        self._pool.forget(host)
+        for name in list(host.names):
+            life = self.lives.get(DaemonName(name))
+            if life is None or life.host is not host:
+                continue
+            blameless = life.end is None
+            end = life.end or End(name, int(life.token), Outcome.FAILED, f"its host process {host.pid} died")
+            self._ended(life, end, blameless=blameless)
+
+    def _life_on(self, host: Host, name: str, token: int) -> Life | None:
+        life = self.lives.get(DaemonName(name))
+        return life if life is not None and life.host is host and life.token == str(token) else None
+
+    # How lives end
+
+    def _ended(self, life: Life, end: End, *, blameless: bool) -> None:
+        life.host = None
+        outcome = Outcome(end.outcome)
+        stopping = life.state is State.STOPPING
+        if stopping and life.afterwards is Afterwards.DROP:
+            self._remove(life)
+        elif (stopping and life.afterwards is Afterwards.RELEASE) or self.draining:
+            self._release(life, Outcome.STOPPED)
+        elif stopping or restarts_after(self._launchers[life.launcher], outcome):
+            self._restart_later(life, end, blameless=blameless)
+        else:
+            logger.info("daemon %s: %s, and its restart policy wants no other start", life.name, end.outcome)
+            self._release(life, Outcome.FINISHED, error=end.error)
+
+    def _restart_later(self, life: Life, end: End, *, blameless: bool) -> None:
+        options = self._launchers[life.launcher]
+        now = time.monotonic()
+        life.history = life.history or RestartHistory()
+        delay, failed = life.history.next_delay(
+            options, now=now, lived=now - life.since, dice=self._dice, blameless=blameless
+        )
+        life.restarts += 1
+        life.state = State.WAITING
+        status = DaemonStatus.FAILED if failed else DaemonStatus.BACKOFF
+        why = end.error or f"{end.outcome} by itself"
+        logger.log(
+            logging.ERROR if failed else logging.WARNING, "daemon %s: %s, next start in %.1f s", life.name, why, delay
+        )
+        if delay < _AT_ONCE:
+            self._claim_again(life)
+        else:
+            self._report(life, status, error=why)
+            self._timers.after(delay, lambda: self._claim_again(life))
+
+    def _claim_again(self, life: Life) -> None:
+        if self.lives.get(life.name) is life and life.state is State.WAITING:
+            life.state = State.CLAIMING
+            self._ledger.claim(life.name, life.token)
+
+    def _stop(self, life: Life, afterwards: Afterwards) -> None:
+        if life.state is State.STOPPING:
+            # Being given back wins over being started again.
+            if afterwards is not Afterwards.RESTART:
+                life.afterwards = afterwards
+            return
+        life.afterwards = afterwards
+        if life.state is State.CLAIMING:
+            # The claim may be on its way: what it grants is given back at once.
+            life.unwanted = afterwards is not Afterwards.RESTART
+            if afterwards is Afterwards.DROP:
+                self._remove(life)
+        elif life.state is State.WAITING:
+            if afterwards is Afterwards.DROP:
+                self._remove(life)
+            elif afterwards is Afterwards.RELEASE:
+                self._release(life, Outcome.STOPPED)
+        else:
+            assert life.host is not None
+            life.state = State.STOPPING
+            host, token = life.host, life.token
+            host.stop_daemons([life.name])
+            grace = self._launchers[life.launcher].stop_grace
+            self._timers.after(grace, lambda: self._out_of_grace(life, host, token))
+            if not host.isolated and not host.ready.is_set():
+                # It was taken back before the host saw it.
+                host.names.discard(life.name)
+                self._ended(life, End(life.name, int(token), Outcome.STOPPED), blameless=True)
+
+    def _out_of_grace(self, life: Life, host: Host, token: str) -> None:
+        if life.state is State.STOPPING and life.host is host and life.token == token:
+            logger.warning("daemon %s: did not stop within its grace, killing its host %s", life.name, host.pid)
+            host.kill()
+
+    # Book-keeping
+
+    def _report(self, life: Life, status: DaemonStatus, *, error: str | None = None) -> None:
+        pid = life.host.pid if life.host else 0
+        self._ledger.report(
+            book.Report(
+                name=life.name, token=life.token, status=status, pid=pid, restarts=life.restarts, error=error
+            )
+        )
+
+    def _release(self, life: Life, outcome: Outcome, *, error: str | None = None) -> None:
+        self._remove(life)
+        self._ledger.release(
+            book.Release(name=life.name, token=life.token, outcome=outcome, restarts=life.restarts, error=error)
+        )
+
+    def _remove(self, life: Life) -> None:
+        if self.lives.get(life.name) is life:
+            del self.lives[life.name]
+            self._ledger.drop(life.name)

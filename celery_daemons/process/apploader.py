@@ -1,0 +1,47 @@
+"""Finding the user's Celery app: by name in another process, and its name in this one."""
+
+import sys
+from typing import Any
+
+from celery_daemons.errors import ConfigurationError
+
+
+def import_string(app: Any) -> str:
+    """The string under which another process can import ``app``, as ``proj`` or ``proj.celery:app``.
+
+    Raises :exc:`ConfigurationError` if no importable module holds the app under a name.
+    """
+    main = sys.modules.get("__main__")
+    found = []
+    for module_name, module in list(sys.modules.items()):
+        # A dictionary, not getattr: lazy modules import the world when asked for an attribute.
+        for attribute, value in list(getattr(module, "__dict__", {}).items()):
+            if value is app:
+                found.append((module_name, attribute))
+    if main is not None and getattr(main, "__spec__", None) is not None and main.__spec__ is not None:
+        found = [(main.__spec__.name if name == "__main__" else name, attribute) for name, attribute in found]
+    named = [(module, attribute) for module, attribute in found if module != "__main__"]
+    if not named:
+        where = " (it is in the script that was run; put it into a module)" if found else ""
+        raise ConfigurationError(
+            f"the Celery app {app.main or app!r} is not a module's attribute{where}: daemons run in processes of their own, "
+            "which import it; keep it as `app` in an importable module and start the worker with `celery -A that.module`"
+        )
+    module, attribute = min(named, key=lambda pair: (pair[0] != app.main, pair[0].count("."), len(pair[0]), pair))
+    return f"{module}:{attribute}"
+
+
+def load(app_string: str) -> Any:
+    """Import the app with all its task and daemon modules; raises :exc:`ConfigurationError` that says what failed."""
+    from celery.app.utils import find_app
+
+    try:
+        app = find_app(app_string)
+        app.finalize()
+        app.loader.import_default_modules()
+    except Exception as error:
+        raise ConfigurationError(
+            f"the Celery app {app_string!r} cannot be imported here ({type(error).__name__}: {error}); "
+            "it has to be importable in a fresh process with the worker's sys.path and working directory"
+        ) from error
+    return app

@@ -1,0 +1,134 @@
+"""What the processes of a node tell each other; MessagePack on the wire, nothing that executes."""
+
+from typing import Any
+
+import msgspec
+
+
+class Boot(msgspec.Struct, kw_only=True):
+    """All that an agent needs to know; it comes on standard input, so that ``ps`` shows no secret."""
+
+    node: str
+    app: str
+    settings: dict[str, Any]
+    sys_path: list[str]
+    queue: str
+    spawn_queue: str
+    host: str
+    worker_pid: int
+    launchers: dict[str, dict[str, Any]]
+    previous: str | None = None
+    hosting: bool = True
+    loglevel: int = 20
+    logfile: str | None = None
+
+
+class ChildBoot(msgspec.Struct, kw_only=True):
+    """What a host or the monitor starts with; ``until`` is the end of its lease on the lease clock, less the margin."""
+
+    node: str
+    app: str
+    settings: dict[str, Any]
+    title: str
+    until: float
+    epoch: int = 0
+    incarnation: str = ""
+    isolated: bool = False
+
+
+class Spawned(msgspec.Struct, tag=True):
+    """Worker to agent: a spawn task came in."""
+
+    incarnation: str
+    generation: int
+    assigned: list[tuple[str, str]]
+    recalled: list[tuple[str, str]]
+
+
+class Rejected(msgspec.Struct, tag=True):
+    """Worker to agent: messages on the spawn queue that were no spawn tasks."""
+
+    count: int
+    reason: str
+
+
+class Drain(msgspec.Struct, tag=True):
+    """Worker to agent: the worker shuts down; hand everything over within ``timeout`` seconds."""
+
+    timeout: float
+
+
+class Lease(msgspec.Struct, tag=True):
+    """Agent to host or monitor: the lease was renewed and holds until ``until``."""
+
+    until: float
+
+
+class StartItem(msgspec.Struct, array_like=True):
+    """One daemon to start; ``arguments`` is the encoded call."""
+
+    name: str
+    token: int
+    launcher: str
+    arguments: str
+
+
+class Start(msgspec.Struct, tag=True):
+    """Agent to host: start these."""
+
+    items: list[StartItem]
+
+
+class Stop(msgspec.Struct, tag=True):
+    """Agent to host: stop these; each reports its end."""
+
+    names: list[str]
+
+
+class Ready(msgspec.Struct, tag=True):
+    """Host to agent: the app is loaded, daemons may come."""
+
+    pid: int
+
+
+class Unready(msgspec.Struct, tag=True):
+    """Host or monitor to agent: the app cannot be loaded, and why."""
+
+    error: str
+
+
+class Started(msgspec.Struct, tag=True):
+    """Host to agent: these run."""
+
+    items: list[tuple[str, int]]
+
+
+class End(msgspec.Struct, array_like=True):
+    """How one life ended."""
+
+    name: str
+    token: int
+    outcome: str
+    error: str | None = None
+
+
+class Ended(msgspec.Struct, tag=True):
+    """Host to agent: these run no more."""
+
+    items: list[End]
+
+
+class Hung(msgspec.Struct, tag=True):
+    """Host to agent: these called ``ctx.beat()`` no more for longer than their progress deadline."""
+
+    items: list[tuple[str, int]]
+
+
+class Turned(msgspec.Struct, tag=True):
+    """Monitor to agent: the loop has turned."""
+
+
+FromWorker = Spawned | Rejected | Drain
+ToHost = Lease | Start | Stop
+FromHost = Ready | Unready | Started | Ended | Hung
+FromMonitor = Turned | Unready

@@ -1,0 +1,47 @@
+"""The spawn task: what the monitor sends to a node's spawn queue, and the queues of a node."""
+
+from typing import Any, Final
+
+from kombu import Exchange, Queue
+
+TASK: Final = "celery_daemons.spawn"
+#: Bump when the meaning of the payload changes; a node rejects what it does not know and catches up by heartbeat.
+VERSION: Final = 1
+#: Seconds after which a broker that can do so drops a spawn queue that nobody consumes.
+_EXPIRES: Final = 3600
+
+
+def task_queue_name(namespace: str, node: str) -> str:
+    """The node's own task queue."""
+    return f"{namespace}.{node}"
+
+
+def spawn_queue_name(namespace: str, node: str) -> str:
+    """The queue that its spawn tasks come through."""
+    return f"{namespace}.{node}.spawn"
+
+
+def spawn_queue(name: str) -> Queue:
+    """The queue as both ends declare it."""
+    return Queue(name, Exchange(name, type="direct"), routing_key=name, durable=True, expires=_EXPIRES)
+
+
+def payload(
+    *,
+    node: str,
+    incarnation: str,
+    epoch: int,
+    generation: int,
+    assigned: list[tuple[str, str]],
+    recalled: list[tuple[str, str]],
+) -> dict[str, Any]:
+    """The keyword arguments of a spawn task; ``(name, token)`` each."""
+    return {
+        "version": VERSION,
+        "node": node,
+        "incarnation": incarnation,
+        "epoch": epoch,
+        "generation": generation,
+        "assigned": assigned,
+        "recalled": recalled,
+    }

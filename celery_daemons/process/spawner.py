@@ -1,0 +1,95 @@
+"""Starting processes for a node by forking a server that has the user's app loaded, and ending them for certain."""
+
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from celery_daemons.process import child
+from celery_daemons.process.messages import Boot, ChildBoot
+from celery_daemons.process.preload import ENVIRONMENT
+
+
+class Child:
+    """One forked process; known dead only when the kernel says so."""
+
+    def __init__(self, process: Any, sock: socket.socket) -> None:
+        self.pid: int = process.pid
+        self.sock = sock
+        self._process = process
+        # The pid is not reused while this is open, and it is readable once the process is dead.
+        self._pidfd = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else os.dup(process.sentinel)
+
+    def on_death(self, callback: Callable[[], None]) -> None:
+        """Call back once, in the running loop, when the process is dead."""
+        loop = asyncio.get_running_loop()
+
+        def dead() -> None:
+            loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+            callback()
+
+        loop.add_reader(self._pidfd, dead)
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if the process is not dead yet."""
+        if self._pidfd < 0:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if hasattr(signal, "pidfd_send_signal"):
+                signal.pidfd_send_signal(self._pidfd, number)
+            else:
+                os.kill(self.pid, number)
+
+    def reap(self) -> None:
+        """Let go of what the parent keeps for the process; after its death."""
+        self._process.join(1)
+        with contextlib.suppress(ValueError):
+            self._process.close()
+
+
+class Spawner:
+    """Forks children of one node; the first fork waits until the user's app is loaded."""
+
+    def __init__(self, boot: Boot) -> None:
+        os.environ[ENVIRONMENT] = json.dumps(
+            {
+                "app": boot.app,
+                "sys_path": boot.sys_path,
+                "node": boot.node,
+                "loglevel": boot.loglevel,
+                "logfile": boot.logfile,
+            }
+        )
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([preload_module])
+        # One at a time: the fork server answers in order anyway.
+        self._lock = asyncio.Lock()
+
+    async def start(self, role: str, boot: ChildBoot) -> Child:
+        """Fork a child that becomes ``role``."""
+        async with self._lock:
+            return await asyncio.to_thread(self._start, role, boot)
+
+    def _start(self, role: str, boot: ChildBoot) -> Child:
+        ours, theirs = socket.socketpair()
+        try:
+            process = self._context.Process(target=child.run, args=(role, msgspec.msgpack.encode(boot), theirs))
+            process.start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return Child(process, ours)
+
+
+preload_module = "celery_daemons.process.preload"

@@ -1,0 +1,131 @@
+"""A copy of the address book in memory that follows the journal; for the monitor, and for clients with many look-ups."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from celery_daemons.domain.names import DaemonName, NodeName
+from celery_daemons.domain.records import BookRow, JournalEntry, NodeRow, SpecRow
+from celery_daemons.store import journal, reading
+from celery_daemons.store.calls import BATCH, text
+from celery_daemons.store.codec import decode_or_none
+from celery_daemons.store.connection import Store
+
+logger = logging.getLogger(__name__)
+
+#: Journal entries read at once; each is a batch of up to 1,000 daemons.
+_ENTRIES: Final = 100
+#: What changes the set of nodes or their records.
+_NODE_EVENTS: Final = frozenset(("join", "leave", "drain", "uncordon", "lost", "reassert"))
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one look at the journal brought; ``everything`` means that the copy was made anew."""
+
+    names: set[DaemonName] = field(default_factory=set)
+    nodes: bool = False
+    everything: bool = False
+    entries: list[JournalEntry] = field(default_factory=list)
+
+
+class Replica:
+    """Specs, book and nodes as of the last journal entry read. One thread follows, any thread may read."""
+
+    def __init__(self, store: Store, *, with_specs: bool) -> None:
+        self._store = store
+        self._with_specs = with_specs
+        self.specs: dict[DaemonName, SpecRow] = {}
+        self.book: dict[DaemonName, BookRow] = {}
+        self.nodes: dict[NodeName, NodeRow] = {}
+        #: Daemons with a record that cannot be read: left alone until an operator has put it right.
+        self.corrupt: set[DaemonName] = set()
+        self.position = "0-0"
+        self.created_ms = ""
+
+    def load(self) -> None:
+        """Read everything, a page at a time; what changes meanwhile is caught up with by :meth:`follow`."""
+        position = journal.last_id(self._store)
+        keys = self._store.keys
+        self.corrupt = set()
+        self.specs = self._pages(keys.specs, SpecRow) if self._with_specs else {}
+        self.book = self._pages(keys.book, BookRow)
+        self.load_nodes()
+        self.created_ms = self._store.run(reading.overview(keys)).created_ms
+        self.position = position
+
+    def load_nodes(self) -> None:
+        """Read the nodes' records."""
+        self.nodes = {name: row for name, (row, _) in reading.node_rows(self._store).items()}
+
+    def follow(self, *, block_ms: int) -> Changes:
+        """Wait up to ``block_ms`` for changes and take them over."""
+        entries = journal.follow(self._store, self.position, block_ms=block_ms, count=_ENTRIES)
+        if not entries:
+            return Changes()
+        oldest = journal.oldest_id(self._store)
+        fell_behind = self.position != "0-0" and (
+            oldest is None or journal.position(oldest) > journal.position(self.position)
+        )
+        if fell_behind:
+            logger.info("replica: fell behind the journal, reading the book anew")
+            self.load()
+            return Changes(everything=True, nodes=True, entries=entries)
+        changes = Changes(entries=entries)
+        for entry in entries:
+            changes.nodes = changes.nodes or entry.event in _NODE_EVENTS
+            # An entry about scans names launchers.
+            if entry.event not in ("scan-failed", "rescan"):
+                changes.names.update(DaemonName(item[0]) for item in entry.items)
+        self.refresh(changes.names)
+        if changes.nodes:
+            self.load_nodes()
+        self.position = entries[-1].id
+        return changes
+
+    def refresh(self, names: set[DaemonName]) -> None:
+        """Read some daemons again, a round trip per 1,000."""
+        wanted = list(names)
+        keys = self._store.keys
+        for start in range(0, len(wanted), BATCH):
+            chunk = wanted[start : start + BATCH]
+            self.corrupt.difference_update(chunk)
+
+            def query(client: Any, chunk: list[DaemonName] = chunk) -> Any:
+                pipe = client.pipeline(transaction=False)
+                pipe.hmget(keys.book, chunk)
+                if self._with_specs:
+                    pipe.hmget(keys.specs, chunk)
+                return pipe.execute()
+
+            rows = self._store.read(query)
+            for name, raw in zip(chunk, rows[0], strict=True):
+                self._take(self.book, name, BookRow, raw)
+            if self._with_specs:
+                for name, raw in zip(chunk, rows[1], strict=True):
+                    self._take(self.specs, name, SpecRow, raw)
+
+    def _take(self, rows: dict[DaemonName, Any], name: DaemonName, kind: type[Any], raw: bytes | None) -> None:
+        row = decode_or_none(kind, raw)
+        if row is not None:
+            rows[name] = row
+            return
+        rows.pop(name, None)
+        if raw is not None:
+            logger.error(
+                "daemon %s: its %s record is corrupt and left alone; once you know that the daemon does not run, delete "
+                "that field of the hash",
+                name,
+                "spec" if kind is SpecRow else "book",
+            )
+            self.corrupt.add(name)
+
+    def _pages(self, key: str, kind: type[Any]) -> dict[DaemonName, Any]:
+        rows: dict[DaemonName, Any] = {}
+        cursor = 0
+        while True:
+            cursor, page = self._store.read(lambda client, at=cursor: client.hscan(key, at, count=BATCH))
+            for name, raw in page.items():
+                self._take(rows, DaemonName(text(name)), kind, raw)
+            if cursor == 0:
+                return rows

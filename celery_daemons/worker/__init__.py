@@ -1,0 +1,1 @@
+"""Celery as the host: the steps that make a worker a node."""

@@ -1,0 +1,44 @@
+"""What the worker tells its agent at the start."""
+
+import logging
+import os
+import socket
+import sys
+from typing import Any
+
+from celery_daemons.domain.names import check_name, node_name
+from celery_daemons.launcher import registry_of
+from celery_daemons.process import spawn_task
+from celery_daemons.process.apploader import import_string
+from celery_daemons.process.messages import Boot
+from celery_daemons.settings import Settings
+
+
+def boot_for(
+    app: Any,
+    settings: Settings,
+    *,
+    node: str,
+    hosting: bool = True,
+    loglevel: int | None = None,
+    logfile: str | None = None,
+) -> Boot:
+    """Describe a node of this process. Raises ConfigurationError, InvalidName."""
+    for label in settings.node_labels:
+        check_name(label, "node label")
+    check_name(settings.namespace, "daemons_namespace")
+    registry = registry_of(app)
+    return Boot(
+        node=node_name(node),
+        app=import_string(app),
+        settings=settings.as_dict(),
+        sys_path=[os.path.abspath(part) for part in sys.path],
+        queue=spawn_task.task_queue_name(settings.namespace, node),
+        spawn_queue=spawn_task.spawn_queue_name(settings.namespace, node),
+        host=socket.gethostname(),
+        worker_pid=os.getpid(),
+        launchers={name: registry[name].options_as_dict() for name in registry},
+        hosting=hosting,
+        loglevel=loglevel or logging.INFO,
+        logfile=logfile,
+    )

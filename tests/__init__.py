@@ -1,0 +1,1 @@
+"""The tests: unit, store, integration, fault, typing, benchmarks, and the support they stand on."""

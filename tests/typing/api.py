@@ -1,0 +1,85 @@
+"""A user's program: it has to pass a strict type checker, and is never run."""
+
+from collections.abc import AsyncIterator, Iterator
+
+from celery import Celery  # type: ignore[import-untyped]
+
+from celery_daemons import Address, AddressBook, DaemonContext, DaemonRecord, Daemons, DaemonSpec, Node
+
+app = Celery("proj", broker="redis://localhost:6379/0")
+daemons = Daemons(app, namespace="typing", lease_ttl=5.0)
+
+
+@daemons.launcher("tail")
+async def tail(ctx: DaemonContext, path: str) -> None:
+    """A coroutine."""
+    while not ctx.stopping.is_set():
+        ctx.beat()
+        ctx.log.info("%s %s %s %s %s", ctx.name, ctx.launcher, ctx.node, ctx.token, path)
+
+
+@daemons.launcher("poll", isolation="thread", restart="transient", max_restarts=3, stop_grace=1.0, labels=["gpu"])
+def poll(ctx: DaemonContext, every: float) -> None:
+    """A function."""
+    ctx.sleep(every)
+
+
+@daemons.launcher()
+class Watch:
+    """A class with ``run``."""
+
+    def run(self, ctx: DaemonContext, *folders: str) -> None:
+        """Run until told to stop."""
+
+
+@tail.recovery_scanner
+def every_log() -> Iterator[DaemonSpec]:
+    """A generator of specs."""
+    yield tail.spec("tail.web-1", path="/var/log/web-1.log")
+
+
+@poll.recovery_scanner
+async def every_poll() -> AsyncIterator[list[DaemonSpec]]:
+    """An asynchronous generator of pages of specs."""
+    yield [poll.spec("poll.1", 2.5), poll.spec("poll.2", every=5)]
+
+
+def calls() -> None:
+    """Each call's result has the type that the contract promises."""
+    spawned: Address | None = daemons.spawn("tail.web-2", "tail", kwargs={"path": "x"}, wait=5, replace=True)
+    place: Address | None = daemons.locate("tail.web-1")
+    places: dict[str, Address] = daemons.locate_many(["tail.web-1", "tail.web-2"])
+    nodes: list[Node] = daemons.nodes()
+    records: Iterator[DaemonRecord] = daemons.list(launcher="tail", status="running")
+    preferred: str | None = daemons.pick_node("tail.web-3")
+    daemons.stop("tail.web-1", wait=5)
+    daemons.start("tail.web-1")
+    daemons.restart("tail.web-1", wait=5)
+    daemons.move("tail.web-1", to="celery@web-2")
+    daemons.rebalance(dry_run=True)
+    daemons.drain("celery@web-2", wait=30)
+    daemons.uncordon("celery@web-2")
+    daemons.rescan("tail")
+    if place is not None:
+        name: str = place.name
+        queue: str = place.queue
+        token: int = place.token
+        print(name, queue, token)
+    print(spawned, places, nodes, list(records), preferred)
+
+
+async def calls_from_a_coroutine() -> None:
+    """The same calls, awaited."""
+    place: Address | None = await daemons.aio.locate("tail.web-1")
+    nodes: list[Node] = await daemons.aio.nodes()
+    print(place, nodes)
+
+
+def replica() -> None:
+    """The live replica of the address book, with an app and without."""
+    with daemons.address_book() as book:
+        place: Address | None = book.locate("tail.web-1")
+        lag: float = book.lag
+        print(place, lag, book.process_list("celery@web-1"), book.nodes(), book.pick_node("tail.web-1"))
+    with AddressBook.connect("redis://localhost:6379/0", namespace="typing") as book:
+        print(book.wait_for("tail.web-1", timeout=5))

@@ -1,0 +1,253 @@
+"""What nodes and monitors do in the model: the discipline that the protocol asks of them, and no more."""
+
+from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName
+from celery_daemons.domain.records import BookRow, NodeRow
+from celery_daemons.domain.states import DaemonStatus, NodeStatus, Outcome
+from celery_daemons.errors import Fenced
+from celery_daemons.store import book, lease
+from celery_daemons.store.calls import Call
+from tests.unit.protocol.world import TTL_MS, Fate, Process, T, World, must
+
+LAUNCHER = LauncherName("tail")
+ARGUMENTS = "[[], {}]"
+
+
+def row_of(process: Process) -> NodeRow:
+    """The record under which a process registers."""
+    return NodeRow(
+        incarnation=Incarnation(process.incarnation),
+        status=NodeStatus.UP,
+        queue=process.node,
+        spawn_queue=f"{process.node}.spawn",
+        host="model",
+        pid=1,
+        weight=1.0,
+        labels="",
+        launchers=LAUNCHER,
+    )
+
+
+class Nodes:
+    """What agents do. Each call is one step, after which anything else may happen."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._count = 0
+
+    def able(self, process: Process) -> bool:
+        """Whether it can run and, as far as it knows, may."""
+        return process.alive and not process.paused and process.lease_until > self.world.now
+
+    def start(self, node: NodeName, previous: Process | None, fate: Fate) -> None:
+        """A new agent joins; ``previous`` is a dead one that a worker started before it."""
+        self._count += 1
+        process = Process(node, f"{node}{self._count}", run_id=self.world.run_id)
+        self.world.processes.append(process)
+        sent = self.world.now
+        seen_dead = Incarnation(previous.incarnation) if previous else None
+        call = lease.join(self.world.keys, node, row_of(process), ttl_ms=TTL_MS, previous=seen_dead)
+
+        def heard(answer: object) -> None:
+            if isinstance(answer, lease.Joined):
+                process.lease_until = sent + TTL_MS * 1000
+            else:
+                process.alive = False
+
+        if fate in ("lost", "late"):
+            # It gives up, and the next one begins anew.
+            process.alive = False
+        self.world.send(process, call, fate, heard)
+
+    def kill(self, process: Process) -> None:
+        """The process ends, and its hosts with it."""
+        process.alive = False
+        process.lease_until = 0
+        process.running.clear()
+
+    def beat(self, process: Process, fate: Fate) -> None:
+        """Renew the lease; a node that Redis has forgotten tells it again what it runs."""
+        if not process.alive or process.paused:
+            return
+        if process.run_id != self.world.run_id:
+            self._reassert(process, fate)
+            return
+        sent = self.world.now
+        call = lease.beat(self.world.keys, process.node, Incarnation(process.incarnation), ttl_ms=TTL_MS)
+
+        def heard(answer: lease.Beat | Fenced) -> None:
+            assert isinstance(answer, lease.Beat)
+            if answer.verdict == "ok":
+                process.lease_until = max(process.lease_until, sent + TTL_MS * 1000)
+            elif answer.verdict == "data_lost" and self.able(process):
+                self._reassert(process, "prompt")
+            else:
+                self.kill(process)
+
+        if self.able(process):
+            self.world.send(process, call, fate, heard)
+        else:
+            # Its lease has ended and its hosts are dead: it begins anew as another incarnation.
+            self.kill(process)
+
+    def _reassert(self, process: Process, fate: Fate) -> None:
+        if not self.able(process):
+            self.kill(process)
+            return
+        # An answer of the server that was there before is worth nothing now.
+        process.era += 1
+        process.waiting = False
+        sent, run_id = self.world.now, self.world.run_id
+        items = [
+            book.Running(
+                name=name,
+                token=token,
+                launcher=LAUNCHER,
+                arguments=ARGUMENTS,
+                version="1",
+                status=DaemonStatus.RUNNING,
+                pid=1,
+                restarts=0,
+            )
+            for name, token in process.running.items()
+        ]
+
+        def heard(answer: tuple[int, list[bool]] | None | Fenced) -> None:
+            if answer is None or isinstance(answer, Fenced):
+                self.kill(process)
+                return
+            process.lease_until = max(process.lease_until, sent + TTL_MS * 1000)
+            process.run_id = run_id
+            specs = self.world.specs()
+            for item, kept in zip(items, answer[1], strict=True):
+                if not kept:
+                    process.running.pop(item.name, None)
+                else:
+                    known = item.name in specs or item.name in self.world.forgotten
+                    must(known, f"{item.name} runs, and nothing says any more that it should")
+
+        call = book.reassert(self.world.keys, process.node, row_of(process), items, ttl_ms=TTL_MS)
+        self.world.send(process, call, fate, heard)
+
+    def _may_write(self, process: Process) -> bool:
+        return self.able(process) and process.run_id == self.world.run_id and not process.waiting
+
+    def look(self, process: Process, fate: Fate) -> None:
+        """Ask what the book says is on the node, and do it: stop, release, claim."""
+        if not self._may_write(process):
+            return
+        _, held = self.world.ask(book.held(self.world.keys, process.node))
+        for name in [name for name in process.running if name not in held]:
+            del process.running[name]
+        claims: list[tuple[DaemonName, str]] = []
+        releases: list[tuple[DaemonName, str]] = []
+        for name, row in held.items():
+            assert isinstance(row, BookRow)
+            if row.status is DaemonStatus.STOPPING:
+                process.running.pop(name, None)
+                releases.append((name, row.token))
+            elif process.running.get(name) != row.token:
+                process.running.pop(name, None)
+                claims.append((name, row.token))
+        if releases:
+            self._release(process, releases, Outcome.STOPPED, fate)
+        elif claims:
+            self._claim(process, claims, fate)
+
+    def restart(self, process: Process, name: DaemonName, fate: Fate) -> None:
+        """A daemon ended by itself and is started again."""
+        if self._may_write(process) and name in process.running:
+            self._claim(process, [(name, process.running.pop(name))], fate)
+
+    def finish(self, process: Process, name: DaemonName, outcome: Outcome, fate: Fate) -> None:
+        """A daemon ended by itself and is given back."""
+        if self._may_write(process) and name in process.running:
+            self._release(process, [(name, process.running.pop(name))], outcome, fate)
+
+    def report(self, process: Process, fate: Fate) -> None:
+        """Say what runs."""
+        if self._may_write(process) and process.running:
+            items = [
+                book.Report(name=name, token=token, status=DaemonStatus.RUNNING, pid=1, restarts=0)
+                for name, token in process.running.items()
+            ]
+            call = book.report(self.world.keys, process.node, Incarnation(process.incarnation), items)
+            self.world.send(process, call, fate, lambda _: None, in_turn=True)
+
+    def leave(self, process: Process) -> None:
+        """Leave, if nothing is held any more."""
+        if self._may_write(process) and not process.running:
+            left = self.world.ask(lease.leave(self.world.keys, process.node, Incarnation(process.incarnation)))
+            if left == 0:
+                self.kill(process)
+
+    def _claim(self, process: Process, items: list[tuple[DaemonName, str]], fate: Fate) -> None:
+        before = {name: record["token"] for name, record in self.world.book().items()}
+
+        def heard(answer: list[book.Claim] | Fenced) -> None:
+            if isinstance(answer, Fenced) or not self.able(process) or process.run_id != self.world.run_id:
+                return
+            for (name, token), claim in zip(items, answer, strict=True):
+                if not claim.refused:
+                    must(before.get(name) == token, f"{name} was granted for {token}, the book said {before.get(name)}")
+                    self.world.start(process, name, claim.token)
+
+        call = book.claim(self.world.keys, process.node, Incarnation(process.incarnation), items)
+        self.world.send(process, call, fate, heard, in_turn=True)
+
+    def _release(self, process: Process, items: list[tuple[DaemonName, str]], outcome: Outcome, fate: Fate) -> None:
+        releases = [book.Release(name=name, token=token, outcome=outcome, restarts=0) for name, token in items]
+        call = book.release(self.world.keys, process.node, releases)
+        self.world.send(process, call, fate, lambda _: None, in_turn=True)
+
+
+class Monitor:
+    """A candidate. It may be paused between any two calls, and goes on with the epoch that it once had."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = NodeName(name)
+        self.epoch: Epoch | None = None
+
+    def campaign(self) -> None:
+        """Renew the epoch, or run for a new one."""
+        call = lease.campaign(self.world.keys, self.name, Incarnation("m"), ttl_ms=TTL_MS, epoch=self.epoch)
+        before, self.epoch = self.epoch, self.world.ask(call)
+        if self.epoch is not None and self.epoch != before:
+            must(self.epoch > (before or 0), f"epoch {self.epoch} after {before}")
+
+    def resign(self) -> None:
+        """Give the epoch back."""
+        if self.epoch is not None:
+            self.world.ask(lease.resign(self.world.keys, self.epoch, cause="model"))
+
+    def assign(self, name: DaemonName, node: NodeName) -> None:
+        """Assign a daemon, as one who believes to lead."""
+        record = self.world.registered().get(node)
+        if self.epoch is None or record is None or not self.world.settled():
+            return
+        call = book.assign(self.world.keys, self.epoch, node, Incarnation(record["incarnation"]), [(name, "model")])
+        dispatch = self._as_leader(call)
+        if isinstance(dispatch, book.Dispatch) and dispatch.tokens[0]:
+            self.world.issue(name, dispatch.tokens[0])
+
+    def recall(self, name: DaemonName) -> None:
+        """Ask for a daemon back."""
+        node = self.world.book().get(name, {}).get("node")
+        if self.epoch is not None and node and self.world.settled():
+            self._as_leader(book.recall(self.world.keys, self.epoch, NodeName(node), [(name, "model")]))
+
+    def sweep(self, node: NodeName) -> None:
+        """Free what a node left behind."""
+        if self.epoch is not None and self.world.settled():
+            self._as_leader(book.sweep(self.world.keys, self.epoch, node, limit=1))
+
+    def _as_leader(self, call: Call[T]) -> T | None:
+        with self.world.clock():
+            leader = self.world.client.get(self.world.keys.monitor)
+        try:
+            answer = self.world.ask(call)
+        except Fenced:
+            self.epoch = None
+            return None
+        must(f'"{self.epoch}"'.encode() in (leader or b""), f"{call.verb} obeyed epoch {self.epoch}, which is over")  # type: ignore[operator]
+        return answer

@@ -1,0 +1,224 @@
+"""The state machine: any interleaving of what nodes, monitors, users and accidents do."""
+
+from typing import ClassVar
+
+import fakeredis
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from celery_daemons.domain.names import DaemonName, NodeName
+from celery_daemons.domain.states import Outcome
+from celery_daemons.store import wishes
+from tests.unit.protocol.actors import ARGUMENTS, LAUNCHER, Monitor, Nodes
+from tests.unit.protocol.world import DAEMONS, NODES, TTL_MS, Fate, Process, World
+
+names = st.sampled_from(DAEMONS)
+nodes = st.sampled_from(NODES)
+#: Most messages arrive.
+fates = st.sampled_from(["prompt", "prompt", "prompt", "lost", "slow", "late"])
+which = st.integers(0, 7)
+
+
+class Protocol(RuleBasedStateMachine):
+    """Two nodes, two daemons and two candidates for monitor on one server."""
+
+    #: Shared by all examples, each of which empties it first: a new one has to set up its Lua every time.
+    client: ClassVar[fakeredis.FakeRedis]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(self.client)
+        self.nodes = Nodes(self.world)
+        self.monitors = [Monitor(self.world, "m1"), Monitor(self.world, "m2")]
+
+    def pick(self, number: int) -> Process | None:
+        """One of the living processes."""
+        living = [process for process in self.world.processes if process.alive]
+        return living[number % len(living)] if living else None
+
+    @initialize()
+    def everything_runs(self) -> None:
+        """Both nodes are up, one daemon runs, and somebody leads."""
+        for node in NODES:
+            self.nodes.start(node, None, "prompt")
+        self.world.ask(wishes.want(self.world.keys, [(DAEMONS[0], LAUNCHER, ARGUMENTS)], mode="spawn"))
+        self.let_time_pass(TTL_MS * 2 // 3)
+        self.let_time_pass(TTL_MS * 2 // 3)
+        self.monitors[0].campaign()
+        self.monitors[0].assign(DAEMONS[0], NODES[0])
+        self.nodes.look(self.world.processes[0], "prompt")
+        self.world.save()
+
+    @rule(ms=st.sampled_from([1, TTL_MS // 3, TTL_MS * 2 // 3]))
+    def let_time_pass(self, ms: int) -> None:
+        """Time passes in which every node that can has renewed its lease."""
+        self.world.pass_time(ms)
+        for process in self.world.processes:
+            self.nodes.beat(process, "prompt")
+
+    @rule(ms=st.sampled_from([TTL_MS // 2, TTL_MS, TTL_MS + 1, 3 * TTL_MS]))
+    def let_time_pass_without_a_heartbeat(self, ms: int) -> None:
+        """Time passes and no heartbeat gets through: leases end."""
+        self.world.pass_time(ms)
+
+    @rule(number=which, fate=fates)
+    def beat(self, number: int, fate: Fate) -> None:
+        """One heartbeat."""
+        if process := self.pick(number):
+            self.nodes.beat(process, fate)
+
+    @rule(number=which, fate=fates)
+    def look(self, number: int, fate: Fate) -> None:
+        """A node does what the book says."""
+        if process := self.pick(number):
+            self.nodes.look(process, fate)
+
+    @rule(number=which, name=names, fate=fates)
+    def restart(self, number: int, name: DaemonName, fate: Fate) -> None:
+        """A daemon crashes and is started again."""
+        if process := self.pick(number):
+            self.nodes.restart(process, name, fate)
+
+    @rule(number=which, name=names, outcome=st.sampled_from([Outcome.FINISHED, Outcome.REFUSED]), fate=fates)
+    def finish(self, number: int, name: DaemonName, outcome: Outcome, fate: Fate) -> None:
+        """A daemon ends for good, or this node cannot run it."""
+        if process := self.pick(number):
+            self.nodes.finish(process, name, outcome, fate)
+
+    @rule(number=which, fate=fates)
+    def report(self, number: int, fate: Fate) -> None:
+        """A node says what it runs."""
+        if process := self.pick(number):
+            self.nodes.report(process, fate)
+
+    @rule(number=which)
+    def leave(self, number: int) -> None:
+        """A node leaves."""
+        if process := self.pick(number):
+            self.nodes.leave(process)
+
+    @rule(number=which)
+    def pause_or_resume(self, number: int) -> None:
+        """A process is stopped by a signal, or goes on."""
+        if process := self.pick(number):
+            process.paused = not process.paused
+
+    @rule(number=which)
+    def kill(self, number: int) -> None:
+        """A process dies."""
+        if process := self.pick(number):
+            self.nodes.kill(process)
+
+    @rule(node=nodes, knows=st.booleans(), fate=fates)
+    def start(self, node: NodeName, knows: bool, fate: Fate) -> None:
+        """An agent starts: again, by the worker that saw the last one die; or a worker under a name that is in use."""
+        dead = [process for process in self.world.processes if process.node == node and not process.alive]
+        self.nodes.start(node, dead[-1] if dead and knows else None, fate)
+
+    @precondition(lambda self: self.world.flights)
+    @rule(number=which)
+    def arrive(self, number: int) -> None:
+        """A message that was on its way arrives."""
+        flight = self.world.flights[number % len(self.world.flights)]
+        if not flight.sender.paused:
+            self.world.flights.remove(flight)
+            flight.act()
+
+    @rule(number=st.integers(0, 1))
+    def campaign(self, number: int) -> None:
+        """A candidate renews its epoch or runs for one."""
+        self.monitors[number].campaign()
+
+    @rule(number=st.integers(0, 1))
+    def resign(self, number: int) -> None:
+        """A monitor steps down, and perhaps forgets that it did."""
+        self.monitors[number].resign()
+
+    @rule(number=st.integers(0, 1), name=names, node=nodes)
+    def assign(self, number: int, name: DaemonName, node: NodeName) -> None:
+        """A monitor assigns."""
+        self.monitors[number].assign(name, node)
+
+    @rule(number=st.integers(0, 1), name=names)
+    def recall(self, number: int, name: DaemonName) -> None:
+        """A monitor recalls."""
+        self.monitors[number].recall(name)
+
+    @rule(number=st.integers(0, 1), node=nodes)
+    def sweep(self, number: int, node: NodeName) -> None:
+        """A monitor sweeps."""
+        self.monitors[number].sweep(node)
+
+    @rule(name=names, arguments=st.sampled_from([ARGUMENTS, "[[1], {}]"]))
+    def want(self, name: DaemonName, arguments: str) -> None:
+        """Somebody wants a daemon."""
+        self.world.forgotten.discard(name)
+        self.world.ask(wishes.want(self.world.keys, [(name, LAUNCHER, arguments)], mode="replace"))
+
+    @rule(name=names, action=st.sampled_from(["stop", "start", "restart"]))
+    def desire(self, name: DaemonName, action: str) -> None:
+        """Somebody stops, starts or restarts one."""
+        self.world.ask(wishes.desire(self.world.keys, name, action))  # type: ignore[arg-type]
+
+    @rule(name=names)
+    def forget(self, name: DaemonName) -> None:
+        """Somebody wants it no more."""
+        self.world.ask(wishes.forget(self.world.keys, [name], cause="model"))
+        self.world.forgotten.add(name)
+
+    @rule()
+    def lose_data(self) -> None:
+        """The server loses its data."""
+        self.world.lose_data()
+
+    @rule()
+    def replicate(self) -> None:
+        """The replica catches up."""
+        self.world.save()
+
+    @rule()
+    def fail_over(self) -> None:
+        """The replica takes over, without the last writes."""
+        self.world.fail_over()
+
+    @invariant()
+    def everything_holds(self) -> None:
+        """The invariants."""
+        self.world.check()
+
+    def teardown(self) -> None:
+        """Left in peace, the cluster runs what is wanted."""
+        if self.world.processes:
+            come_to_rest(self)
+
+
+def come_to_rest(machine: Protocol) -> None:
+    """Let all messages arrive and everybody do their work for a while; then what is wanted runs, and nothing else."""
+    world, nodes, monitor = machine.world, machine.nodes, machine.monitors[0]
+    for process in world.processes:
+        process.paused = False
+    for flight in world.flights:
+        flight.act()
+    world.flights.clear()
+    for _ in range(16):
+        machine.let_time_pass(TTL_MS // 3)
+        for node in NODES:
+            if not any(process.alive and process.node == node for process in world.processes):
+                nodes.start(node, None, "prompt")
+        monitor.campaign()
+        for node in NODES:
+            monitor.sweep(node)
+        specs = world.specs()
+        for number, name in enumerate(DAEMONS):
+            if specs.get(name, {}).get("desired") == "running":
+                monitor.assign(name, NODES[number])
+            else:
+                monitor.recall(name)
+        for process in world.processes:
+            if process.alive:
+                nodes.look(process, "prompt")
+        world.check()
+    specs = world.specs()
+    wanted = {name for name in specs if specs[name]["desired"] == "running"}
+    running = {name for process in world.processes for name in process.running}
+    assert running == wanted, f"wanted {wanted}, running {running}, book {world.book()}"

@@ -1,0 +1,92 @@
+"""The shape of the source tree: files of one idea each, and Lua whose header is its contract."""
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+#: A file above it is asking to be two. There are no exceptions, and none may be added.
+LONGEST = 300
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def package() -> Path:
+    """Return the folder of the package under test: of the checkout, or of an installed wheel."""
+    spec = find_spec("celery_daemons")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+PACKAGE = package()
+SOURCES = sorted(path for folder in (PACKAGE, TESTS) for suffix in ("*.py", "*.lua") for path in folder.rglob(suffix))
+LUA = sorted(PACKAGE.rglob("*.lua"))
+
+
+def shown(path: Path) -> str:
+    """Name a file as the reader of a failure knows it."""
+    root = PACKAGE.parent if path.is_relative_to(PACKAGE) else TESTS.parent
+    return str(path.relative_to(root))
+
+
+def header(path: Path) -> list[str]:
+    """Return the comment lines with which a Lua file begins, without their dashes."""
+    lines = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("--"):
+            break
+        lines.append(line.removeprefix("--").strip())
+    return lines
+
+
+def code(path: Path) -> str:
+    """Return a Lua file without its comments."""
+    return re.sub(r"--.*", "", path.read_text())
+
+
+def indices(text: str, array: str) -> set[int]:
+    """Return the indices at which ``text`` names elements of KEYS or ARGV: ``KEYS[2]``, or ``KEYS[2..4]``."""
+    found: set[int] = set()
+    for first, last in re.findall(array + r"\[(\d+)(?:\.\.(\d+))?\]", text):
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def test_the_tree_is_there_to_be_looked_at() -> None:
+    assert len(SOURCES) > 10
+    assert LUA, "no Lua file beside the store: it was not packaged"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=shown)
+def test_no_file_is_longer_than_one_idea(path: Path) -> None:
+    lines = len(path.read_text().splitlines())
+    assert lines <= LONGEST, f"{shown(path)} has {lines} lines; split it by what it talks about"
+
+
+@pytest.mark.parametrize("path", LUA, ids=shown)
+def test_a_lua_file_begins_with_its_name_and_what_it_does(path: Path) -> None:
+    first = next(iter(header(path)), "")
+    name = re.escape(path.stem.lstrip("_"))
+
+    assert re.match(rf"_?{name}: \S", first), f"{shown(path)} begins with {first!r}, not with '-- {path.stem}: …'"
+
+
+@pytest.mark.parametrize("path", [path for path in LUA if not path.name.startswith("_")], ids=shown)
+def test_a_verb_in_lua_documents_its_keys_arguments_and_replies(path: Path) -> None:
+    documented = "\n".join(header(path))
+
+    assert "KEYS[1]" in documented, f"{shown(path)} takes its keys from the caller and says which"
+    assert re.search(r"^Returns ", documented, re.MULTILINE), f"{shown(path)} does not say what it returns"
+    for array in ("KEYS", "ARGV"):
+        missing = indices(code(path), array) - indices(documented, array)
+        assert not missing, f"{shown(path)} uses {array}{sorted(missing)} without a line in its header"
+
+
+@pytest.mark.parametrize("path", LUA, ids=shown)
+def test_lua_never_walks_the_whole_keyspace(path: Path) -> None:
+    calls = re.findall(r"redis\.p?call\(\s*['\"](\w+)['\"]", code(path))
+
+    forbidden = {"KEYS", "SCAN", "RANDOMKEY", "FLUSHDB", "FLUSHALL"} & {call.upper() for call in calls}
+    assert not forbidden, f"{shown(path)} calls {forbidden}: its cost would grow with what others keep there"
