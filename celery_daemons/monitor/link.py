@@ -50,7 +50,7 @@ class AgentLink:
     def _listen(self) -> None:
         try:
             while True:
-                for message in self._channel.receive() or ():
+                for message in self._channel.receive():
                     self._deadman.arm(message.until)
         except ChannelClosed:
             os._exit(AGENT_GONE)

@@ -17,17 +17,20 @@ def main() -> None:
     """Read the boot document from standard input, and live."""
     parser = argparse.ArgumentParser(prog="python -m celery_daemons.node")
     parser.add_argument("--fd", type=int, required=True, help="the socket to the worker, inherited")
+    parser.add_argument("--lifeline", type=int, required=True, help="a socket that every host holds open, inherited")
     parser.add_argument("node", metavar="NODENAME")
     arguments = parser.parse_args()
     boot = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Boot)
     control = socket.socket(fileno=arguments.fd)
-    os.set_inheritable(arguments.fd, False)
+    lifeline = socket.socket(fileno=arguments.lifeline)
+    for fd in (arguments.fd, arguments.lifeline):
+        os.set_inheritable(fd, False)
     sys.path[:] = boot.sys_path
     logs.plain("daemons", level=boot.loglevel, logfile=boot.logfile)
     from celery_daemons.node.agent import Agent
 
     async def live() -> None:
-        await Agent(boot, control).run()
+        await Agent(boot, control, lifeline).run()
 
     status = 1
     try:

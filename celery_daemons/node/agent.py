@@ -21,7 +21,7 @@ from celery_daemons.node.ledger import Ledger
 from celery_daemons.node.lives import State
 from celery_daemons.node.supervisor import Supervisor
 from celery_daemons.process.clock import lease_clock
-from celery_daemons.process.messages import Boot, Drain, FromWorker, Rejected, Spawned
+from celery_daemons.process.messages import Boot, Drain, FromWorker, Joined, Rejected, Spawned
 from celery_daemons.process.spawner import Spawner
 from celery_daemons.settings import Settings
 from celery_daemons.store import book, journal, lease
@@ -41,7 +41,7 @@ _DRAIN_SHARE: Final = 0.9
 class Agent:
     """Everything a node does, from its start to its end."""
 
-    def __init__(self, boot: Boot, control: socket.socket) -> None:
+    def __init__(self, boot: Boot, control: socket.socket, lifeline: socket.socket) -> None:
         self.settings = Settings(**boot.settings)
         self._boot = boot
         self._node = NodeName(boot.node)
@@ -49,7 +49,7 @@ class Agent:
         # A command may take as long as the lease can wait for it: two tries fit in what a late heartbeat leaves.
         timeout = max(0.2, (self.settings.lease_ttl - self.settings.lease_margin - self.settings.heartbeat_interval) / 2)
         self._store = AsyncStore(self.settings.redis_url, self._keys, timeout=timeout)
-        self._spawner = Spawner(boot)
+        self._spawner = Spawner(boot, lifeline)
         self._election = Election(boot, self.settings, self._spawner, self._store)
         options = {name: LauncherOptions(**_tupled(given)) for name, given in boot.launchers.items()}
         self._supervisor = Supervisor(options)
@@ -90,6 +90,7 @@ class Agent:
                 self._generation = -1
                 generation = await self._heartbeat.join()
                 self._ledger.incarnation = self._heartbeat.incarnation
+                self._control.tell(Joined(str(self._heartbeat.incarnation)))
                 self._pool.start_shared()
                 self._pool.renew(self._heartbeat.until)
                 self._start(self._synchronise(generation))

@@ -20,11 +20,17 @@ class Control:
         self._worker_pid = worker_pid
         self._hear = hear
         self.gone = asyncio.Event()
+        self._channel: AsyncChannel[FromWorker] | None = None
+
+    def tell(self, message: object) -> None:
+        """Tell the worker."""
+        if self._channel is not None:
+            self._channel.send(message)
 
     async def run(self) -> None:
         """Serve until the worker is gone."""
         self._watch_worker()
-        channel: AsyncChannel[FromWorker] = await AsyncChannel.over(self._sock, FromWorker)
+        self._channel = channel = await AsyncChannel[FromWorker].over(self._sock, FromWorker)
         try:
             while True:
                 self._hear(await channel.receive())

@@ -144,7 +144,7 @@ class Host(ABC):
                     if fd in ready:
                         self.woken(fd)
                 if self._channel in ready:
-                    for message in self._channel.receive() or ():
+                    for message in self._channel.receive():
                         self._obey(message)
                 if self._watched:
                     self._look_for_hangs()

@@ -1,11 +1,9 @@
 """Length-prefixed MessagePack between the processes of one node."""
 
 import asyncio
-import select
 import socket
 import struct
 import threading
-from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -28,13 +26,39 @@ def pack(message: Any) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
+class Frames(Generic[M]):
+    """Messages out of the bytes that came."""
+
+    def __init__(self, kind: Any) -> None:
+        self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(kind)
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[M]:
+        """The messages that are complete with ``data``; raises ChannelClosed for what is no frame."""
+        self._buffer += data
+        found = []
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            end = _LENGTH.size + length
+            if length > _LONGEST:
+                raise ChannelClosed(f"a frame of {length} bytes")
+            if len(self._buffer) < end:
+                break
+            body = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            try:
+                found.append(self._decoder.decode(body))
+            except msgspec.MsgspecError as error:
+                raise ChannelClosed(str(error)) from error
+        return found
+
+
 class Channel(Generic[M]):
     """The blocking end, for hosts and monitor: one thread receives, any thread sends."""
 
     def __init__(self, sock: socket.socket, kind: Any) -> None:
         self._sock = sock
-        self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(kind)
-        self._buffer = bytearray()
+        self._frames: Frames[M] = Frames(kind)
         self._sending = threading.Lock()
 
     def fileno(self) -> int:
@@ -50,34 +74,18 @@ class Channel(Generic[M]):
         except OSError as error:
             raise ChannelClosed(str(error)) from error
 
-    def receive(self, timeout: float | None = None) -> list[M] | None:
-        """Wait for messages and return all that have come, ``None`` on time-out; raises ChannelClosed."""
-        while True:
-            found = list(self._frames())
-            if found:
-                return found
+    def receive(self) -> list[M]:
+        """Wait for messages and return all that have come; raises ChannelClosed."""
+        found: list[M] = []
+        while not found:
             try:
-                # Not the socket's own time-out: sending shares the socket, and must not time out where receiving may.
-                if not select.select([self._sock], [], [], timeout)[0]:
-                    return None
                 data = self._sock.recv(262144)
             except OSError as error:
                 raise ChannelClosed(str(error)) from error
             if not data:
                 raise ChannelClosed("end of file")
-            self._buffer += data
-
-    def _frames(self) -> Iterator[M]:
-        while len(self._buffer) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._buffer)
-            end = _LENGTH.size + length
-            if length > _LONGEST:
-                raise ChannelClosed(f"a frame of {length} bytes")
-            if len(self._buffer) < end:
-                return
-            body = bytes(self._buffer[_LENGTH.size : end])
-            del self._buffer[:end]
-            yield self._decoder.decode(body)
+            found = self._frames.feed(data)
+        return found
 
 
 class AsyncChannel(Generic[M]):

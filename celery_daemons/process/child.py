@@ -15,8 +15,11 @@ app: Any = None
 failure: str | None = None
 
 
-def run(role: str, boot: bytes, sock: socket.socket) -> None:
-    """Become ``role`` (``module:function``); never returns."""
+def run(role: str, boot: bytes, sock: socket.socket, lifeline: socket.socket) -> None:
+    """Become ``role`` (``module:function``); never returns.
+
+    ``lifeline`` is only held: its other end reads end of file once no process of the node has it any more.
+    """
     import setproctitle
 
     settled = msgspec.msgpack.decode(boot, type=ChildBoot)

@@ -58,6 +58,12 @@ class Drain(msgspec.Struct, tag=True):
     timeout: float
 
 
+class Joined(msgspec.Struct, tag=True):
+    """Agent to worker: the node's incarnation, which the next agent has to name as dead."""
+
+    incarnation: str
+
+
 class Lease(msgspec.Struct, tag=True):
     """Agent to host or monitor: the lease was renewed and holds until ``until``."""
 

@@ -59,7 +59,8 @@ class Child:
 class Spawner:
     """Forks children of one node; the first fork waits until the user's app is loaded."""
 
-    def __init__(self, boot: Boot) -> None:
+    def __init__(self, boot: Boot, lifeline: socket.socket) -> None:
+        self._lifeline = lifeline
         os.environ[ENVIRONMENT] = json.dumps(
             {
                 "app": boot.app,
@@ -82,7 +83,9 @@ class Spawner:
     def _start(self, role: str, boot: ChildBoot) -> Child:
         ours, theirs = socket.socketpair()
         try:
-            process = self._context.Process(target=child.run, args=(role, msgspec.msgpack.encode(boot), theirs))
+            process = self._context.Process(
+                target=child.run, args=(role, msgspec.msgpack.encode(boot), theirs, self._lifeline)
+            )
             process.start()
         except BaseException:
             ours.close()

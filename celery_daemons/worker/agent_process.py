@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from celery_daemons.process.channel import pack
-from celery_daemons.process.messages import Boot
+from celery_daemons.process.channel import ChannelClosed, Frames, pack
+from celery_daemons.process.messages import Boot, Drain, Joined
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 30.0
 #: An agent that lived so long did not die of its start.
 _HEALTHY: Final = 30.0
+#: Seconds that the hosts of a dead agent get to die in, before the next agent waits for their lease instead.
+_BURIAL: Final = 3.0
 
 
 class AgentProcess:
@@ -33,10 +35,14 @@ class AgentProcess:
         self._boot = boot
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
+        self._lifeline: socket.socket | None = None
+        self._frames: Frames[Joined] = Frames(Joined)
         self._out = bytearray()
         self._started = 0.0
+        self._died = 0.0
         self._deaths = 0
-        self._start_at = 0.0
+        self._incarnation: str | None = None
+        self._ending = False
 
     @property
     def node(self) -> str:
@@ -45,26 +51,29 @@ class AgentProcess:
 
     @property
     def pid(self) -> int | None:
-        """The agent's process id, if it has been started."""
+        """The agent's process id, while there is one."""
         return self._process.pid if self._process else None
 
     def start(self) -> None:
         """Start the agent: a fresh interpreter, since this one may be patched, or hold threads."""
         ours, theirs = socket.socketpair()
+        lifeline, held = socket.socketpair()
         ours.setblocking(False)
-        command = [sys.executable, "-m", "celery_daemons.node", "--fd", str(theirs.fileno()), self._boot.node]
-        environment = {**os.environ, "PYTHONPATH": _python_path()}
+        lifeline.setblocking(False)
+        fds = ["--fd", str(theirs.fileno()), "--lifeline", str(held.fileno())]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                command,
+                [sys.executable, "-m", "celery_daemons.node", *fds, self._boot.node],
                 stdin=subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), held.fileno()],
                 start_new_session=True,
-                env=environment,
+                env={**os.environ, "PYTHONPATH": _python_path()},
             )
         finally:
             theirs.close()
-        self._sock = ours
+            held.close()
+        self._sock, self._lifeline = ours, lifeline
+        self._frames = Frames(Joined)
         self._out.clear()
         self._started = time.monotonic()
         assert self._process.stdin is not None
@@ -77,10 +86,41 @@ class AgentProcess:
         frame = pack(message)
         if len(self._out) + len(frame) <= _BACKLOG:
             self._out += frame
-        self.flush()
+        self._flush()
 
-    def flush(self) -> None:
-        """Send what waits."""
+    def drain(self, timeout: float) -> None:
+        """Let the agent hand everything over and end, and start no other after it."""
+        self._ending = True
+        self.send(Drain(timeout))
+
+    def keep_alive(self) -> None:
+        """Start a new agent for one that died, once what the old one left is dead too; call it now and then."""
+        if self._ending:
+            return
+        self._flush()
+        self._hear()
+        if self._process is not None:
+            if self._has_died():
+                self._note_death()
+        elif self._buried():
+            self.start()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until the agent has ended; kill what is left of it after ``timeout`` seconds, and answer false then."""
+        deadline = time.monotonic() + timeout
+        while self._process is not None:
+            self._flush()
+            if self._has_died():
+                self._let_go()
+                return True
+            if time.monotonic() >= deadline:
+                self._kill_group()
+                self._let_go()
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _flush(self) -> None:
         if self._sock is None:
             return
         with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
@@ -88,36 +128,37 @@ class AgentProcess:
                 sent = self._sock.send(self._out)
                 del self._out[:sent]
 
-    def keep_alive(self) -> None:
-        """Start a new agent for one that died, once what the old one left is dead too; call it now and then."""
-        self.flush()
-        if self._process is None:
-            if time.monotonic() >= self._start_at:
-                self.start()
+    def _hear(self) -> None:
+        if self._sock is None:
             return
-        if not self._has_died():
-            return
-        lived = time.monotonic() - self._started
-        self._deaths = 1 if lived >= _HEALTHY else self._deaths + 1
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (self._deaths - 1))
-        logger.error("node %s: its agent died, starting another in %.1f s", self._boot.node, pause)
-        self._start_at = time.monotonic() + pause
+        with contextlib.suppress(BlockingIOError, ConnectionResetError, ChannelClosed):
+            while data := self._sock.recv(65536):
+                for message in self._frames.feed(data):
+                    self._incarnation = message.incarnation
+
+    def _note_death(self) -> None:
+        now = time.monotonic()
+        self._deaths = 1 if now - self._started >= _HEALTHY else self._deaths + 1
+        self._died = now
+        logger.error("node %s: its agent died, starting another", self._boot.node)
+        self._hear()
         self._let_go()
 
-    def wait(self, timeout: float) -> bool:
-        """Wait until the agent has ended; kill what is left of it after ``timeout`` seconds, and answer false then."""
-        if self._process is None:
-            return True
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            self.flush()
-            if self._has_died():
-                self._let_go()
-                return True
-            time.sleep(0.02)
-        self._kill_group()
-        self._let_go()
-        return False
+    def _buried(self) -> bool:
+        """Whether the next agent may start: it takes the daemons over at once if their hosts are seen dead."""
+        now = time.monotonic()
+        if now < self._died + min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (self._deaths - 1)):
+            return False
+        if self._lifeline is not None:
+            dead = False
+            with contextlib.suppress(BlockingIOError):
+                dead = not self._lifeline.recv(1)
+            if not dead and now < self._died + _BURIAL:
+                return False
+            self._boot.previous = self._incarnation if dead else None
+            self._lifeline.close()
+            self._lifeline = None
+        return True
 
     def _has_died(self) -> bool:
         assert self._process is not None

@@ -7,7 +7,7 @@ from typing import Any, Final
 from celery import bootsteps
 from kombu import Consumer
 
-from celery_daemons.process.messages import Drain, Rejected
+from celery_daemons.process.messages import Rejected
 from celery_daemons.process.spawn_task import spawn_queue, spawn_queue_name, task_queue_name
 from celery_daemons.settings import Settings
 from celery_daemons.worker.agent_process import AgentProcess
@@ -36,8 +36,14 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
     label = "Daemons"
     requires = ("celery.worker.components:Timer", "celery.worker.components:Hub")
 
-    def __init__(self, worker: Any, no_daemons: bool = False, daemon_labels: str | None = None,
-                 daemon_weight: float | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        worker: Any,
+        no_daemons: bool = False,
+        daemon_labels: str | None = None,
+        daemon_weight: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.enabled = not no_daemons
         self._labels = daemon_labels
         self._weight = daemon_weight
@@ -70,7 +76,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
             self._look.cancel()
         if worker.daemons_agent is not None:
             self._drain_until = time.monotonic() + self._drain_timeout
-            worker.daemons_agent.send(Drain(timeout=max(0.0, self._drain_timeout - _LAST_CALL)))
+            worker.daemons_agent.drain(max(0.0, self._drain_timeout - _LAST_CALL))
 
     def stop(self, worker: Any) -> None:
         """Wait for the drain, no longer than its time-out."""
