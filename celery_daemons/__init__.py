@@ -1,7 +1,7 @@
 """Named daemons that always run, each exactly once, on the Celery workers you already have.
 
-Names are imported at first use: the agent of each worker, and every ``celery`` command, load this package and need next to
-nothing of it.
+Names are imported at first use: the agent of each worker, and every ``celery`` command, load this package and need
+next to nothing of it.
 """
 
 from importlib import import_module

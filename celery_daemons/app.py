@@ -39,7 +39,7 @@ class Daemons:
         self.app = app
         self.launchers = Registry()
         self._overrides = overrides
-        app._celery_daemons = self  # noqa: SLF001 - the one attribute by which an app carries its Daemons
+        app._celery_daemons = self
         app.add_defaults({PREFIX + name: value for name, value in settings_module.DEFAULTS.items()})
         app.steps["worker"].add("celery_daemons.worker.steps:AgentStep")
         app.steps["consumer"].add("celery_daemons.worker.steps:SpawnStep")
@@ -91,7 +91,7 @@ class Daemons:
             return self.register_launcher(chosen, Launcher(factory, **options))
 
         if callable(name):
-            return register(name)  # type: ignore[return-value]  # used without parentheses
+            return register(name)  # used without parentheses
         return register
 
     def register_launcher(self, name: str, launcher: Launcher) -> Launcher:
@@ -108,7 +108,7 @@ class Daemons:
     def autodiscover(
         self, packages: Sequence[str] | Callable[[], Sequence[str]] | None = None, related_name: str = "daemons"
     ) -> None:
-        """Import ``daemons.py`` of the packages when the app's modules are, as ``autodiscover_tasks`` does for tasks."""
+        """Import ``daemons.py`` of the packages with the app's modules, as ``autodiscover_tasks`` does for tasks."""
         self.app.autodiscover_tasks(packages, related_name=related_name)
 
     def _task_of(self, launcher: Launcher) -> Any:
@@ -227,4 +227,3 @@ def _worker_options() -> list[click.Option]:
         click.Option(["--daemon-labels"], metavar="A,B", help="Labels of this node, for launchers that ask for them."),
         click.Option(["--daemon-weight"], type=float, help="How much this node takes, relative to the others."),
     ]
-

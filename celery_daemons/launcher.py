@@ -58,7 +58,8 @@ class Launcher:
         self.name = launcher_name(name)
         if not callable(self.factory):
             raise ConfigurationError(
-                f"launcher {name}: factory {self.factory!r} is not callable; give it an async def, a def or a class with run"
+                f"launcher {name}: factory {self.factory!r} is not callable; "
+                "give it an async def, a def or a class with run"
             )
         if inspect.isclass(self.factory) and not callable(getattr(self.factory, "run", None)):
             raise ConfigurationError(f"launcher {name}: class {self.factory.__name__} has no method run(ctx, …)")
@@ -92,7 +93,8 @@ class Launcher:
     @property
     def is_async(self) -> bool:
         """Whether the daemons are coroutines."""
-        code = self.factory.run if inspect.isclass(self.factory) else self.factory  # type: ignore[attr-defined]
+        factory: Any = self.factory
+        code = factory.run if inspect.isclass(factory) else factory
         return inspect.iscoroutinefunction(code) or inspect.iscoroutinefunction(getattr(code, "__call__", None))  # noqa: B004
 
     def recovery_scanner(self, scanner: F) -> F:
@@ -106,9 +108,10 @@ class Launcher:
 
     def start(self, ctx: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call the recipe: a coroutine for coroutine daemons; a plain one runs until it returns."""
-        if inspect.isclass(self.factory):
-            return self.factory().run(ctx, *args, **kwargs)
-        return self.factory(ctx, *args, **kwargs)
+        factory: Any = self.factory
+        if inspect.isclass(factory):
+            factory = factory().run
+        return factory(ctx, *args, **kwargs)
 
     def spec(self, name: str, /, *args: Any, **kwargs: Any) -> DaemonSpec:
         """The wish that a daemon of this kind run under ``name``. Raises InvalidName."""
@@ -122,19 +125,19 @@ class Launcher:
 
     def delay(self, name: str, /, *args: Any, **kwargs: Any) -> "AsyncResult[Any]":
         """Send the Celery task that records the spawn; its result is the address."""
-        return self.task.delay(name, *args, **kwargs)  # type: ignore[no-any-return]
+        return self.task.delay(name, *args, **kwargs)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> "AsyncResult[Any]":
         """The same with Celery's options; ``args`` begins with the daemon's name."""
-        return self.task.apply_async(args, kwargs, **options)  # type: ignore[no-any-return]
+        return self.task.apply_async(args, kwargs, **options)
 
     def s(self, *args: Any, **kwargs: Any) -> "Signature[Any]":
         """A signature of the task, for canvas."""
-        return self.task.s(*args, **kwargs)  # type: ignore[no-any-return]
+        return self.task.s(*args, **kwargs)
 
     def si(self, *args: Any, **kwargs: Any) -> "Signature[Any]":
         """An immutable signature of the task."""
-        return self.task.si(*args, **kwargs)  # type: ignore[no-any-return]
+        return self.task.si(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the factory itself, as a test of it would."""
@@ -180,8 +183,8 @@ def encode_arguments(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         return str(json.dumps([list(args), dict(kwargs)], sort_keys=True))
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"daemon {name}: its arguments do not serialise to JSON ({error}); pass numbers, strings, dates, UUIDs, lists "
-            "and dictionaries of them, and open the rest inside the daemon"
+            f"daemon {name}: its arguments do not serialise to JSON ({error}); pass numbers, strings, dates, UUIDs, "
+            "lists and dictionaries of them, and open the rest inside the daemon"
         ) from error
 
 
@@ -200,4 +203,3 @@ def registry_of(app: Any) -> Registry:
         )
     registry: Registry = daemons.launchers
     return registry
-

@@ -28,9 +28,9 @@ _RETRY: Final = 0.2
 class AddressBook:
     """Follows the journal in a thread between ``with`` and its end; look-ups read a dictionary.
 
-    An address is given only while its node's lease runs as far as this process knows: leases are read every second, and one
-    that was not seen renewed counts as ended at the end last seen. After :attr:`lag` seconds without word from Redis, what
-    is given may have moved; once every known lease has ended, nothing is given any more.
+    An address is given only while its node's lease runs as far as this process knows: leases are read every second, and
+    one that was not seen renewed counts as ended at the end last seen. After :attr:`lag` seconds without a word,
+    what is given may have moved; once every known lease has ended, nothing is given any more.
     """
 
     def __init__(self, store: Store, *, vnodes: int) -> None:

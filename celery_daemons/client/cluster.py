@@ -98,7 +98,11 @@ class Cluster:
 
     def pick_node(self, name: str) -> str | None:
         """The node that the ring prefers for a name, running or not; ``None`` while no node takes daemons."""
-        return preferred(daemon_name(name), {n: r for n, (r, left) in reading.node_rows(self.store).items() if left > 0}, self._vnodes)
+        return preferred(
+            daemon_name(name),
+            {n: r for n, (r, left) in reading.node_rows(self.store).items() if left > 0},
+            self._vnodes,
+        )
 
     def leader(self) -> Leader | None:
         """Who leads now."""
@@ -147,7 +151,7 @@ class Cluster:
             )
 
     def wait_running(self, name: str, *, within: float, than: str | None = None) -> Address:
-        """Wait until a daemon runs, under a newer token than ``than`` if that is given; raises SpawnTimeout that says why not."""
+        """Wait until a daemon runs, under a newer token than ``than`` if given; SpawnTimeout says why it does not."""
         wanted = daemon_name(name)
         deadline = time.monotonic() + within
         pause = _FIRST_LOOK
@@ -213,7 +217,9 @@ class Cluster:
         deadline = time.monotonic() + wait
         while any(one.name == node and one.daemons for one in self.nodes()):
             if time.monotonic() >= deadline:
-                raise DaemonsError(f"node {node} still holds daemons after {wait} s; `celery daemons list --node {node}` shows them")
+                raise DaemonsError(
+                    f"node {node} still holds daemons after {wait} s; `celery daemons list --node {node}` shows them"
+                )
             time.sleep(_LONGEST_LOOK)
 
     def uncordon(self, node: str) -> None:
@@ -238,7 +244,9 @@ class Cluster:
         pause = _FIRST_LOOK
         while (address := self.locate(name)) is not None:
             if time.monotonic() >= deadline:
-                raise DaemonsError(f"daemon {name} has not stopped after {within} s: it is {address.status} on {address.node}")
+                raise DaemonsError(
+                    f"daemon {name} has not stopped after {within} s: it is {address.status} on {address.node}"
+                )
             time.sleep(pause)
             pause = min(_LONGEST_LOOK, pause * 1.3)
 
@@ -247,4 +255,3 @@ def preferred(name: DaemonName, nodes: dict[NodeName, NodeRow], vnodes: int) -> 
     """The first node on the ring for a name among those that take daemons."""
     weights = {node: row.weight for node, row in nodes.items() if row.status is NodeStatus.UP}
     return next(Ring(weights, vnodes=vnodes).preference(name), None)
-

@@ -47,10 +47,12 @@ class Dispatcher:
                     self._remove(queue_name)
                 else:
                     self._send(queue_name, payload)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - each transport has errors of its own
                 # Spawn tasks only make it fast: what is lost here costs a heartbeat.
                 if not self._failing:
-                    logger.warning("dispatch: the broker does not take spawn tasks (%r); nodes go by their heartbeat", error)
+                    logger.warning(
+                        "dispatch: the broker does not take spawn tasks (%r); nodes go by their heartbeat", error
+                    )
                 self._failing = True
             else:
                 self._failing = False

@@ -17,7 +17,7 @@ AGENT_GONE: Final = 70
 
 
 class AgentLink:
-    """Keeps the lease in a thread of its own, so that a long plan does not cost it; the proof comes from the loop alone."""
+    """Keeps the lease in a thread of its own, so that a long plan does not cost it; proof comes from the loop alone."""
 
     def __init__(self, sock: socket.socket, until: float) -> None:
         # A monitor that was paused past its lease is ended by the kernel when it is continued.

@@ -116,7 +116,7 @@ class Monitor:
             self._start_anew()
         self._stay_calm_while_young(now, overview.age_ms)
         if (overview.specs, overview.entries) != (len(self._replica.specs), len(self._replica.book)):
-            # What is still on its way through the journal explains a difference, and is read next; what is not, does not.
+            # What is still on its way through the journal explains a difference, and is read next.
             behind = self._replica.follow(block_ms=0)
             self._take(behind)
             if not behind.entries:

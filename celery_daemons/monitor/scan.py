@@ -105,7 +105,7 @@ def _drained(found: AsyncIterator[object]) -> Iterator[object]:
     try:
         while True:
             try:
-                yield loop.run_until_complete(anext(iterator))  # type: ignore[arg-type]
+                yield loop.run_until_complete(anext(iterator))
             except StopAsyncIteration:
                 return
     finally:
@@ -184,7 +184,7 @@ class Scans:
             scan.run(lambda page: self._record(scan, page))
         except (_GaveUp, LeaseLost):
             return
-        except BaseException as raised:  # noqa: BLE001 - a scanner may raise anything, also SystemExit
+        except BaseException as raised:
             if scan.over.is_set():
                 return
             logger.exception("launcher %s: its recovery scanner failed", name)

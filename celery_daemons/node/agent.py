@@ -47,7 +47,9 @@ class Agent:
         self._node = NodeName(boot.node)
         self._keys = Keys(self.settings.namespace)
         # A command may take as long as the lease can wait for it: two tries fit in what a late heartbeat leaves.
-        timeout = max(0.2, (self.settings.lease_ttl - self.settings.lease_margin - self.settings.heartbeat_interval) / 2)
+        timeout = max(
+            0.2, (self.settings.lease_ttl - self.settings.lease_margin - self.settings.heartbeat_interval) / 2
+        )
         self._store = AsyncStore(self.settings.redis_url, self._keys, timeout=timeout)
         self._spawner = Spawner(boot, lifeline)
         self._election = Election(boot, self.settings, self._spawner, self._store)
@@ -214,24 +216,25 @@ class Agent:
 
     # The end
 
-    async def _drain(self, timeout: float, living: asyncio.Task[None]) -> None:
+    async def _drain(self, within: float, living: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()
-        end = loop.time() + timeout
+        end = loop.time() + within
         with contextlib.suppress(TimeoutError, StoreUnavailable):
-            await asyncio.wait_for(self._election.retire(), max(0.5, timeout))
+            await asyncio.wait_for(self._election.retire(), max(0.5, within))
         if not self._boot.hosting or self._heartbeat.incarnation is None:
             await self._kill_hosts()
             return
         with contextlib.suppress(StoreUnavailable):
             await self._heartbeat.drain()
         self._supervisor.stop_all()
-        while self._supervisor.lives and loop.time() < end - timeout * (1 - _DRAIN_SHARE):
+        # Looks, not an event: the end of the last life is one of many paths, and this runs once.
+        while self._supervisor.lives and loop.time() < end - within * (1 - _DRAIN_SHARE):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         if self._supervisor.lives:
             logger.warning("node %s: %d daemons did not stop in time", self._node, len(self._supervisor.lives))
         self._pool.kill_all()
         await self._pool.wait_dead()
-        while not self._ledger.idle and loop.time() < end:
+        while not self._ledger.idle and loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         living.cancel()
         with contextlib.suppress(StoreUnavailable):
@@ -283,5 +286,5 @@ class Agent:
             self._leave(self.settings.drain_timeout)
 
 
-def _tupled(given: dict[str, object]) -> dict[str, object]:
+def _tupled(given: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}

@@ -28,7 +28,7 @@ class _Context(Generic[E]):
         #: Fencing token of this start: it only ever grows per name. Hand it to whatever the daemon writes to.
         self.token = token
         #: Set once the daemon shall stop.
-        self.stopping = stopping
+        self.stopping: E = stopping
         self.beaten = time.monotonic()
 
     def beat(self) -> None:

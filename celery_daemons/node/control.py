@@ -38,8 +38,8 @@ class Control:
             self.gone.set()
 
     def _watch_worker(self) -> None:
-        # End of file comes late where pool processes have inherited the worker's end of the socket; the kernel's word on the
-        # worker itself does not.
+        # End of file comes late where pool processes have inherited the worker's end of the socket; the kernel's
+        # word on the worker itself does not.
         try:
             pidfd = os.pidfd_open(self._worker_pid)
         except AttributeError:

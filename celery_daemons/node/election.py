@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _ROLE: Final = "celery_daemons.monitor.main:main"
 #: Seconds that a new monitor may take to its first turn: it reads the whole book.
 _FIRST_TURN: Final = 15.0
-#: Leases without a turn after which a monitor counts as wedged. Below one, a successor leads within a lease of the wedge.
+#: Leases without a turn after which a monitor counts as wedged. Below one, a successor leads within a lease of it.
 _WEDGED_AFTER: Final = 0.6
 
 
@@ -137,7 +137,7 @@ class Election:
         try:
             self._child = child = await self._spawner.start(_ROLE, boot)
             child.on_death(dead.set)
-            self._channel = channel = await AsyncChannel.over(child.sock, FromMonitor)
+            self._channel = channel = await AsyncChannel[FromMonitor].over(child.sock, FromMonitor)
         except (OSError, EOFError) as error:
             logger.error("monitor %s: cannot be forked (%s)", self._boot.node, error)
             self._child = None

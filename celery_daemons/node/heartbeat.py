@@ -148,8 +148,8 @@ class Heartbeat:
             return
         self._told_taken = True
         why = (
-            f"another worker of this name is alive (incarnation {answer.incarnation}); this one stays a plain worker and "
-            "joins when the name is free: give each worker its own --hostname"
+            f"another worker of this name is alive (incarnation {answer.incarnation}); this one stays a plain worker "
+            "and joins when the name is free: give each worker its own --hostname"
         )
         logger.warning("node %s: %s", self._node, why)
         await self._store.run(journal.note(self._store.keys, "name-taken", node=self._node, cause=why))
@@ -157,5 +157,3 @@ class Heartbeat:
     def _unanswered(self, error: StoreUnavailable) -> None:
         logger.log(logging.DEBUG if self._silent else logging.WARNING, "node %s: %s", self._node, error)
         self._silent = True
-
-

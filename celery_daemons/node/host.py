@@ -25,8 +25,8 @@ from celery_daemons.process.messages import (
     Lease,
     Ready,
     Start,
-    StartItem,
     Started,
+    StartItem,
     Stop,
     ToHost,
     Unready,
@@ -131,19 +131,20 @@ class Host(ABC):
         """File descriptors besides the channel that the receiving thread shall wait for."""
         return []
 
-    def woken(self, fd: int) -> None:
+    def woken(self, fd: int) -> None:  # noqa: B027 - a host without other descriptors has nothing to do
         """One of them can be read."""
 
     def _receive_for_ever(self) -> None:
         try:
+            channel = self._channel.fileno()
             while True:
                 others = self.waiting_fds()
                 timeout = _WATCH if self._watched else None
-                ready, _, _ = select.select([self._channel, *others], [], [], timeout)
+                ready, _, _ = select.select([channel, *others], [], [], timeout)
                 for fd in others:
                     if fd in ready:
                         self.woken(fd)
-                if self._channel in ready:
+                if channel in ready:
                     for message in self._channel.receive():
                         self._obey(message)
                 if self._watched:

@@ -18,8 +18,8 @@ from celery_daemons.process.messages import (
     Lease,
     Ready,
     Start,
-    StartItem,
     Started,
+    StartItem,
     Stop,
     Unready,
 )
@@ -108,8 +108,8 @@ class Host:
                 logger.error("host of %s: cannot be forked (%s), trying again", boot.node, error)
                 await asyncio.sleep(_FORK_RETRY)
         self.pid = self._child.pid
-        death = loop.create_future()
-        self._child.on_death(lambda: death.done() or death.set_result(None))
+        death: asyncio.Future[None] = loop.create_future()
+        self._child.on_death(lambda: death.set_result(None))
         self._channel = await AsyncChannel.over(self._child.sock, FromHost)
         if self._killed:
             self._child.signal(signal.SIGKILL)

@@ -25,8 +25,8 @@ class IsolatedHost(Host):
         self._asked = threading.Event()
         self._items: queue.SimpleQueue[StartItem] = queue.SimpleQueue()
         self._interrupt: Callable[[], None] = lambda: None
-        # The handler of SIGTERM runs in the main thread, perhaps inside the lock of the very event that it would set; the
-        # wake-up descriptor hands the signal to the receiving thread instead.
+        # The handler of SIGTERM runs in the main thread, perhaps inside the lock of the very event that it would set;
+        # the wake-up descriptor hands the signal to the receiving thread instead.
         self._wake, wake_end = os.pipe()
         os.set_blocking(wake_end, False)
         signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
@@ -102,5 +102,3 @@ class IsolatedHost(Host):
         except asyncio.CancelledError:
             if not ctx.stopping.is_set():
                 raise
-
-

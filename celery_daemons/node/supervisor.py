@@ -267,9 +267,7 @@ class Supervisor:
     def _report(self, life: Life, status: DaemonStatus, *, error: str | None = None) -> None:
         pid = life.host.pid if life.host else 0
         self._ledger.report(
-            book.Report(
-                name=life.name, token=life.token, status=status, pid=pid, restarts=life.restarts, error=error
-            )
+            book.Report(name=life.name, token=life.token, status=status, pid=pid, restarts=life.restarts, error=error)
         )
 
     def _release(self, life: Life, outcome: Outcome, *, error: str | None = None) -> None:

@@ -24,11 +24,12 @@ def import_string(app: Any) -> str:
     if not named:
         where = " (it is in the script that was run; put it into a module)" if found else ""
         raise ConfigurationError(
-            f"the Celery app {app.main or app!r} is not a module's attribute{where}: daemons run in processes of their own, "
-            "which import it; keep it as `app` in an importable module and start the worker with `celery -A that.module`"
+            f"the Celery app {app.main or app!r} is not a module's attribute{where}: daemons run in processes of their "
+            "own, which import it; keep it as `app` in an importable module and start the worker with "
+            "`celery -A that.module worker`"
         )
-    module, attribute = min(named, key=lambda pair: (pair[0] != app.main, pair[0].count("."), len(pair[0]), pair))
-    return f"{module}:{attribute}"
+    chosen, attribute = min(named, key=lambda pair: (pair[0] != app.main, pair[0].count("."), len(pair[0]), pair))
+    return f"{chosen}:{attribute}"
 
 
 def load(app_string: str) -> Any:

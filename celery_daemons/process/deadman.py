@@ -31,9 +31,9 @@ class _Itimerspec(ctypes.Structure):
 class Deadman:
     """A timer on the lease clock whose SIGALRM, left at its default action, kills this process.
 
-    The timer is absolute where the system has such timers (Linux): with a relative one, a pause between reading the clock
-    and arming the timer would add to the life of the process. A process that is stopped with SIGSTOP past the deadline dies
-    when it is continued, before its next instruction. Timers are not inherited by child processes.
+    The timer is absolute where the system has such timers (Linux): with a relative one, a pause between reading the
+    clock and arming the timer would add to the life of the process. A process that is stopped with SIGSTOP past the
+    deadline dies when it is continued, before its next instruction. Timers are not inherited by child processes.
     """
 
     def __init__(self) -> None:

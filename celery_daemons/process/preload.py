@@ -19,8 +19,8 @@ def main() -> None:
     wanted = json.loads(os.environ.pop(ENVIRONMENT))
     sys.path[:] = wanted["sys_path"]
     setproctitle.setproctitle(f"celery_daemons.forkserver: {wanted['node']}")
-    from celery_daemons.process import apploader, child, logs
     from celery_daemons.errors import ConfigurationError
+    from celery_daemons.process import apploader, child, logs
 
     try:
         child.app = apploader.load(wanted["app"])

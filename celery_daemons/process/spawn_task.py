@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 
 TASK: Final = "celery_daemons.spawn"
 #: Bump when the meaning of the payload changes; a node rejects what it does not know and catches up by heartbeat.

@@ -1,4 +1,4 @@
-"""A copy of the address book in memory that follows the journal; for the monitor, and for clients with many look-ups."""
+"""A copy of the address book in memory that follows the journal; for the monitor, and for clients."""
 
 import logging
 from dataclasses import dataclass, field
@@ -113,8 +113,8 @@ class Replica:
         rows.pop(name, None)
         if raw is not None:
             logger.error(
-                "daemon %s: its %s record is corrupt and left alone; once you know that the daemon does not run, delete "
-                "that field of the hash",
+                "daemon %s: its %s record is corrupt and left alone; once you know that the daemon does not run, "
+                "delete that field of the hash",
                 name,
                 "spec" if kind is SpecRow else "book",
             )
@@ -124,7 +124,11 @@ class Replica:
         rows: dict[DaemonName, Any] = {}
         cursor = 0
         while True:
-            cursor, page = self._store.read(lambda client, at=cursor: client.hscan(key, at, count=BATCH))
+
+            def query(client: Any, at: int = cursor) -> Any:
+                return client.hscan(key, at, count=BATCH)
+
+            cursor, page = self._store.read(query)
             for name, raw in page.items():
                 self._take(rows, DaemonName(text(name)), kind, raw)
             if cursor == 0:

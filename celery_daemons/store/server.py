@@ -38,8 +38,8 @@ def check(info: Mapping[str, Any], url: str) -> None:
     numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2])
     if numbers < _OLDEST:
         raise ConfigurationError(
-            f"Redis at {shown(url)} is version {version}; celery_daemons needs 6.2 or newer, or any Valkey: upgrade it, "
-            "or point daemons_redis_url at a newer one"
+            f"Redis at {shown(url)} is version {version}; celery_daemons needs 6.2 or newer, or any Valkey: "
+            "upgrade it, or point daemons_redis_url at a newer one"
         )
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy != "noeviction":

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -62,7 +63,7 @@ class AgentProcess:
         lifeline.setblocking(False)
         fds = ["--fd", str(theirs.fileno()), "--lifeline", str(held.fileno())]
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "celery_daemons.node", *fds, self._boot.node],
                 stdin=subprocess.PIPE,
                 pass_fds=[theirs.fileno(), held.fileno()],
@@ -177,7 +178,7 @@ class AgentProcess:
 
     def _kill_group(self) -> None:
         assert self._process is not None
-        # Hosts of a dead agent end by themselves, unless they are held up: the next agent must not wait for their lease.
+        # Hosts of a dead agent end by themselves, unless they are held up: the next agent must not wait for that.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -193,6 +194,6 @@ class AgentProcess:
 
 def _python_path() -> str:
     """Where the new interpreter finds this package, also when it is not installed."""
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    root = str(Path(__file__).resolve().parents[2])
     given = os.environ.get("PYTHONPATH", "")
     return os.pathsep.join(part for part in (root, given) if part)

@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from celery_daemons.domain.names import check_name, node_name
@@ -32,7 +33,7 @@ def boot_for(
         node=node_name(node),
         app=import_string(app),
         settings=settings.as_dict(),
-        sys_path=[os.path.abspath(part) for part in sys.path],
+        sys_path=[str(Path(part).absolute()) for part in sys.path],
         queue=spawn_task.task_queue_name(settings.namespace, node),
         spawn_queue=spawn_task.spawn_queue_name(settings.namespace, node),
         host=socket.gethostname(),

@@ -5,7 +5,7 @@ import time
 from typing import Any, Final
 
 from celery import bootsteps
-from kombu import Consumer
+from kombu.messaging import Consumer
 
 from celery_daemons.process.messages import Rejected
 from celery_daemons.process.spawn_task import spawn_queue, spawn_queue_name, task_queue_name
@@ -26,7 +26,7 @@ _REPORT_EVERY: Final = 5.0
 
 def settings_of(app: Any) -> Settings:
     """The settings of the app's Daemons, complete and checked."""
-    settings: Settings = app._celery_daemons.settings  # noqa: SLF001 - the one attribute by which an app carries its Daemons
+    settings: Settings = app._celery_daemons.settings
     return settings
 
 
@@ -54,7 +54,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
     def create(self, worker: Any) -> None:
         """Check everything that can be wrong: an error here keeps the worker from starting, with its reason."""
         options = {"node_labels": self._labels, "node_weight": self._weight}
-        settings = worker.app._celery_daemons.settings_with(**options)  # noqa: SLF001
+        settings = worker.app._celery_daemons.settings_with(**options)
         boot = boot_for(
             worker.app,
             settings,

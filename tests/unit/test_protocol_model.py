@@ -5,14 +5,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.unit.protocol.machine import Protocol
+from tests.unit.protocol.world import virtual_time
 
 
 def test_no_interleaving_breaks_an_invariant() -> None:
     """Attacks invariants 1, 2, 3, 5 and 6 of the design, with virtual time and the scripts themselves."""
     Protocol.client = fakeredis.FakeRedis()
-    run_state_machine_as_test(
-        Protocol,
-        settings=settings(
-            max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
+    with virtual_time() as Protocol.clock:
+        run_state_machine_as_test(
+            Protocol,
+            settings=settings(
+                max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            ),
+        )

@@ -6,7 +6,8 @@ from celery_daemons.domain.states import DaemonStatus, NodeStatus, Outcome
 from celery_daemons.errors import Fenced
 from celery_daemons.store import book, lease
 from celery_daemons.store.calls import Call
-from tests.unit.protocol.world import TTL_MS, Fate, Process, T, World, must
+from tests.unit.protocol import audits
+from tests.unit.protocol.world import LEASE_US, TTL_MS, Audit, Fate, Process, T, World, must
 
 LAUNCHER = LauncherName("tail")
 ARGUMENTS = "[[], {}]"
@@ -32,31 +33,33 @@ class Nodes:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self._keys = world.keys
         self._count = 0
 
     def able(self, process: Process) -> bool:
         """Whether it can run and, as far as it knows, may."""
         return process.alive and not process.paused and process.lease_until > self.world.now
 
-    def start(self, node: NodeName, previous: Process | None, fate: Fate) -> None:
-        """A new agent joins; ``previous`` is a dead one that a worker started before it."""
+    def start(self, node: NodeName, previous: Process | None, fate: Fate) -> Process:
+        """A new agent joins; ``previous`` is a dead one that the same worker started before it."""
         self._count += 1
-        process = Process(node, f"{node}{self._count}", run_id=self.world.run_id)
+        process = Process(node, f"{node}{self._count}", self.world.run_id)
         self.world.processes.append(process)
         sent = self.world.now
         seen_dead = Incarnation(previous.incarnation) if previous else None
-        call = lease.join(self.world.keys, node, row_of(process), ttl_ms=TTL_MS, previous=seen_dead)
+        call = lease.join(self._keys, node, row_of(process), ttl_ms=TTL_MS, previous=seen_dead)
 
-        def heard(answer: object) -> None:
+        def heard(answer: lease.Joined | lease.Taken | Fenced) -> None:
             if isinstance(answer, lease.Joined):
-                process.lease_until = sent + TTL_MS * 1000
+                process.lease_until = sent + LEASE_US
             else:
                 process.alive = False
 
         if fate in ("lost", "late"):
             # It gives up, and the next one begins anew.
             process.alive = False
-        self.world.send(process, call, fate, heard)
+        self.world.send(process, call, fate, heard, audits.of_join(self.world, process, previous))
+        return process
 
     def kill(self, process: Process) -> None:
         """The process ends, and its hosts with it."""
@@ -68,31 +71,31 @@ class Nodes:
         """Renew the lease; a node that Redis has forgotten tells it again what it runs."""
         if not process.alive or process.paused:
             return
+        if not self.able(process):
+            # Its lease has ended and its hosts are dead: it begins anew as another incarnation.
+            if not process.waiting:
+                self.kill(process)
+            return
         if process.run_id != self.world.run_id:
             self._reassert(process, fate)
             return
         sent = self.world.now
-        call = lease.beat(self.world.keys, process.node, Incarnation(process.incarnation), ttl_ms=TTL_MS)
+        call = lease.beat(self._keys, process.node, Incarnation(process.incarnation), ttl_ms=TTL_MS)
 
         def heard(answer: lease.Beat | Fenced) -> None:
             assert isinstance(answer, lease.Beat)
             if answer.verdict == "ok":
-                process.lease_until = max(process.lease_until, sent + TTL_MS * 1000)
-            elif answer.verdict == "data_lost" and self.able(process):
+                process.lease_until = max(process.lease_until, sent + LEASE_US)
+            elif self.able(process):
+                # Nobody may sweep a lease that still runs: whatever the verdict, Redis has forgotten it.
                 self._reassert(process, "prompt")
             else:
                 self.kill(process)
 
-        if self.able(process):
-            self.world.send(process, call, fate, heard)
-        else:
-            # Its lease has ended and its hosts are dead: it begins anew as another incarnation.
-            self.kill(process)
+        if not process.waiting:
+            self.world.send(process, call, fate, heard, audits.of_beat(process))
 
     def _reassert(self, process: Process, fate: Fate) -> None:
-        if not self.able(process):
-            self.kill(process)
-            return
         # An answer of the server that was there before is worth nothing now.
         process.era += 1
         process.waiting = False
@@ -111,31 +114,30 @@ class Nodes:
             for name, token in process.running.items()
         ]
 
-        def heard(answer: tuple[int, list[bool]] | None | Fenced) -> None:
+        def heard(answer: tuple[int, list[bool]] | Fenced | None) -> None:
             if answer is None or isinstance(answer, Fenced):
                 self.kill(process)
                 return
-            process.lease_until = max(process.lease_until, sent + TTL_MS * 1000)
+            process.lease_until = max(process.lease_until, sent + LEASE_US)
             process.run_id = run_id
-            specs = self.world.specs()
+            specs = self.world.look().specs
             for item, kept in zip(items, answer[1], strict=True):
                 if not kept:
                     process.running.pop(item.name, None)
-                else:
-                    known = item.name in specs or item.name in self.world.forgotten
-                    must(known, f"{item.name} runs, and nothing says any more that it should")
+                elif item.name not in self.world.forgotten:
+                    must(item.name in specs, f"{item.name} runs, and nothing says any more that it should")
 
-        call = book.reassert(self.world.keys, process.node, row_of(process), items, ttl_ms=TTL_MS)
+        call = book.reassert(self._keys, process.node, row_of(process), items, ttl_ms=TTL_MS)
         self.world.send(process, call, fate, heard)
 
     def _may_write(self, process: Process) -> bool:
         return self.able(process) and process.run_id == self.world.run_id and not process.waiting
 
-    def look(self, process: Process, fate: Fate) -> None:
+    def look(self, process: Process, fate: Fate = "prompt") -> None:
         """Ask what the book says is on the node, and do it: stop, release, claim."""
         if not self._may_write(process):
             return
-        _, held = self.world.ask(book.held(self.world.keys, process.node))
+        _, held = self.world.ask(book.held(self._keys, process.node))
         for name in [name for name in process.running if name not in held]:
             del process.running[name]
         claims: list[tuple[DaemonName, str]] = []
@@ -170,34 +172,31 @@ class Nodes:
                 book.Report(name=name, token=token, status=DaemonStatus.RUNNING, pid=1, restarts=0)
                 for name, token in process.running.items()
             ]
-            call = book.report(self.world.keys, process.node, Incarnation(process.incarnation), items)
-            self.world.send(process, call, fate, lambda _: None, in_turn=True)
+            call = book.report(self._keys, process.node, Incarnation(process.incarnation), items)
+            self.world.send(process, call, fate, lambda _: None, audits.of_report(process, items))
 
     def leave(self, process: Process) -> None:
         """Leave, if nothing is held any more."""
         if self._may_write(process) and not process.running:
-            left = self.world.ask(lease.leave(self.world.keys, process.node, Incarnation(process.incarnation)))
+            left = self.world.ask(lease.leave(self._keys, process.node, Incarnation(process.incarnation)))
             if left == 0:
                 self.kill(process)
 
     def _claim(self, process: Process, items: list[tuple[DaemonName, str]], fate: Fate) -> None:
-        before = {name: record["token"] for name, record in self.world.book().items()}
-
         def heard(answer: list[book.Claim] | Fenced) -> None:
-            if isinstance(answer, Fenced) or not self.able(process) or process.run_id != self.world.run_id:
+            if isinstance(answer, Fenced) or not self._may_write(process):
                 return
-            for (name, token), claim in zip(items, answer, strict=True):
+            for (name, _), claim in zip(items, answer, strict=True):
                 if not claim.refused:
-                    must(before.get(name) == token, f"{name} was granted for {token}, the book said {before.get(name)}")
                     self.world.start(process, name, claim.token)
 
-        call = book.claim(self.world.keys, process.node, Incarnation(process.incarnation), items)
-        self.world.send(process, call, fate, heard, in_turn=True)
+        call = book.claim(self._keys, process.node, Incarnation(process.incarnation), items)
+        self.world.send(process, call, fate, heard, audits.of_claim(self.world, process, items))
 
     def _release(self, process: Process, items: list[tuple[DaemonName, str]], outcome: Outcome, fate: Fate) -> None:
         releases = [book.Release(name=name, token=token, outcome=outcome, restarts=0) for name, token in items]
-        call = book.release(self.world.keys, process.node, releases)
-        self.world.send(process, call, fate, lambda _: None, in_turn=True)
+        call = book.release(self._keys, process.node, releases)
+        self.world.send(process, call, fate, lambda _: None, audits.of_release(process, releases))
 
 
 class Monitor:
@@ -207,13 +206,14 @@ class Monitor:
         self.world = world
         self.name = NodeName(name)
         self.epoch: Epoch | None = None
+        self.paused = False
 
     def campaign(self) -> None:
         """Renew the epoch, or run for a new one."""
         call = lease.campaign(self.world.keys, self.name, Incarnation("m"), ttl_ms=TTL_MS, epoch=self.epoch)
         before, self.epoch = self.epoch, self.world.ask(call)
-        if self.epoch is not None and self.epoch != before:
-            must(self.epoch > (before or 0), f"epoch {self.epoch} after {before}")
+        if self.epoch is not None:
+            must(self.epoch >= (before or 0), f"epoch {self.epoch} after {before}")
 
     def resign(self) -> None:
         """Give the epoch back."""
@@ -222,32 +222,30 @@ class Monitor:
 
     def assign(self, name: DaemonName, node: NodeName) -> None:
         """Assign a daemon, as one who believes to lead."""
-        record = self.world.registered().get(node)
+        record = self.world.look().nodes.get(node)
         if self.epoch is None or record is None or not self.world.settled():
             return
         call = book.assign(self.world.keys, self.epoch, node, Incarnation(record["incarnation"]), [(name, "model")])
-        dispatch = self._as_leader(call)
-        if isinstance(dispatch, book.Dispatch) and dispatch.tokens[0]:
+        dispatch = self._as_leader(call, audits.of_assign(name))
+        if dispatch is not None and dispatch.tokens[0]:
             self.world.issue(name, dispatch.tokens[0])
 
     def recall(self, name: DaemonName) -> None:
         """Ask for a daemon back."""
-        node = self.world.book().get(name, {}).get("node")
+        node = self.world.look().book.get(name, {}).get("node")
         if self.epoch is not None and node and self.world.settled():
             self._as_leader(book.recall(self.world.keys, self.epoch, NodeName(node), [(name, "model")]))
 
     def sweep(self, node: NodeName) -> None:
         """Free what a node left behind."""
         if self.epoch is not None and self.world.settled():
-            self._as_leader(book.sweep(self.world.keys, self.epoch, node, limit=1))
+            call = book.sweep(self.world.keys, self.epoch, node, limit=1)
+            self._as_leader(call, audits.of_sweep(self.world, node))
 
-    def _as_leader(self, call: Call[T]) -> T | None:
-        with self.world.clock():
-            leader = self.world.client.get(self.world.keys.monitor)
+    def _as_leader(self, call: Call[T], *more: Audit) -> T | None:
+        assert self.epoch is not None
         try:
-            answer = self.world.ask(call)
+            return self.world.ask(call, audits.both(audits.of_leader(self.epoch, call.verb), *more))
         except Fenced:
             self.epoch = None
             return None
-        must(f'"{self.epoch}"'.encode() in (leader or b""), f"{call.verb} obeyed epoch {self.epoch}, which is over")  # type: ignore[operator]
-        return answer

@@ -10,7 +10,7 @@ from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.states import Outcome
 from celery_daemons.store import wishes
 from tests.unit.protocol.actors import ARGUMENTS, LAUNCHER, Monitor, Nodes
-from tests.unit.protocol.world import DAEMONS, NODES, TTL_MS, Fate, Process, World
+from tests.unit.protocol.world import DAEMONS, NODES, TTL_MS, Broken, Clock, Fate, Process, World
 
 names = st.sampled_from(DAEMONS)
 nodes = st.sampled_from(NODES)
@@ -24,10 +24,11 @@ class Protocol(RuleBasedStateMachine):
 
     #: Shared by all examples, each of which empties it first: a new one has to set up its Lua every time.
     client: ClassVar[fakeredis.FakeRedis]
+    clock: ClassVar[Clock]
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(self.client)
+        self.world = World(self.client, self.clock)
         self.nodes = Nodes(self.world)
         self.monitors = [Monitor(self.world, "m1"), Monitor(self.world, "m2")]
 
@@ -42,19 +43,22 @@ class Protocol(RuleBasedStateMachine):
         for node in NODES:
             self.nodes.start(node, None, "prompt")
         self.world.ask(wishes.want(self.world.keys, [(DAEMONS[0], LAUNCHER, ARGUMENTS)], mode="spawn"))
-        self.let_time_pass(TTL_MS * 2 // 3)
-        self.let_time_pass(TTL_MS * 2 // 3)
         self.monitors[0].campaign()
+        for _ in range(2):
+            self.let_time_pass(TTL_MS * 2 // 3)
         self.monitors[0].assign(DAEMONS[0], NODES[0])
         self.nodes.look(self.world.processes[0], "prompt")
         self.world.save()
 
     @rule(ms=st.sampled_from([1, TTL_MS // 3, TTL_MS * 2 // 3]))
     def let_time_pass(self, ms: int) -> None:
-        """Time passes in which every node that can has renewed its lease."""
+        """Time passes, and everybody who can has renewed the lease."""
         self.world.pass_time(ms)
         for process in self.world.processes:
             self.nodes.beat(process, "prompt")
+        for monitor in self.monitors:
+            if monitor.epoch is not None and not monitor.paused:
+                monitor.campaign()
 
     @rule(ms=st.sampled_from([TTL_MS // 2, TTL_MS, TTL_MS + 1, 3 * TTL_MS]))
     def let_time_pass_without_a_heartbeat(self, ms: int) -> None:
@@ -130,6 +134,11 @@ class Protocol(RuleBasedStateMachine):
         self.monitors[number].campaign()
 
     @rule(number=st.integers(0, 1))
+    def pause_or_resume_a_monitor(self, number: int) -> None:
+        """A monitor is paused, or goes on with what it believed before."""
+        self.monitors[number].paused = not self.monitors[number].paused
+
+    @rule(number=st.integers(0, 1))
     def resign(self, number: int) -> None:
         """A monitor steps down, and perhaps forgets that it did."""
         self.monitors[number].resign()
@@ -197,9 +206,13 @@ def come_to_rest(machine: Protocol) -> None:
     world, nodes, monitor = machine.world, machine.nodes, machine.monitors[0]
     for process in world.processes:
         process.paused = False
+    monitor.paused = False
     for flight in world.flights:
         flight.act()
     world.flights.clear()
+    wanted: set[str] = set()
+    running: set[str] = set()
+    # Two leases until a monitor may act, one for the last ghost's to end, and some rounds to stop, release and start.
     for _ in range(16):
         machine.let_time_pass(TTL_MS // 3)
         for node in NODES:
@@ -208,17 +221,18 @@ def come_to_rest(machine: Protocol) -> None:
         monitor.campaign()
         for node in NODES:
             monitor.sweep(node)
-        specs = world.specs()
+        specs = world.look().specs
+        wanted = {name for name in specs if specs[name]["desired"] == "running"}
         for number, name in enumerate(DAEMONS):
-            if specs.get(name, {}).get("desired") == "running":
+            if name in wanted:
                 monitor.assign(name, NODES[number])
             else:
                 monitor.recall(name)
         for process in world.processes:
             if process.alive:
-                nodes.look(process, "prompt")
+                nodes.look(process)
         world.check()
-    specs = world.specs()
-    wanted = {name for name in specs if specs[name]["desired"] == "running"}
-    running = {name for process in world.processes for name in process.running}
-    assert running == wanted, f"wanted {wanted}, running {running}, book {world.book()}"
+        running = {name for process in world.processes for name in process.running}
+        if running == wanted:
+            return
+    raise Broken(f"wanted {wanted}, running {running}, the server holds {world.look()}")

@@ -26,6 +26,7 @@ T = TypeVar("T")
 Fate = Literal["prompt", "lost", "slow", "late"]
 
 TTL_MS = 3000
+LEASE_US = TTL_MS * 1000
 START_US = 1_800_000_000_000_000
 #: What one call takes; more than the tokens that it issues, as in life.
 CALL_US = 1000
@@ -33,7 +34,16 @@ CALL_US = 1000
 NODES = (NodeName("a"), NodeName("b"))
 DAEMONS = (DaemonName("x"), DaemonName("y"))
 
-_record = msgspec.json.Decoder(dict[str, Any])
+_rows = msgspec.json.Decoder(dict[str, Any])
+
+#: Everything but the journal, in one round trip.
+_LOOK = """
+return {
+  redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2]), redis.call('HGETALL', KEYS[3]),
+  redis.call('ZRANGE', KEYS[4], 0, -1, 'WITHSCORES'), redis.call('HGETALL', KEYS[5]), redis.call('HGETALL', KEYS[6]),
+  redis.call('SMEMBERS', KEYS[7]), redis.call('SMEMBERS', KEYS[8]),
+}
+"""
 
 
 class Broken(AssertionError):
@@ -46,101 +56,152 @@ def must(holds: bool, why: str) -> None:
         raise Broken(why)
 
 
-@dataclass
+@dataclass(slots=True)
+class Clock:
+    """Microseconds since 1970, everywhere."""
+
+    now: int = START_US
+
+
+@contextmanager
+def virtual_time() -> Iterator[Clock]:
+    """Let the double of the server read the clock that is given."""
+    clock = Clock()
+    with mock.patch("time.time", lambda: clock.now / 1_000_000):  # noqa: PT008 - it changes
+        yield clock
+
+
+@dataclass(eq=False)
 class Process:
     """An agent with its hosts: one incarnation of a node."""
 
     node: NodeName
     incarnation: str
+    run_id: int
     lease_until: int = 0
     alive: bool = True
     paused: bool = False
-    #: What its hosts run, and under which token. Nobody but the hosts themselves can end it.
+    #: What its hosts run, and under which token.
     running: dict[DaemonName, str] = field(default_factory=dict)
     #: It waits for an answer; claims, reports and releases go one after the other.
     waiting: bool = False
-    run_id: int = 0
     #: Goes up when what was sent before no longer counts.
     era: int = 0
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What the server holds, but for the journal and the clock."""
+
+    leader: str | None
+    nodes: dict[str, dict[str, Any]]
+    leases: dict[str, int]
+    specs: dict[str, dict[str, Any]]
+    book: dict[str, dict[str, Any]]
+    held: dict[str, frozenset[str]]
+
+
+#: Compares an answer with what the server held before the call, and after it.
+Audit = Callable[[Contents, Any, Contents], None]
+
+
+@dataclass(eq=False)
 class Flight:
     """A message on its way; ``act`` carries it out, or hands over the answer."""
 
     sender: Process
-    act: Callable[[], None]
+    act: Callable[[], object]
 
 
 class World:
-    """The server with the clock, the processes, and the checks after every step."""
+    """The server, the processes, and the checks after every step."""
 
-    def __init__(self, client: fakeredis.FakeRedis) -> None:
-        self.now = START_US
-        self.client = client
+    def __init__(self, client: fakeredis.FakeRedis, clock: Clock) -> None:
+        self.clock = clock
+        self.clock.now = START_US
+        self.client: Any = client
         self.client.flushall()
         self.keys = Keys("model")
         self.store = Store("redis://double", self.keys, client=client)
+        keys = self.keys
+        self._places = (
+            keys.monitor,
+            keys.clock,
+            keys.nodes,
+            keys.leases,
+            keys.specs,
+            keys.book,
+            *map(keys.held, NODES),
+        )
         self.processes: list[Process] = []
         self.flights: list[Flight] = []
-        self.issued: dict[DaemonName, int] = {}
-        self.started: dict[DaemonName, int] = {}
-        self.forgotten: set[DaemonName] = set()
+        self.forgotten: set[str] = set()
         self.run_id = 0
-        self.failed_over_at = 0
-        self.saved: dict[bytes, Any] = {}
+        self._issued: dict[str, int] = {}
+        self._started: dict[str, int] = {}
+        self._entered: dict[str, int] = {}
+        self._failed_over_at = 0
+        self._saved: dict[bytes, Any] = {}
+        self.save()
 
-    # Time
-
-    @contextmanager
-    def clock(self) -> Iterator[None]:
-        """Let the server read the world's clock."""
-        with mock.patch("time.time", lambda: self.now / 1_000_000):
-            yield
+    @property
+    def now(self) -> int:
+        """The one clock."""
+        return self.clock.now
 
     def pass_time(self, ms: int) -> None:
         """Let time pass. A host whose lease ends is killed by the kernel, also while its node is paused."""
-        self.now += ms * 1000
+        self.clock.now += ms * 1000
         for process in self.processes:
             if process.lease_until <= self.now:
                 process.running.clear()
 
     # Messages
 
-    def ask(self, call: Call[T]) -> T:
-        """Carry out a call now. One that is refused as fenced must have changed nothing."""
-        self.now += CALL_US
-        with self.clock():
-            before = self.contents()
-            try:
-                return self.store.run(call)
-            except Fenced:
-                must(self.contents() == before, f"{call.verb} was refused and yet changed something")
-                raise
+    def ask(self, call: Call[T], audit: Audit | None = None) -> T:
+        """Carry out a call now."""
+        self.clock.now += CALL_US
+        before = self.look()
+        try:
+            answer = self.store.run(call)
+        except Fenced as error:
+            must(self.look() == before, f"{call.verb} was refused and yet changed something")
+            if audit is not None:
+                audit(before, error, before)
+            raise
+        after = self.look()
+        if audit is not None:
+            audit(before, answer, after)
+        self._check_tokens(after)
+        return answer
 
     def send(
-        self, sender: Process, call: Call[T], fate: Fate, heard: Callable[[T | Fenced], None], *, in_turn: bool = False
+        self,
+        sender: Process,
+        call: Call[T],
+        fate: Fate,
+        heard: Callable[[T | Fenced], None],
+        audit: Audit | None = None,
     ) -> None:
         """Send a call; ``heard`` gets the answer, if the sender can still hear it."""
         era = sender.era
 
         def carry_out() -> T | Fenced:
             try:
-                return self.ask(call)
+                return self.ask(call, audit)
             except Fenced as error:
                 return error
 
         def hear(answer: T | Fenced) -> None:
-            if in_turn:
-                sender.waiting = False
+            sender.waiting = False
             if sender.alive and sender.era == era:
                 heard(answer)
 
         if fate == "late":
-            self.flights.append(Flight(sender, lambda: void(carry_out())))
+            self.flights.append(Flight(sender, carry_out))
         elif fate == "slow":
             answer = carry_out()
-            sender.waiting = sender.waiting or in_turn
+            sender.waiting = True
             self.flights.append(Flight(sender, lambda: hear(answer)))
         elif fate == "lost":
             carry_out()
@@ -149,65 +210,45 @@ class World:
 
     # What the server holds
 
-    def contents(self) -> dict[str, Any]:
+    def look(self) -> Contents:
         """Everything but the journal."""
-        held = {node: self.client.smembers(self.keys.held(node)) for node in NODES}
-        return {
-            "monitor": self.client.get(self.keys.monitor),
-            "clock": self.client.get(self.keys.clock),
-            "nodes": self.client.hgetall(self.keys.nodes),
-            "leases": self.client.zrange(self.keys.leases, 0, -1, withscores=True),
-            "specs": self.client.hgetall(self.keys.specs),
-            "book": self.client.hgetall(self.keys.book),
-            "held": held,
-        }
-
-    def book(self) -> dict[DaemonName, dict[str, Any]]:
-        """The address book."""
-        return {DaemonName(name.decode()): _record.decode(raw) for name, raw in self._hash(self.keys.book)}
-
-    def specs(self) -> dict[DaemonName, dict[str, Any]]:
-        """What is wanted."""
-        return {DaemonName(name.decode()): _record.decode(raw) for name, raw in self._hash(self.keys.specs)}
-
-    def registered(self) -> dict[NodeName, dict[str, Any]]:
-        """The nodes' records."""
-        return {NodeName(name.decode()): _record.decode(raw) for name, raw in self._hash(self.keys.nodes)}
-
-    def _hash(self, key: str) -> list[tuple[bytes, bytes]]:
-        return list(self.client.hgetall(key).items())  # type: ignore[union-attr]
+        leader, _, nodes, leases, specs, book, *held = self.client.eval(_LOOK, len(self._places), *self._places)
+        return Contents(
+            leader=_rows.decode(leader)["epoch"] if leader else None,
+            nodes=_hash(nodes),
+            leases={name.decode(): int(float(end)) for name, end in zip(leases[::2], leases[1::2], strict=True)},
+            specs=_hash(specs),
+            book=_hash(book),
+            held={node: frozenset(name.decode() for name in names) for node, names in zip(NODES, held, strict=True)},
+        )
 
     # Loss
 
     def save(self) -> None:
         """What a replica has got so far."""
-        with self.clock():
-            self.saved = {
-                key: (self.client.pttl(key), self.client.dump(key))
-                for key in self.client.keys()  # type: ignore[union-attr]
-            }
+        self._saved = {key: (self.client.pttl(key), self.client.dump(key)) for key in self.client.keys("*")}
 
     def fail_over(self) -> None:
         """The primary is gone; the replica that takes over lacks what was written after :meth:`save`."""
-        with self.clock():
-            self.client.flushall()
-            for key, (ttl, value) in self.saved.items():
-                self.client.restore(key, max(0, ttl), value)
+        self.client.flushall()
+        for key, (ttl, value) in self._saved.items():
+            self.client.restore(key, max(0, ttl), value)
         self.run_id += 1
-        self.failed_over_at = self.now
+        self._failed_over_at = self.now
+        self._entered.clear()
 
     def lose_data(self) -> None:
         """The server forgets everything."""
         self.client.flushall()
+        self._entered.clear()
 
     def settled(self) -> bool:
         """Whether a monitor may act: holders have had one lease to speak first."""
         created = self.client.hget(self.keys.cluster, "created_ms")
-        lease = TTL_MS * 1000
         return (
             created is not None
-            and int(created) * 1000 + lease < self.now  # type: ignore[arg-type]
-            and self.failed_over_at + lease < self.now
+            and int(created) * 1000 + LEASE_US < self.now
+            and self._failed_over_at + LEASE_US < self.now
         )
 
     # What must hold
@@ -217,35 +258,35 @@ class World:
         for name in DAEMONS:
             holders = [p.incarnation for p in self.processes if name in p.running and p.lease_until > self.now]
             must(len(holders) <= 1, f"{name} runs on {holders}")
-        with self.clock():
-            book = self.book()
-        for name, record in book.items():
+        now = self.look()
+        for name, record in now.book.items():
             node = record.get("node")
-            if node is not None:
-                must(name in self._held(node), f"{name} is on {node} but not in what {node} holds")
-        for node in NODES:
-            for name in self._held(node):
-                elsewhere = book.get(name, {}).get("node") != node
+            must(node is None or name in now.held[node], f"{name} is on {node}, which does not hold it")
+        for node, names in now.held.items():
+            for name in names:
                 # A replica that lacks the last writes may leave a name behind; the node drops it when it looks.
+                elsewhere = now.book.get(name, {}).get("node") != node
                 must(not elsewhere or self.run_id > 0, f"{node} holds {name}, which is not on it")
 
-    def _held(self, node: str) -> set[DaemonName]:
-        held: set[bytes] = self.client.smembers(self.keys.held(NodeName(node)))  # type: ignore[assignment]
-        return {DaemonName(name.decode()) for name in held}
+    def _check_tokens(self, now: Contents) -> None:
+        for name, record in now.book.items():
+            token = int(record["token"])
+            must(token >= self._entered.get(name, 0), f"{name} has token {token} after {self._entered.get(name)}")
+            self._entered[name] = token
 
     def issue(self, name: DaemonName, token: str) -> None:
         """Note a token that an assignment was given."""
-        must(int(token) > self.issued.get(name, 0), f"{name} was given token {token} after {self.issued.get(name)}")
-        self.issued[name] = int(token)
+        must(int(token) > self._issued.get(name, 0), f"{name} was given token {token} after {self._issued.get(name)}")
+        self._issued[name] = int(token)
 
     def start(self, process: Process, name: DaemonName, token: str) -> None:
         """Start a daemon on a host."""
         must(name not in process.running, f"{name} was granted to {process.incarnation} twice")
-        must(int(token) > self.started.get(name, 0), f"{name} starts with {token} after {self.started.get(name)}")
-        self.started[name] = int(token)
-        self.issued[name] = max(self.issued.get(name, 0), int(token))
+        must(int(token) > self._started.get(name, 0), f"{name} starts with {token} after {self._started.get(name)}")
+        self._started[name] = int(token)
+        self._issued[name] = max(self._issued.get(name, 0), int(token))
         process.running[name] = token
 
 
-def void(_value: object) -> None:
-    """Nobody hears the answer."""
+def _hash(flat: list[bytes]) -> dict[str, dict[str, Any]]:
+    return {name.decode(): _rows.decode(raw) for name, raw in zip(flat[::2], flat[1::2], strict=True)}

@@ -1,0 +1,128 @@
+"""What the server may answer, judged by what it held before the call: the model's own reading of the protocol."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from celery_daemons.domain.names import DaemonName
+from celery_daemons.errors import Fenced
+from celery_daemons.store import book, lease
+from tests.unit.protocol.world import Audit, Contents, Process, World, must
+
+
+def fenced(before: Contents, process: Process) -> bool:
+    """Whether another incarnation is registered, or none."""
+    return bool(before.nodes.get(process.node, {}).get("incarnation") != process.incarnation)
+
+
+def of_beat(process: Process) -> Audit:
+    """A fenced node renews nothing."""
+
+    def audit(before: Contents, answer: Any, after: Contents) -> None:
+        assert isinstance(answer, lease.Beat)
+        if fenced(before, process):
+            must(
+                answer.verdict != "ok" and before == after,
+                f"{process.incarnation} is fenced, its beat changed something",
+            )
+
+    return audit
+
+
+def of_join(world: World, process: Process, previous: Process | None) -> Audit:
+    """A lease that runs is taken over by nobody but who saw its holder dead."""
+
+    def audit(before: Contents, answer: Any, after: Contents) -> None:
+        holder = before.nodes.get(process.node, {}).get("incarnation")
+        runs = before.leases.get(process.node, 0) * 1000 > world.now
+        if holder is not None and runs and holder not in (process.incarnation, previous and previous.incarnation):
+            must(isinstance(answer, lease.Taken) and before == after, f"{process.incarnation} joined over {holder}")
+
+    return audit
+
+
+def of_claim(world: World, process: Process, items: Sequence[tuple[DaemonName, str]]) -> Audit:
+    """Only the registered incarnation is granted anything, under a lease that runs, for the token of the book."""
+
+    def audit(before: Contents, answer: Any, after: Contents) -> None:
+        if isinstance(answer, Fenced):
+            return
+        must(not fenced(before, process), f"{process.incarnation} is fenced and was granted a claim")
+        must(before.leases[process.node] * 1000 > world.now, f"{process.incarnation} claims without a lease")
+        for (name, token), claim in zip(items, answer, strict=True):
+            record = before.book.get(name, {})
+            if not claim.refused:
+                must(record.get("node") == process.node, f"{name} was granted to {process.node}, it is not there")
+                must(record["token"] == token, f"{name} was granted for {token}, the book said {record['token']}")
+                must(int(claim.token) >= int(token), f"{name} was granted {claim.token} for {token}")
+
+    return audit
+
+
+def of_report(process: Process, items: Sequence[book.Report]) -> Audit:
+    """A fenced node reports nothing, and nobody reports what another token holds."""
+
+    def audit(before: Contents, answer: Any, after: Contents) -> None:
+        if isinstance(answer, Fenced):
+            return
+        must(not fenced(before, process), f"{process.incarnation} is fenced and reported")
+        for item, taken in zip(items, answer, strict=True):
+            holds = before.book.get(item.name, {}).get("token") == item.token
+            must(holds or not taken, f"{item.name} was reported under {item.token}, which is not the book's")
+
+    return audit
+
+
+def of_release(process: Process, items: Sequence[book.Release]) -> Audit:
+    """Nobody gives back what another token holds."""
+
+    def audit(before: Contents, answer: Any, after: Contents) -> None:
+        for item, taken in zip(items, answer, strict=True):
+            record = before.book.get(item.name, {})
+            holds = record.get("token") == item.token and record.get("node") == process.node
+            must(bool(taken) == holds, f"{item.name} was released under {item.token}, the book said {record}")
+
+    return audit
+
+
+def of_leader(epoch: int, verb: str) -> Audit:
+    """Who does not lead changes nothing."""
+
+    def audit(before: Contents, answer: Any, after: Contents) -> None:
+        leads = before.leader == str(epoch)
+        must(
+            leads == (not isinstance(answer, Fenced)),
+            f"{verb} under epoch {epoch}, the one that leads is {before.leader}",
+        )
+
+    return audit
+
+
+def of_assign(name: DaemonName) -> Audit:
+    """What is on a node is assigned to no other."""
+
+    def audit(before: Contents, answer: Any, after: Contents) -> None:
+        if isinstance(answer, book.Dispatch) and answer.tokens[0]:
+            record = before.book.get(name, {})
+            must(record.get("node") is None, f"{name} was assigned while on {record.get('node')}")
+
+    return audit
+
+
+def of_sweep(world: World, node: str) -> Audit:
+    """A node whose lease runs is not swept."""
+
+    def audit(before: Contents, answer: Any, after: Contents) -> None:
+        if isinstance(answer, book.Swept) and before.leases.get(node, 0) * 1000 > world.now:
+            must(before == after, f"{node} was swept while its lease ran")
+
+    return audit
+
+
+def both(*audits: Audit) -> Audit:
+    """Several at once."""
+
+    def audit(before: Contents, answer: Any, after: Contents) -> None:
+        for one in audits:
+            one(before, answer, after)
+
+    return audit
