@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from kombu.utils import json
 
@@ -94,7 +94,7 @@ class Launcher:
     def is_async(self) -> bool:
         """Whether the daemons are coroutines."""
         factory: Any = self.factory
-        code = factory.run if inspect.isclass(factory) else factory
+        code = cast(Any, factory).run if inspect.isclass(factory) else factory
         return inspect.iscoroutinefunction(code) or inspect.iscoroutinefunction(getattr(code, "__call__", None))  # noqa: B004
 
     def recovery_scanner(self, scanner: F) -> F:
@@ -110,7 +110,7 @@ class Launcher:
         """Call the recipe: a coroutine for coroutine daemons; a plain one runs until it returns."""
         factory: Any = self.factory
         if inspect.isclass(factory):
-            factory = factory().run
+            factory = cast(Any, factory)().run
         return factory(ctx, *args, **kwargs)
 
     def spec(self, name: str, /, *args: Any, **kwargs: Any) -> DaemonSpec:

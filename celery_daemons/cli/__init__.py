@@ -1,8 +1,68 @@
-"""``celery -A proj daemons …``; loaded at every ``celery`` command, so it imports nothing but click."""
+"""``celery -A proj daemons …``: this module is loaded at every ``celery`` command, so it imports nothing but click."""
+
+import difflib
+from importlib import import_module
+from typing import Any
 
 import click
 
+#: Each command, where it is, and its line in the help: listing them loads none.
+_COMMANDS = {
+    "status": ("look:status", "The cluster at a glance: leader, nodes, daemons, scanners."),
+    "nodes": ("look:nodes", "The nodes, and what each holds."),
+    "list": ("look:list_daemons", "The daemons, and where each one is."),
+    "locate": ("look:locate", "Where daemons run."),
+    "describe": ("describe:describe", "All that is known of one daemon."),
+    "launchers": ("look:launchers", "The launchers of the app, and the nodes that have them."),
+    "events": ("events:events", "What happened lately, or what happens now."),
+    "spawn": ("steer:spawn", "Record that a daemon should run."),
+    "stop": ("steer:stop", "Stop a daemon until it is started again."),
+    "start": ("steer:start", "Let a stopped daemon run again."),
+    "restart": ("steer:restart", "Start a daemon anew."),
+    "forget": ("steer:forget", "Stop a daemon and know nothing of it any more."),
+    "drain": ("steer:drain", "Hand all daemons of a node over and give it none."),
+    "uncordon": ("steer:uncordon", "Let a drained node take daemons again."),
+    "rescan": ("steer:rescan", "Run the recovery scanners now."),
+    "monitor": ("monitor:monitor", "Run a candidate for the monitor, without a worker."),
+}
 
-@click.group(help="Look at and steer the daemons of the cluster.")
-def daemons() -> None:
-    """The group that the entry point names."""
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name, and loads the one that is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the order of the help."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load one command; ``None`` if there is none of that name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(f"{__name__}.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands in the help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, what) for name, (_, what) in _COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one may have been meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            meant = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            hint = f" Did you mean {meant[0]!r}?" if meant else ""
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx) from error
+
+
+@click.group(cls=LazyGroup)
+def daemons(**_options: Any) -> None:
+    """Look at and steer the daemons of the cluster.
+
+    Commands that read take --json. Exit status: 0 done, 1 not found or failed, 2 wrong usage.
+    """
+    # Celery adds the app's own global options to every command; they are not for this one.

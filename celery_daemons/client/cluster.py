@@ -179,7 +179,10 @@ class Cluster:
         if not nodes:
             return "no node is up; start a worker with `celery -A … worker`"
         if self.leader() is None:
-            return "no monitor is elected; look for its error in the workers' logs, or start one with `celery daemons monitor`"
+            return (
+                "no monitor is elected; look for its error in the workers' logs, "
+                "or start one with `celery daemons monitor`"
+            )
         error = f" ({record.error})" if record.error else ""
         return f"its status is {record.status}{error}"
 

@@ -1,0 +1,217 @@
+"""What dies comes back, once: workers, agents, hosts and whole machines are killed or frozen under running daemons."""
+
+import os
+import signal
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from tests.conftest import NewProject, NewServer, NewWorker
+from tests.integration.conftest import QUICK, SOON, Client
+from tests.support.projects import PRELUDE, Project
+from tests.support.waiting import wait_until
+from tests.support.witness import WITNESSED, Witness
+from tests.support.workers import Worker
+
+COROUTINES = [f"watch.{number}" for number in range(8)]
+PROCESSES = [f"alone.{number}" for number in range(2)]
+EVERYONE = COROUTINES + PROCESSES
+
+SOURCE = (
+    PRELUDE
+    + WITNESSED
+    + """
+
+@watch.recovery_scanner
+def all_watches():
+    for number in range(8):
+        yield watch.spec(f"watch.{number}", number=number)
+
+
+@alone.recovery_scanner
+def all_alone():
+    return [alone.spec(f"alone.{number}", number=number) for number in range(2)]
+"""
+)
+
+ClientOf = Callable[[Project], Client]
+
+
+class Stage:
+    """Two nodes with running daemons, and a witness of them."""
+
+    def __init__(self, new_project: NewProject, new_worker: NewWorker, client_of: ClientOf) -> None:
+        self.project = new_project(SOURCE, settings=QUICK)
+        self.witness = Witness(self.project.folder)
+        self.client = client_of(self.project)
+        self.workers = {
+            f"{name}@test": new_worker(self.project, name, concurrency=1, wait=False) for name in ("w1", "w2")
+        }
+        self.client.wait_up("w1@test", "w2@test")
+        self.before = self.client.wait_running_all(EVERYONE, because="the scanners list them")
+
+    def busiest(self) -> tuple[str, Worker, list[str]]:
+        """The node that runs most, its worker, and what runs there."""
+        nodes = [address.node for address in self.before.values()]
+        node = max(self.workers, key=nodes.count)
+        return node, self.workers[node], [name for name, address in self.before.items() if address.node == node]
+
+    def untouched(self, names: list[str]) -> None:
+        """Assert that all other daemons kept their token."""
+        now = self.client.locate_many(EVERYONE)
+        for name, address in self.before.items():
+            if name not in names:
+                assert now[name].token == address.token, f"{name} was restarted, and nothing had happened to it"
+
+
+@pytest.fixture
+def stage(new_project: NewProject, new_worker: NewWorker, client_of: ClientOf) -> Stage:
+    return Stage(new_project, new_worker, client_of)
+
+
+def of_role(worker: Worker, role: str) -> list[psutil.Process]:
+    """Processes of a worker's node by what their command line begins with, or contains for the agent."""
+    return [process for process in worker.tree() if any(role in part for part in process.cmdline())]
+
+
+def test_daemons_of_a_killed_worker_run_elsewhere_without_waiting_for_its_lease(stage: Stage) -> None:
+    """Attacks: a worker's sudden death is known at once, and nothing of it runs on beside its successors."""
+    # Given
+    node, worker, names = stage.busiest()
+
+    # When
+    worker.kill()
+
+    # Then
+    wait_until(lambda: stage.client.moved(names, off=node), within=SOON, because="the agent hands them over")
+    stage.untouched(names)
+    assert "lost" not in stage.client.journal_events()
+    stage.witness.check()
+
+
+def test_a_killed_agent_is_replaced_and_its_successor_takes_its_daemons_over(stage: Stage) -> None:
+    """Attacks: hosts die with their agent, and the next incarnation claims what they ran, each once."""
+    # Given
+    node, worker, names = stage.busiest()
+    hosts = of_role(worker, "celery_daemons.host")
+    (agent,) = [one for one in worker.tree() if one.cmdline()[1:3] == ["-m", "celery_daemons.node"]]
+
+    # When
+    agent.kill()
+
+    # Then
+    affected = {name: stage.before[name] for name in names}
+    wait_until(lambda: stage.client.restarted(affected), within=SOON, because="a new agent takes over")
+    assert {stage.client.locate_many(names)[name].node for name in names} == {node}
+    assert not any(host.is_running() and host.status() != psutil.STATUS_ZOMBIE for host in hosts)
+    stage.untouched(names)
+    stage.witness.check()
+
+
+def test_daemons_of_a_killed_host_start_again_on_their_node(stage: Stage) -> None:
+    """Attacks: the death of one process restarts what ran in it, under new tokens, and nothing else."""
+    # Given
+    node, _, names = stage.busiest()
+    pid = stage.before[next(name for name in names if name in COROUTINES)].pid
+    names = [name for name in names if stage.before[name].pid == pid]
+
+    # When
+    os.kill(pid, signal.SIGKILL)
+
+    # Then
+    affected = {name: stage.before[name] for name in names}
+    wait_until(lambda: stage.client.restarted(affected), within=SOON, because="the agent starts another host")
+    assert {stage.client.locate_many(names)[name].node for name in names} == {node}
+    stage.untouched(names)
+    stage.witness.check()
+
+
+def test_daemons_of_a_machine_that_is_gone_run_elsewhere_once_its_lease_has_ended(stage: Stage) -> None:
+    """Attacks: nobody is left to hand anything over; the lease alone decides, and the monitor may be among the dead."""
+    # Given
+    node, worker, names = stage.busiest()
+
+    # When
+    worker.kill_tree()
+
+    # Then
+    wait_until(lambda: stage.client.moved(names, off=node), within=SOON, because="the lease ends and is swept")
+    stage.untouched(names)
+    assert "lost" in stage.client.journal_events()
+    assert node not in [one.name for one in stage.client.nodes()]
+    stage.witness.check()
+
+
+def test_a_frozen_node_is_replaced_and_runs_nothing_when_it_thaws(stage: Stage) -> None:
+    """Attacks: not one instruction of an old copy runs beside the new one, and the node comes back by itself."""
+    # Given
+    node, worker, names = stage.busiest()
+
+    # When
+    worker.pause_tree()
+    wait_until(lambda: stage.client.moved(names, off=node), within=SOON, because="its lease ends and is swept")
+    worker.resume_tree()
+
+    # Then
+    stage.client.wait_up("w1@test", "w2@test")
+    stage.untouched(names)
+    wait_until(lambda: stage.client.running(*EVERYONE), within=SOON, because="all run")
+    stage.witness.check()
+
+
+def test_a_drained_worker_hands_its_daemons_over_and_exits_with_success(stage: Stage) -> None:
+    """Attacks: an ordinary deploy waits for no lease."""
+    # Given
+    node, worker, names = stage.busiest()
+
+    # When
+    status = worker.stop()
+
+    # Then
+    assert status == 0
+    wait_until(lambda: stage.client.moved(names, off=node), within=SOON, because="each was released when it stopped")
+    assert "lost" not in stage.client.journal_events()
+    stage.witness.check()
+
+
+def test_daemons_come_back_to_a_node_that_restarts_alone(
+    new_project: NewProject, new_worker: NewWorker, client_of: ClientOf
+) -> None:
+    """Attacks: with nobody to take over, what was wanted is still wanted when the only worker returns."""
+    # Given
+    project = new_project(SOURCE, settings=QUICK)
+    client = client_of(project)
+    first = new_worker(project, "w1", concurrency=1, wait=False)
+    before = client.wait_running_all(EVERYONE, because="the scanners list them")
+    first.kill_tree()
+
+    # When
+    new_worker(project, "w1", concurrency=1, wait=False)
+
+    # Then
+    wait_until(lambda: client.restarted(before), within=SOON, because="a new incarnation takes the old one's daemons")
+    Witness(project.folder).check()
+
+
+def test_redis_without_its_data_gets_it_back_from_the_nodes_and_no_daemon_notices(
+    new_server: NewServer, new_project: NewProject, new_worker: NewWorker, client_of: ClientOf
+) -> None:
+    """Attacks: losing Redis's data loses no daemon and starts none twice."""
+    # Given
+    server = new_server()
+    project = new_project(SOURCE, broker_url=server.url, settings=QUICK)
+    client = client_of(project)
+    for name in ("w1", "w2"):
+        new_worker(project, name, concurrency=1, wait=False)
+    client.wait_up("w1@test", "w2@test")
+    before = client.wait_running_all(EVERYONE, because="the scanners list them")
+
+    # When
+    server.client().flushall()
+
+    # Then
+    after = client.wait_running_all(EVERYONE, because="each node tells again what it runs")
+    assert {name: one.token for name, one in after.items()} == {name: one.token for name, one in before.items()}
+    wait_until(lambda: client.leader() is not None, within=SOON, because="a monitor leads again")
+    Witness(project.folder).check()
