@@ -178,9 +178,12 @@ class Daemons:
         """
         known = self.launchers[launcher.name if isinstance(launcher, Launcher) else launcher]
         arguments = encode_arguments(name, tuple(args), kwargs or {})
-        self.cluster.want(name, known.name, arguments, replace=replace)
+        before = self.cluster.locate(name) if replace else None
+        outcome = self.cluster.want(name, known.name, arguments, replace=replace)
         if wait is not None:
-            return self.cluster.wait_running(name, within=wait)
+            # What is being replaced may run for a while yet: it is not what is waited for.
+            than = str(before.token) if before is not None and outcome == "replaced" else None
+            return self.cluster.wait_running(name, within=wait, than=than)
         return self.cluster.locate(name)
 
     def stop(self, name: str, wait: float | None = None) -> None:

@@ -32,42 +32,32 @@ class Command(click.Command):
             raise click.ClickException(" ".join(str(error).split())) from error
 
 
-class Seconds(click.ParamType):
-    """A finite number of seconds, not negative."""
-
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read the number, or fail as wrong usage."""
-        try:
-            seconds = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number of seconds; a --wait without one goes last", param, ctx)
-        if not math.isfinite(seconds) or seconds < 0:
-            self.fail(f"{value!r} is not a time to wait", param, ctx)
-        return seconds
+def read_seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    """A finite number of seconds, not negative, from an option; anything else is wrong usage."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no number of seconds; a --wait without one goes last") from None
+    if not math.isfinite(seconds) or seconds < 0:
+        raise click.BadParameter(f"{value!r} is not a time to wait")
+    return seconds
 
 
-class Json(click.ParamType):
-    """A JSON document of one kind."""
+def json_of(kind: type, example: str) -> Callable[[click.Context, click.Parameter, str], Any]:
+    """A reader of options that hold a JSON document of one kind; anything else is wrong usage."""
 
-    name = "json"
-
-    def __init__(self, kind: type, example: str) -> None:
-        self._kind = kind
-        self._example = example
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read the document, or fail as wrong usage."""
-        if isinstance(value, self._kind):
-            return value
+    def read(_ctx: click.Context, _param: click.Parameter, value: str) -> Any:
         try:
             document = json.loads(value, parse_constant=_refuse)
         except ValueError as error:
-            self.fail(f"{value!r} is not JSON ({error}); write it as in {self._example}", param, ctx)
-        if not isinstance(document, self._kind):
-            self.fail(f"{value!r} is of another kind; write it as in {self._example}", param, ctx)
+            raise click.BadParameter(f"{value!r} is not JSON ({error}); write it as in {example}") from error
+        if not isinstance(document, kind):
+            raise click.BadParameter(f"{value!r} is another kind of JSON; write it as in {example}")
         return document
+
+    return read
 
 
 def _refuse(constant: str) -> None:
@@ -83,7 +73,7 @@ def wait_option(what: str) -> Callable[[F], F]:
     """Add ``--wait``; ``what`` says for what."""
     return click.option(
         "--wait",
-        type=Seconds(),
+        callback=read_seconds,
         is_flag=False,
         flag_value=str(DEFAULT_WAIT),
         metavar="[SECONDS]",
@@ -103,7 +93,9 @@ def daemons_of(ctx: click.Context, *, modules: bool = False) -> "Daemons":
         try:
             app.loader.import_default_modules()
         except Exception as error:  # the modules are the user's, and may raise anything
-            raise ConfigurationError(f"the app's modules cannot be imported ({type(error).__name__}: {error})") from error
+            raise ConfigurationError(
+                f"the app's modules cannot be imported ({type(error).__name__}: {error})"
+            ) from error
     return Daemons.of(app)
 
 

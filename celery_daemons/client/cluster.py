@@ -14,6 +14,7 @@ from celery_daemons.store import journal, lease, reading, wishes
 from celery_daemons.store.calls import BATCH
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
+from celery_daemons.store.wishes import Wanted
 
 #: Seconds between looks while waiting: the first, and the longest.
 _FIRST_LOOK: Final = 0.002
@@ -108,6 +109,11 @@ class Cluster:
         """Who leads now."""
         return reading.leader(self.store)
 
+    def now(self) -> float:
+        """Unix seconds by Redis's clock, by which ``started_at`` is told."""
+        seconds, micros = self.store.read(lambda client: client.time())
+        return float(seconds) + float(micros) / 1e6
+
     def status(self) -> ClusterStatus:
         """Leader, nodes, daemons by status, scanners."""
         nodes = {str(NodeStatus.UP): 0, str(NodeStatus.DRAINING): 0, str(NodeStatus.LOST): 0}
@@ -139,8 +145,8 @@ class Cluster:
 
     # Steering
 
-    def want(self, name: str, launcher: str, arguments: str, *, replace: bool = False) -> None:
-        """Record that a daemon should run. Raises SpecConflict, InvalidName."""
+    def want(self, name: str, launcher: str, arguments: str, *, replace: bool = False) -> Wanted:
+        """Record that a daemon should run, and say what came of it. Raises SpecConflict, InvalidName."""
         item = (daemon_name(name), launcher_name(launcher), arguments)
         (outcome,) = self.store.run(wishes.want(self._keys, [item], mode="replace" if replace else "spawn"))
         if outcome == "conflict":
@@ -149,6 +155,7 @@ class Cluster:
             raise SpecConflict(
                 f"daemon {name}: the name is taken{taken}; choose another name, or pass replace=True to replace it"
             )
+        return outcome
 
     def wait_running(self, name: str, *, within: float, than: str | None = None) -> Address:
         """Wait until a daemon runs, under a newer token than ``than`` if given; SpawnTimeout says why it does not."""
@@ -165,11 +172,12 @@ class Cluster:
                 return address
             left = deadline - time.monotonic()
             if left <= 0:
-                raise SpawnTimeout(f"daemon {name} does not run after {within} s: {self._why_not(wanted)}")
+                raise SpawnTimeout(f"daemon {name} does not run after {within} s: {self.why_not(wanted)}")
             time.sleep(min(pause, left))
             pause = min(_LONGEST_LOOK, pause * 1.3)
 
-    def _why_not(self, name: DaemonName) -> str:
+    def why_not(self, name: str) -> str:
+        """Why a daemon does not run, and what to do about it."""
         record = self.record(name)
         if record is None:
             return "it is not known (any more): nothing wants it to run"

@@ -22,8 +22,10 @@ from celery_daemons.store.replica import Changes, Replica
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that the loop waits for the journal at most, and between two proofs that it turns.
+#: Seconds that the loop waits for the journal at most: without it, a quiet loop could not prove that it turns.
 _TURN: Final = 1.0
+#: The same as a share of the lease, for short ones: an agent takes a loop for wedged after a few of these.
+_TURN_SHARE: Final = 0.2
 #: Seconds after the end of a lease at which it is swept: the server's clock is read in whole milliseconds.
 _SWEEP_DELAY: Final = 0.002
 #: Seconds between attempts while Redis does not answer.
@@ -55,11 +57,12 @@ class Monitor:
         self._look_at = 0.0
         self._calm_until = 0.0
         self._loaded = False
+        self._pause = min(_TURN, _TURN_SHARE * settings.lease_ttl)
 
     def run(self) -> None:
         """Turn until the lease is lost (LeaseLost)."""
         while True:
-            self._link.turn(at_most_every=_TURN / 2)
+            self._link.turn(at_most_every=self._pause / 2)
             try:
                 self._turn()
             except StoreUnavailable as error:
@@ -78,7 +81,7 @@ class Monitor:
             self._look(now)
         self._scans.attend()
         self._act()
-        wait = min(_TURN, self._look_at - now, self._scans.next_due - now)
+        wait = min(self._pause, self._look_at - now, self._scans.next_due - now)
         if self._dirty:
             wait = min(wait, self._calm_until - now)
         self._take(self._replica.follow(block_ms=max(1, int(wait * 1000))))
@@ -142,7 +145,7 @@ class Monitor:
         row = self._replica.nodes.get(node)
         while True:
             swept = self._store.run(book.sweep(self._store.keys, self._epoch, node, limit=BATCH))
-            self._link.turn(at_most_every=_TURN / 2)
+            self._link.turn(at_most_every=self._pause / 2)
             if swept.alive_ms:
                 return
             logger.warning("node %s: lease ended, freed %d daemons", node, len(swept.names))
@@ -165,7 +168,7 @@ class Monitor:
             for batch in _batches(items):
                 done = self._store.run(book.recall(self._store.keys, self._epoch, node, batch))
                 self._send(node, done, [name for name, _ in batch], recalled=True)
-                self._link.turn(at_most_every=_TURN / 2)
+                self._link.turn(at_most_every=self._pause / 2)
         self._assign(plan)
 
     def _assign(self, plan: Plan) -> None:
@@ -175,7 +178,7 @@ class Monitor:
             if row is None:
                 continue
             done = self._store.run(book.assign(self._store.keys, self._epoch, node, row.incarnation, batch))
-            self._link.turn(at_most_every=_TURN / 2)
+            self._link.turn(at_most_every=self._pause / 2)
             names = [name for name, _ in batch]
             if done is None:
                 # It left between two looks; what the journal tells about it next starts another plan.

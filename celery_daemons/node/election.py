@@ -166,8 +166,6 @@ class Election:
             match message:
                 case Turned():
                     self._failures = 0
-                    self._turn_by = time.monotonic() + max(
-                        _WEDGED_AFTER * self._settings.lease_ttl, 2 * self._settings.heartbeat_interval
-                    )
+                    self._turn_by = time.monotonic() + _WEDGED_AFTER * self._settings.lease_ttl
                 case Unready(error):
                     logger.error("monitor %s: %s", self._boot.node, error)

@@ -11,16 +11,21 @@ def import_string(app: Any) -> str:
 
     Raises :exc:`ConfigurationError` if no importable module holds the app under a name.
     """
+    # Celery keeps apps in places of its own, where a fresh process has another one or none.
+    foreign = ("celery.", "celery_daemons.", "kombu.")
     main = sys.modules.get("__main__")
     found = []
     for module_name, module in list(sys.modules.items()):
+        if module_name.startswith(foreign):
+            continue
         # A dictionary, not getattr: lazy modules import the world when asked for an attribute.
         for attribute, value in list(getattr(module, "__dict__", {}).items()):
             if value is app:
                 found.append((module_name, attribute))
     if main is not None and getattr(main, "__spec__", None) is not None and main.__spec__ is not None:
         found = [(main.__spec__.name if name == "__main__" else name, attribute) for name, attribute in found]
-    named = [(module, attribute) for module, attribute in found if module != "__main__"]
+    # Celery's own modules keep the current app under names of theirs, which are nothing in a fresh process.
+    named = [(name, attribute) for name, attribute in found if name != "__main__" and name.split(".")[0] != "celery"]
     if not named:
         where = " (it is in the script that was run; put it into a module)" if found else ""
         raise ConfigurationError(

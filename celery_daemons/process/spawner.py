@@ -84,7 +84,9 @@ class Spawner:
         ours, theirs = socket.socketpair()
         try:
             process = self._context.Process(
-                target=child.run, args=(role, msgspec.msgpack.encode(boot), theirs, self._lifeline)
+                target=child.run,
+                args=(role, msgspec.msgpack.encode(boot), theirs, self._lifeline),
+                name=boot.title.partition(":")[0].replace("celery_daemons.", "daemons-"),
             )
             process.start()
         except BaseException:

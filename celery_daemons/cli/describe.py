@@ -1,0 +1,87 @@
+"""``describe``: all that is known of one daemon."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, Final
+
+import click
+
+from celery_daemons.cli.documents import emit, events_of
+from celery_daemons.cli.events import EVERYTHING, event_line
+from celery_daemons.cli.render import Screen, since
+from celery_daemons.cli.session import Command, daemons_of, in_colour, json_option
+from celery_daemons.client.cluster import Cluster
+from celery_daemons.domain.records import DaemonRecord
+from celery_daemons.domain.states import DaemonStatus, Desired
+from celery_daemons.errors import DaemonsError
+
+#: The last events of a daemon that are shown.
+_SHOWN: Final = 10
+
+
+@click.command("describe", cls=Command)
+@click.argument("name")
+@json_option
+@click.pass_context
+def describe(ctx: click.Context, *, name: str, as_json: bool) -> None:
+    """All that is known of one daemon: what is wanted, where it is, what befell it."""
+    cluster = daemons_of(ctx).cluster
+    record = cluster.record(name)
+    arguments = cluster.arguments(name)
+    if record is None or arguments is None:
+        raise DaemonsError(f"no daemon {name} is known; `celery daemons list` shows those that are")
+    happened = [event for entry in cluster.events(last=EVERYTHING) for event in events_of(entry) if event.name == name]
+    latest = happened[-_SHOWN:]
+    why = None if record.status is DaemonStatus.RUNNING else cluster.why_not(name)
+    preferred = cluster.pick_node(name)
+    if as_json:
+        call = _call(arguments)
+        emit({**asdict(record), **call, "why": why, "preferred_node": preferred, "events": latest})
+        return
+    screen = Screen(colour=in_colour(ctx))
+    screen.pairs(_pairs(record, arguments, why, preferred, cluster))
+    screen.line()
+    screen.line("last events" if latest else "no events: the journal goes no further back")
+    for event in latest:
+        screen.line(f"  {event_line(event)}")
+
+
+def _pairs(
+    record: DaemonRecord, arguments: str, why: str | None, preferred: str | None, cluster: Cluster
+) -> Iterator[tuple[str, str]]:
+    yield "daemon", record.name
+    yield "launcher", record.launcher
+    yield "call", _shown(record, arguments)
+    yield "desired", record.desired
+    state = record.status if why is None else f"{record.status}: {why}"
+    if record.status is DaemonStatus.RUNNING:
+        state += f" for {since(record.started_at, cluster.now())}"
+    if record.desired is Desired.STOPPED and record.node is not None:
+        state += " (about to stop)"
+    yield "status", state
+    if record.node is not None:
+        yield "node", f"{record.node} (incarnation {record.incarnation})"
+        yield "process", f"{record.pid or '-'} on {record.host}"
+        yield "queue", str(record.queue)
+        yield "token", str(record.token)
+    yield "restarts", str(record.restarts)
+    yield "last error", record.error or "-"
+    yield "the ring", f"prefers {preferred}" if preferred else "is empty: no node takes daemons"
+
+
+def _call(arguments: str) -> dict[str, Any]:
+    """The arguments as JSON holds them, with the types that Celery writes into it left as they are."""
+    try:
+        args, kwargs = json.loads(arguments)
+    except (ValueError, TypeError):
+        return {"args": None, "kwargs": None}
+    return {"args": args, "kwargs": kwargs}
+
+
+def _shown(record: DaemonRecord, arguments: str) -> str:
+    call = _call(arguments)
+    if call["args"] is None:
+        return f"cannot be read: {arguments}"
+    parts = [*map(repr, call["args"]), *(f"{key}={value!r}" for key, value in call["kwargs"].items())]
+    return f"{record.launcher}({', '.join(['ctx', *parts])})"

@@ -1,0 +1,196 @@
+"""The commands that read: one or two round trips each, and nobody has to answer but Redis."""
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Final
+
+import click
+
+from celery_daemons.cli.documents import emit, status_document
+from celery_daemons.cli.hints import hints
+from celery_daemons.cli.render import Screen, age, first_line, plural, since, tally
+from celery_daemons.cli.session import Command, daemons_of, in_colour, json_option, prog, tell
+from celery_daemons.domain.states import DaemonStatus, NodeStatus
+
+#: Names not found of which a person is told why; each costs round trips.
+_EXPLAINED: Final = 10
+
+
+@click.command("status", cls=Command)
+@json_option
+@click.pass_context
+def status(ctx: click.Context, *, as_json: bool) -> None:
+    """The cluster at a glance: leader, nodes, daemons by status, and recovery scanners that fail."""
+    cluster = daemons_of(ctx).cluster
+    found = cluster.status()
+    if as_json:
+        emit(status_document(found))
+        return
+    now = cluster.now()
+    leader = f"{found.leader.node} (epoch {found.leader.epoch})" if found.leader else "nobody"
+    failing = {name: scan for name, scan in found.scanners.items() if scan.error}
+    scanners = {"working": len(found.scanners) - len(failing), "failing": len(failing)}
+    screen = Screen(colour=in_colour(ctx))
+    screen.pairs(
+        [
+            ("namespace", found.namespace),
+            ("leader", leader),
+            ("nodes", tally(found.nodes, always=("up",))),
+            ("daemons", tally(found.daemons, always=("desired", "running"))),
+            ("scanners", tally(scanners) or "none has run"),
+            *(
+                ("failing", f"{name}, {age(now - scan.at_ms / 1000)} ago: {first_line(scan.error)}")
+                for name, scan in sorted(failing.items())
+            ),
+            *(("hint", hint) for hint in hints(found, prog(ctx))),
+        ]
+    )
+
+
+@click.command("nodes", cls=Command)
+@json_option
+@click.pass_context
+def nodes(ctx: click.Context, *, as_json: bool) -> None:
+    """The nodes: whether each takes daemons, how many it holds, and what is left of its lease."""
+    cluster = daemons_of(ctx).cluster
+    found = cluster.nodes()
+    if as_json:
+        emit(found)
+        return
+    leader, now = cluster.leader(), cluster.now()
+    screen = Screen(colour=in_colour(ctx))
+    screen.table(
+        ["NODE", "STATUS", "DAEMONS", "LEASE", "WEIGHT", "LABELS", "LAUNCHERS", "HOST", "PID", "AGE"],
+        [
+            [
+                node.name,
+                f"{node.status}, leads" if leader and leader.node == node.name else node.status,
+                str(node.daemons),
+                f"{node.lease_ms / 1000:.1f}s",
+                f"{node.weight:g}",
+                ",".join(node.labels) or "-",
+                ",".join(node.launchers) or "-",
+                node.host,
+                str(node.pid),
+                since(node.started_at, now),
+            ]
+            for node in found
+        ],
+        right=("DAEMONS", "LEASE", "WEIGHT", "PID", "AGE"),
+    )
+    counts = Counter(str(node.status) for node in found)
+    held = plural(sum(node.daemons for node in found), "daemon")
+    screen.line(f"{plural(len(found), 'node')}: {tally(counts)}; {held}" if found else "0 nodes")
+
+
+@click.command("list", cls=Command)
+@click.option("--node", metavar="NODE", help="Only those on this node.")
+@click.option("--launcher", metavar="LAUNCHER", help="Only those of this launcher.")
+@click.option("--status", type=click.Choice([str(one) for one in DaemonStatus]), help="Only those in this status.")
+@json_option
+@click.pass_context
+def list_daemons(
+    ctx: click.Context, *, node: str | None, launcher: str | None, status: str | None, as_json: bool
+) -> None:
+    """The daemons that are known, by name; all of them, or those that match every option given."""
+    cluster = daemons_of(ctx).cluster
+    found = sorted(cluster.list(node=node, launcher=launcher, status=status), key=lambda record: record.name)
+    if as_json:
+        emit(found)
+        return
+    now = cluster.now()
+    screen = Screen(colour=in_colour(ctx))
+    screen.table(
+        ["NAME", "LAUNCHER", "STATUS", "NODE", "PID", "AGE", "RESTARTS", "ERROR"],
+        [
+            [
+                record.name,
+                record.launcher,
+                record.status,
+                record.node or "-",
+                str(record.pid or "-"),
+                since(record.started_at, now),
+                str(record.restarts),
+                first_line(record.error),
+            ]
+            for record in found
+        ],
+        right=("PID", "AGE", "RESTARTS"),
+    )
+    counts = Counter(str(record.status) for record in found)
+    screen.line(plural(len(found), "daemon") + (f": {tally(counts)}" if found else ""))
+
+
+@click.command("locate", cls=Command)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@json_option
+@click.pass_context
+def locate(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None:
+    """Where daemons run: never a node whose lease has run out. Exit status 1 if one of them is nowhere."""
+    cluster = daemons_of(ctx).cluster
+    found = cluster.locate_many(names)
+    missing = [name for name in dict.fromkeys(names) if name not in found]
+    if as_json:
+        emit({name: found.get(name) for name in names})
+    elif found:
+        now = cluster.now()
+        Screen(colour=in_colour(ctx)).table(
+            ["NAME", "NODE", "STATUS", "TOKEN", "QUEUE", "HOST", "PID", "AGE"],
+            [
+                [
+                    address.name,
+                    address.node,
+                    address.status,
+                    str(address.token),
+                    address.queue,
+                    address.host,
+                    str(address.pid or "-"),
+                    since(address.started_at, now),
+                ]
+                for address in (found[name] for name in dict.fromkeys(names) if name in found)
+            ],
+            right=("PID", "AGE"),
+        )
+    for name in missing[:_EXPLAINED]:
+        tell(f"daemon {name}: no address: {cluster.why_not(name)}")
+    if len(missing) > _EXPLAINED:
+        tell(f"{len(missing) - _EXPLAINED} more have no address")
+    if missing:
+        ctx.exit(1)
+
+
+@click.command("launchers", cls=Command)
+@json_option
+@click.pass_context
+def launchers(ctx: click.Context, *, as_json: bool) -> None:
+    """The launchers that the app registers, with their options and the nodes that have them."""
+    daemons = daemons_of(ctx, modules=True)
+    live = [node for node in daemons.cluster.nodes() if node.status is not NodeStatus.LOST]
+    found = [
+        {
+            "name": name,
+            **asdict(launcher.options),
+            "scanner": launcher.scanner is not None,
+            "nodes": [node.name for node in live if name in node.launchers],
+        }
+        for name, launcher in sorted(daemons.launchers.items())
+    ]
+    if as_json:
+        emit(found)
+        return
+    screen = Screen(colour=in_colour(ctx))
+    screen.table(
+        ["LAUNCHER", "ISOLATION", "RESTART", "LABELS", "SCANNER", "NODES"],
+        [
+            [
+                one["name"],
+                one["isolation"],
+                one["restart"],
+                ",".join(one["labels"]) or "-",
+                "yes" if one["scanner"] else "no",
+                ",".join(one["nodes"]) or "none",
+            ]
+            for one in found
+        ],
+    )
+    screen.line(f"{plural(len(found), 'launcher')}; {plural(len(live), 'node')}")
