@@ -40,7 +40,7 @@ class Daemons:
         self.launchers = Registry()
         self._overrides = overrides
         app._celery_daemons = self
-        app.add_defaults({PREFIX + name: value for name, value in settings_module.DEFAULTS.items()})
+        # Not app.add_defaults: what that adds outranks the user's own configuration module.
         app.steps["worker"].add("celery_daemons.worker.steps:AgentStep")
         app.steps["consumer"].add("celery_daemons.worker.steps:SpawnStep")
         app.user_options["worker"].update(_worker_options())

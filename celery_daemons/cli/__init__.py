@@ -1,6 +1,5 @@
 """``celery -A proj daemons …``: this module is loaded at every ``celery`` command, so it imports nothing but click."""
 
-import difflib
 from importlib import import_module
 from typing import Any
 
@@ -54,6 +53,8 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            import difflib
+
             meant = difflib.get_close_matches(args[0], _COMMANDS, n=1)
             hint = f" Did you mean {meant[0]!r}?" if meant else ""
             raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx) from error

@@ -9,8 +9,8 @@ import click
 
 from celery_daemons.cli.documents import emit, events_of
 from celery_daemons.cli.events import EVERYTHING, event_line
-from celery_daemons.cli.render import Screen, since
-from celery_daemons.cli.session import Command, daemons_of, in_colour, json_option
+from celery_daemons.cli.render import first_line, since
+from celery_daemons.cli.session import Command, daemons_of, json_option, screen_of
 from celery_daemons.client.cluster import Cluster
 from celery_daemons.domain.records import DaemonRecord
 from celery_daemons.domain.states import DaemonStatus, Desired
@@ -33,18 +33,25 @@ def describe(ctx: click.Context, *, name: str, as_json: bool) -> None:
         raise DaemonsError(f"no daemon {name} is known; `celery daemons list` shows those that are")
     happened = [event for entry in cluster.events(last=EVERYTHING) for event in events_of(entry) if event.name == name]
     latest = happened[-_SHOWN:]
-    why = None if record.status is DaemonStatus.RUNNING else cluster.why_not(name)
+    why = _why(record, cluster)
     preferred = cluster.pick_node(name)
     if as_json:
         call = _call(arguments)
         emit({**asdict(record), **call, "why": why, "preferred_node": preferred, "events": latest})
         return
-    screen = Screen(colour=in_colour(ctx))
+    screen = screen_of(ctx)
     screen.pairs(_pairs(record, arguments, why, preferred, cluster))
     screen.line()
     screen.line("last events" if latest else "no events: the journal goes no further back")
     for event in latest:
         screen.line(f"  {event_line(event)}")
+
+
+def _why(record: DaemonRecord, cluster: Cluster) -> str | None:
+    """Why it is not running, unless it is or is on its way."""
+    if record.status in (DaemonStatus.BACKOFF, DaemonStatus.FAILED, DaemonStatus.UNPLACEABLE):
+        return record.error
+    return cluster.why_not(record.name) if record.node is None else None
 
 
 def _pairs(
@@ -54,7 +61,7 @@ def _pairs(
     yield "launcher", record.launcher
     yield "call", _shown(record, arguments)
     yield "desired", record.desired
-    state = record.status if why is None else f"{record.status}: {why}"
+    state = f"{record.status}: {first_line(why)}" if why else str(record.status)
     if record.status is DaemonStatus.RUNNING:
         state += f" for {since(record.started_at, cluster.now())}"
     if record.desired is Desired.STOPPED and record.node is not None:

@@ -10,8 +10,8 @@ from typing import Final
 import click
 
 from celery_daemons.cli.documents import Event, emit_line, events_of
-from celery_daemons.cli.render import Screen, cell, first_line
-from celery_daemons.cli.session import Command, daemons_of, in_colour, json_option, tell
+from celery_daemons.cli.render import cell, first_line
+from celery_daemons.cli.session import Command, daemons_of, json_option, screen_of, tell
 from celery_daemons.client.cluster import Cluster
 from celery_daemons.domain.records import JournalEntry
 from celery_daemons.errors import StoreUnavailable
@@ -36,7 +36,7 @@ _RETRY: Final = 1.0
 def events(ctx: click.Context, *, follow: bool, last: int, name: str | None, node: str | None, as_json: bool) -> None:
     """What happened lately, oldest first. What befell many daemons at once is one entry; --json prints one for each."""
     cluster = daemons_of(ctx).cluster
-    screen = Screen(colour=in_colour(ctx))
+    screen = screen_of(ctx)
 
     def matching(entry: JournalEntry) -> list[Event]:
         return [

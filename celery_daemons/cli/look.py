@@ -8,8 +8,8 @@ import click
 
 from celery_daemons.cli.documents import emit, status_document
 from celery_daemons.cli.hints import hints
-from celery_daemons.cli.render import Screen, age, first_line, plural, since, tally
-from celery_daemons.cli.session import Command, daemons_of, in_colour, json_option, prog, tell
+from celery_daemons.cli.render import age, first_line, plural, since, tally
+from celery_daemons.cli.session import Command, daemons_of, json_option, prog, screen_of, tell
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
 
 #: Names not found of which a person is told why; each costs round trips.
@@ -30,7 +30,7 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
     leader = f"{found.leader.node} (epoch {found.leader.epoch})" if found.leader else "nobody"
     failing = {name: scan for name, scan in found.scanners.items() if scan.error}
     scanners = {"working": len(found.scanners) - len(failing), "failing": len(failing)}
-    screen = Screen(colour=in_colour(ctx))
+    screen = screen_of(ctx)
     screen.pairs(
         [
             ("namespace", found.namespace),
@@ -58,7 +58,7 @@ def nodes(ctx: click.Context, *, as_json: bool) -> None:
         emit(found)
         return
     leader, now = cluster.leader(), cluster.now()
-    screen = Screen(colour=in_colour(ctx))
+    screen = screen_of(ctx)
     screen.table(
         ["NODE", "STATUS", "DAEMONS", "LEASE", "WEIGHT", "LABELS", "LAUNCHERS", "HOST", "PID", "AGE"],
         [
@@ -99,7 +99,7 @@ def list_daemons(
         emit(found)
         return
     now = cluster.now()
-    screen = Screen(colour=in_colour(ctx))
+    screen = screen_of(ctx)
     screen.table(
         ["NAME", "LAUNCHER", "STATUS", "NODE", "PID", "AGE", "RESTARTS", "ERROR"],
         [
@@ -134,7 +134,7 @@ def locate(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
         emit({name: found.get(name) for name in names})
     elif found:
         now = cluster.now()
-        Screen(colour=in_colour(ctx)).table(
+        screen_of(ctx).table(
             ["NAME", "NODE", "STATUS", "TOKEN", "QUEUE", "HOST", "PID", "AGE"],
             [
                 [
@@ -178,7 +178,7 @@ def launchers(ctx: click.Context, *, as_json: bool) -> None:
     if as_json:
         emit(found)
         return
-    screen = Screen(colour=in_colour(ctx))
+    screen = screen_of(ctx)
     screen.table(
         ["LAUNCHER", "ISOLATION", "RESTART", "LABELS", "SCANNER", "NODES"],
         [

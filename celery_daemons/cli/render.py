@@ -1,7 +1,6 @@
 """What the commands print for people: tables that adapt to a terminal, and stay as they are in a pipe."""
 
 import re
-import shutil
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,11 +28,11 @@ _DAY: Final = 24 * _HOUR
 
 
 class Screen:
-    """Where a command's answer for people goes: a terminal, or a pipe that gets the same columns whatever its width."""
+    """Where a command's answer for people goes: a terminal ``width`` columns wide, or a pipe that has no width."""
 
-    def __init__(self, *, colour: bool) -> None:
+    def __init__(self, *, colour: bool = False, width: int | None = None) -> None:
         self._colour = colour
-        self._width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        self._width = width
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> None:
         """Print rows under a head; the columns named in ``right`` are flush right."""

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from celery_daemons.cli.render import Screen, spinner
 from celery_daemons.errors import ConfigurationError, DaemonsError
 
 if TYPE_CHECKING:
@@ -105,9 +107,15 @@ def prog(ctx: click.Context) -> str:
     return f"celery -A {app} daemons" if isinstance(app, str) else "celery daemons"
 
 
-def in_colour(ctx: click.Context) -> bool:
-    """Whether standard output is a terminal that may show colours."""
-    return sys.stdout.isatty() and not ctx.obj.no_color and "NO_COLOR" not in os.environ
+def screen_of(ctx: click.Context) -> Screen:
+    """Standard output: in colours if it is a terminal, and neither ``celery --no-color`` nor NO_COLOR is given."""
+    if not sys.stdout.isatty():
+        return Screen()
+    return Screen(colour=_colours(ctx), width=shutil.get_terminal_size().columns)
+
+
+def _colours(ctx: click.Context) -> bool:
+    return not ctx.obj.no_color and "NO_COLOR" not in os.environ
 
 
 def tell(message: str) -> None:
@@ -118,10 +126,8 @@ def tell(message: str) -> None:
 @contextmanager
 def waiting(ctx: click.Context, message: str, *, wait: float | None) -> Iterator[None]:
     """Show that the command waits, to a person at a terminal."""
-    if wait is None or not sys.stderr.isatty() or ctx.obj.no_color or "NO_COLOR" in os.environ:
+    if wait is None or not sys.stderr.isatty() or not _colours(ctx):
         yield
         return
-    from celery_daemons.cli.render import spinner
-
     with spinner(message):
         yield

@@ -112,8 +112,13 @@ def forget(ctx: click.Context, *, name: str) -> None:
 @click.pass_context
 def drain(ctx: click.Context, *, node: str, wait: float | None) -> None:
     """Hand all daemons of a node over to others, and give it none until it is uncordoned or starts anew."""
-    with waiting(ctx, f"node {node}: waiting until it holds no daemons", wait=wait):
-        daemons_of(ctx).drain(node, wait=wait)
+    cluster = daemons_of(ctx).cluster
+    cluster.drain(node)
+    if not any(other.status is NodeStatus.UP for other in cluster.nodes()):
+        tell("no other node takes daemons: what runs there stays until one does")
+    if wait is not None:
+        with waiting(ctx, f"node {node}: waiting until it holds no daemons", wait=wait):
+            cluster.drain(node, wait=wait)
     click.echo(f"node {node}: {'drained' if wait is not None else 'draining'}")
 
 

@@ -13,6 +13,7 @@ from celery_daemons.domain.states import DaemonStatus
 from celery_daemons.errors import SpawnTimeout, StoreUnavailable
 from celery_daemons.settings import DEFAULTS
 from celery_daemons.store import reading
+from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.replica import Changes, Replica
@@ -75,7 +76,7 @@ class AddressBook:
     def locate(self, name: str) -> Address | None:
         """Where a daemon is; ``None`` unless the lease of its node runs."""
         address = self._addresses.get(name)
-        if address is None or self._ends.get(address.node, 0.0) <= time.monotonic():
+        if address is None or self._ends.get(address.node, 0.0) <= lease_clock():
             return None
         return address
 
@@ -88,7 +89,7 @@ class AddressBook:
 
     def nodes(self) -> list[Node]:
         """The nodes by name."""
-        now = time.monotonic()
+        now = lease_clock()
         return sorted(
             (
                 reading.node(
@@ -101,7 +102,7 @@ class AddressBook:
 
     def pick_node(self, name: str) -> str | None:
         """The node that the ring prefers for a name, running or not."""
-        now = time.monotonic()
+        now = lease_clock()
         live = {node: row for node, row in self._replica.nodes.items() if self._ends.get(node, 0.0) > now}
         return preferred(daemon_name(name), live, self._vnodes)
 
@@ -147,7 +148,7 @@ class AddressBook:
 
     def _read_leases(self) -> bool:
         """Read the ends of all leases; true when the data is not that of the copy."""
-        asked = time.monotonic()
+        asked = lease_clock()
         overview = self._store.run(reading.overview(self._store.keys))
         # From the moment of asking: an end that is too early is an answer not given, one too late would be a wrong one.
         self._ends = {node: asked + left / 1000 for node, left in overview.leases.items()}

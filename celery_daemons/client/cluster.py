@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from celery_daemons.client.locator import Locator
 from celery_daemons.domain.names import DaemonName, NodeName, daemon_name, launcher_name, node_name
 from celery_daemons.domain.placement import Ring
 from celery_daemons.domain.records import Address, DaemonRecord, JournalEntry, Leader, Node, NodeRow
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 from celery_daemons.errors import DaemonsError, SpawnTimeout, SpecConflict
 from celery_daemons.store import journal, lease, reading, wishes
-from celery_daemons.store.calls import BATCH
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.wishes import Wanted
@@ -49,21 +49,17 @@ class Cluster:
         self.store = Store(url, Keys(namespace))
         self._keys = self.store.keys
         self._vnodes = vnodes
+        self._locator = Locator(self.store)
 
     # Looking up
 
     def locate(self, name: str) -> Address | None:
         """Where a daemon is; ``None`` unless the lease of its node runs. One round trip. Raises InvalidName."""
-        return self.store.run(reading.locate(self._keys, (daemon_name(name),)))[0]
+        return self._locator.locate(name)
 
     def locate_many(self, names: Iterable[str]) -> dict[str, Address]:
         """The same for many, those found: one round trip per 1,000."""
-        wanted = [daemon_name(name) for name in dict.fromkeys(names)]
-        found: dict[str, Address] = {}
-        for start in range(0, len(wanted), BATCH):
-            addresses = self.store.run(reading.locate(self._keys, wanted[start : start + BATCH]))
-            found.update({address.name: address for address in addresses if address is not None})
-        return found
+        return self._locator.locate_many(names)
 
     def nodes(self) -> list[Node]:
         """Every registered node by name."""
@@ -192,6 +188,8 @@ class Cluster:
                 "or start one with `celery daemons monitor`"
             )
         error = f" ({record.error})" if record.error else ""
+        if record.status is DaemonStatus.PENDING:
+            return f"the monitor has not placed it yet{error}"
         return f"its status is {record.status}{error}"
 
     def stop(self, name: str, wait: float | None = None) -> None:

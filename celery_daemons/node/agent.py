@@ -20,11 +20,11 @@ from celery_daemons.node.hosts import HostPool
 from celery_daemons.node.ledger import Ledger
 from celery_daemons.node.lives import State
 from celery_daemons.node.supervisor import Supervisor
-from celery_daemons.process.clock import lease_clock
 from celery_daemons.process.messages import Boot, Drain, FromWorker, Joined, Rejected, Spawned
 from celery_daemons.process.spawner import Spawner
 from celery_daemons.settings import Settings
 from celery_daemons.store import book, journal, lease
+from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import AsyncStore
 from celery_daemons.store.keys import Keys
 

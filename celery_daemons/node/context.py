@@ -1,6 +1,7 @@
 """What a daemon is given: who it is, its fencing token, and how it hears that it shall stop."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -48,10 +49,11 @@ class DaemonContext(_Context[asyncio.Event]):
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, but no longer than until the daemon shall stop."""
-        try:
-            await asyncio.wait_for(self.stopping.wait(), seconds)
-        except TimeoutError:
-            return
+        # Not wait_for: that of Python 3.11 forgets a cancellation that comes together with the event, as a stop does, and
+        # a daemon that sleeps between its rounds would go on with them.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stopping.wait()
 
 
 class BlockingDaemonContext(_Context[threading.Event]):

@@ -10,11 +10,11 @@ from typing import Final
 from celery_daemons.domain.names import Epoch, Incarnation, NodeName
 from celery_daemons.errors import StoreUnavailable
 from celery_daemons.process.channel import AsyncChannel, ChannelClosed
-from celery_daemons.process.clock import lease_clock
 from celery_daemons.process.messages import Boot, ChildBoot, FromMonitor, Lease, Turned, Unready
 from celery_daemons.process.spawner import Child, Spawner
 from celery_daemons.settings import Settings
 from celery_daemons.store import lease
+from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import AsyncStore
 
 logger = logging.getLogger(__name__)

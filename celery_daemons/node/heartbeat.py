@@ -10,10 +10,10 @@ from typing import Final
 from celery_daemons.domain.names import Incarnation, NodeName
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.errors import ConfigurationError, LayoutMismatch, StoreUnavailable
-from celery_daemons.process.clock import lease_clock
 from celery_daemons.settings import Settings
 from celery_daemons.store import book, journal, lease
 from celery_daemons.store.calls import BATCH
+from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import AsyncStore
 
 logger = logging.getLogger(__name__)

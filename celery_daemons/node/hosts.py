@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from celery_daemons.process.channel import AsyncChannel, ChannelClosed
-from celery_daemons.process.clock import lease_clock
 from celery_daemons.process.messages import (
     Boot,
     ChildBoot,
@@ -24,6 +23,7 @@ from celery_daemons.process.messages import (
     Unready,
 )
 from celery_daemons.process.spawner import Child, Spawner
+from celery_daemons.store.clock import lease_clock
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,9 @@ def import_string(app: Any) -> str:
 
     Raises :exc:`ConfigurationError` if no importable module holds the app under a name.
     """
-    # Celery keeps apps in places of its own, where a fresh process has another one or none.
-    foreign = ("celery.", "celery_daemons.", "kombu.")
     main = sys.modules.get("__main__")
     found = []
     for module_name, module in list(sys.modules.items()):
-        if module_name.startswith(foreign):
-            continue
         # A dictionary, not getattr: lazy modules import the world when asked for an attribute.
         for attribute, value in list(getattr(module, "__dict__", {}).items()):
             if value is app:

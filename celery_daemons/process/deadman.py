@@ -5,7 +5,7 @@ import os
 import signal
 import time
 
-from celery_daemons.process.clock import lease_clock
+from celery_daemons.store.clock import lease_clock
 
 _SIGEV_SIGNAL = 0
 _TIMER_ABSTIME = 1

@@ -9,6 +9,7 @@ import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
+from celery_daemons.domain.names import DaemonName
 from celery_daemons.errors import StoreUnavailable
 from celery_daemons.store import server
 from celery_daemons.store.calls import Call
@@ -21,19 +22,24 @@ T = TypeVar("T")
 TIMEOUT: Final = 5.0
 
 
+def _unavailable(url: str, error: Exception) -> StoreUnavailable:
+    """The package's error for one of the client's."""
+    if isinstance(error, ReadOnlyError):
+        return StoreUnavailable(
+            f"Redis at {server.shown(url)} is a read-only replica; point daemons_redis_url at the primary"
+        )
+    return StoreUnavailable(
+        f"Redis at {server.shown(url)} does not answer as it should ({type(error).__name__}: {error}); "
+        "check that it runs and that daemons_redis_url is right"
+    )
+
+
 @contextmanager
 def _translated(url: str) -> Iterator[None]:
     try:
         yield
-    except ReadOnlyError as error:
-        raise StoreUnavailable(
-            f"Redis at {server.shown(url)} is a read-only replica; point daemons_redis_url at the primary"
-        ) from error
     except (RedisError, OSError) as error:
-        raise StoreUnavailable(
-            f"Redis at {server.shown(url)} does not answer as it should ({type(error).__name__}: {error}); "
-            "check that it runs and that daemons_redis_url is right"
-        ) from error
+        raise _unavailable(url, error) from error
 
 
 def _pack(call: Call[Any]) -> tuple[Any, ...]:
@@ -63,6 +69,7 @@ class Store:
         retries = options.pop("retries")
         self.url = url
         self.keys = keys
+        self._book = keys.book
         self.client: Any = client or redis.Redis.from_url(
             server.normalise(url),
             # A broken connection is worth a second try, a server that is silent for the whole timeout is not.
@@ -96,6 +103,16 @@ class Store:
                 self.client.connection_pool.disconnect()
                 raise
         return call.decode(reply)
+
+    def entry(self, name: DaemonName) -> bytes | None:
+        """A daemon's entry in the book as it stands in Redis: one HGET, and as little else as can be."""
+        if not self._checked:
+            self.check()
+        try:
+            raw: bytes | None = self.client.hget(self._book, name)
+        except (RedisError, OSError) as error:
+            raise _unavailable(self.url, error) from error
+        return raw
 
     def run_many(self, calls: Sequence[Call[T]]) -> list[T]:
         """Run verbs in one round trip; an error of one does not keep the others from running."""

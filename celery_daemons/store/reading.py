@@ -35,17 +35,23 @@ def address(name: DaemonName, row: BookRow | None, node: NodeRow | None) -> Addr
     )
 
 
-def locate(keys: Keys, names: Sequence[DaemonName]) -> Call[list[Address | None]]:
-    """Where up to 1,000 daemons are; ``None`` for each that no running lease vouches for."""
+Located = tuple[list[BookRow | None], dict[NodeName, tuple[NodeRow, int]]]
 
-    def decode(reply: Any) -> list[Address | None]:
+
+def locate(keys: Keys, names: Sequence[DaemonName]) -> Call[Located]:
+    """The entries of up to 1,000 daemons, and the nodes that they name, each with what is left of its lease in ms.
+
+    Only nodes whose lease runs are among them.
+    """
+
+    def decode(reply: Any) -> Located:
         size = len(names)
-        nodes = {text(reply[i]): decode_or_none(NodeRow, reply[i + 1]) for i in range(size, len(reply), 2)}
-        rows = (decode_or_none(BookRow, raw) for raw in reply[:size])
-        return [
-            address(name, row, nodes.get(row.node) if row and row.node else None)
-            for name, row in zip(names, rows, strict=True)
-        ]
+        nodes: dict[NodeName, tuple[NodeRow, int]] = {}
+        for index in range(size, len(reply), 3):
+            row = decode_or_none(NodeRow, reply[index + 1])
+            if row is not None:
+                nodes[NodeName(text(reply[index]))] = (row, int(reply[index + 2]))
+        return [decode_or_none(BookRow, raw) for raw in reply[:size]], nodes
 
     return Call("locate", (keys.book, keys.nodes, keys.leases), tuple(names), decode)
 

@@ -131,16 +131,16 @@ def test_a_redis_that_will_not_do_is_named_with_the_remedy(new_server: NewServer
             locate(*(["one"] if locate.__name__ == "locate" else []))
     # One that evicts
     evicting = new_server("maxmemory-policy allkeys-lru")
-    with pytest.raises(ConfigurationError, match="may evict keys.*allkeys-lru.*set maxmemory-policy noeviction"):
+    with pytest.raises(ConfigurationError, match=r"may evict keys.*allkeys-lru.*set maxmemory-policy noeviction"):
         daemons_at(evicting.url, namespace=namespace).locate("one")
     # One with another layout, which is left alone
     other = new_server()
     redis = other.client()
     redis.hset(f"{{{namespace}}}:v1:cluster", "layout", "2")
-    before = {key: redis.dump(key) for key in redis.keys()}
+    before = {key: redis.dump(key) for key in redis.scan_iter("*")}
     with pytest.raises(LayoutMismatch, match=r"layout v2.*speaks v1"):
         daemons_at(other.url, namespace=namespace).stop("one")
-    assert {key: redis.dump(key) for key in redis.keys()} == before
+    assert {key: redis.dump(key) for key in redis.scan_iter("*")} == before
 
 
 def test_a_password_shows_neither_in_errors_nor_in_the_process_list(

@@ -162,7 +162,7 @@ def test_a_drained_node_keeps_its_daemons_until_another_can_take_them_and_gets_t
 
     # Then what runs goes on, since nobody can take it, and what is new finds no node
     client.want("two", "watch", call(1))
-    with pytest.raises(SpawnTimeout, match="unplaceable.*draining"):
+    with pytest.raises(SpawnTimeout, match=r"unplaceable.*draining"):
         client.wait_running("two", within=1.0)
     assert client.locate("one") == first
 

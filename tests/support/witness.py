@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 #: The launchers of a witnessed project, to be put after the prelude. Each life appends to one file: on one machine all
@@ -57,8 +58,8 @@ class Witness:
             _, name, token, pid, at = line.split()
             signs[name, int(token), int(pid)].append(float(at))
         found: dict[str, list[LifeSeen]] = defaultdict(list)
-        for (name, token, pid), times in signs.items():
-            found[name].append(LifeSeen(name, token, pid, min(times), max(times)))
+        for (daemon, number, process), times in signs.items():
+            found[daemon].append(LifeSeen(daemon, number, process, min(times), max(times)))
         return {name: sorted(lives, key=lambda life: life.first) for name, lives in found.items()}
 
     def tokens(self, name: str) -> list[int]:
@@ -68,6 +69,6 @@ class Witness:
     def check(self) -> None:
         """Fail unless no two lives of a name overlap and each has a higher token than the one before."""
         for name, lives in self.lives().items():
-            for earlier, later in zip(lives, lives[1:], strict=False):
+            for earlier, later in pairwise(lives):
                 assert earlier.last < later.first, f"{name} ran twice: {earlier} and {later}"
                 assert earlier.token < later.token, f"the token of {name} fell: {earlier} and {later}"

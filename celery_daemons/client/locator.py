@@ -1,0 +1,67 @@
+"""Look-ups for the price of one HGET: who vouches for an entry is known for as long as its lease is known to run."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from celery_daemons.domain.names import DaemonName, NodeName, daemon_name
+from celery_daemons.domain.records import Address, BookRow, NodeRow
+from celery_daemons.store import reading
+from celery_daemons.store.calls import BATCH
+from celery_daemons.store.clock import lease_clock
+from celery_daemons.store.codec import decode_or_none
+from celery_daemons.store.connection import Store
+
+
+@dataclass(frozen=True, slots=True)
+class _Voucher:
+    """A node's record, and until when on the lease clock its lease runs without another word of it."""
+
+    row: NodeRow
+    until: float
+
+
+class Locator:
+    """Reads entries fresh from Redis, and remembers leases until the end that Redis named.
+
+    A lease that was read to run for another while cannot end sooner: nobody sweeps its node before, and a node that
+    leaves by itself has released every daemon, so that no entry names it. Until then an entry that names this
+    incarnation needs no second look. The memory ends a lease early, never late: it counts from before the question.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._vouchers: dict[NodeName, _Voucher] = {}
+
+    def locate(self, name: str) -> Address | None:
+        """Where a daemon is; ``None`` unless the lease of its node runs. Raises InvalidName, StoreUnavailable."""
+        wanted = daemon_name(name)
+        raw = self._store.entry(wanted)
+        if raw is None:
+            return None
+        row = decode_or_none(BookRow, raw)
+        if row is None or row.node is None:
+            return None
+        voucher = self._vouchers.get(row.node)
+        if voucher is not None and voucher.row.incarnation == row.incarnation and lease_clock() < voucher.until:
+            return reading.address(wanted, row, voucher.row)
+        return self._ask([wanted])[0]
+
+    def locate_many(self, names: Iterable[str]) -> dict[str, Address]:
+        """The same for many, those found: one round trip per 1,000."""
+        wanted = [daemon_name(name) for name in dict.fromkeys(names)]
+        found: dict[str, Address] = {}
+        for start in range(0, len(wanted), BATCH):
+            batch = wanted[start : start + BATCH]
+            found.update((address.name, address) for address in self._ask(batch) if address is not None)
+        return found
+
+    def _ask(self, names: Sequence[DaemonName]) -> list[Address | None]:
+        asked = lease_clock()
+        rows, nodes = self._store.run(reading.locate(self._store.keys, names))
+        for node, (record, left_ms) in nodes.items():
+            self._vouchers[node] = _Voucher(record, asked + left_ms / 1000)
+        addresses = []
+        for name, row in zip(names, rows, strict=True):
+            voucher = nodes.get(row.node) if row is not None and row.node is not None else None
+            addresses.append(reading.address(name, row, voucher[0] if voucher else None))
+        return addresses

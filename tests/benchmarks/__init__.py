@@ -1,0 +1,1 @@
+"""Measurements, beside bare operations of the same run; printed as a table, never asserted."""

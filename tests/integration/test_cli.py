@@ -1,0 +1,275 @@
+"""``celery -A proj daemons …`` against one real worker: every command, its documents and its exit status."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from tests.support.projects import PRELUDE, Project
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+from tests.support.workers import CeleryProcess, Worker
+
+SOURCE = (
+    PRELUDE
+    + """
+LISTED = Path(FOLDER, "listed")
+
+@daemons.launcher("tick")
+async def tick(ctx, *args, **kwargs):
+    await asyncio.Event().wait()
+
+@daemons.launcher("crash", isolation="shared", restart="transient", backoff=30.0, backoff_max=30.0)
+async def crash(ctx):
+    raise ValueError("no such file\\nat all")
+
+@daemons.launcher("gpu", labels=["gpu"])
+async def gpu(ctx):
+    await asyncio.Event().wait()
+
+@tick.recovery_scanner
+def ticks():
+    yield [tick.spec(name) for name in (LISTED.read_text().split() if LISTED.exists() else [])]
+
+@gpu.recovery_scanner
+def gpus():
+    raise RuntimeError("no database")
+"""
+)
+
+ADDRESS = {"name", "launcher", "node", "incarnation", "token", "status", "queue", "host", "pid", "started_at"}
+RECORD = ADDRESS | {"restarts", "error", "desired"}
+EVENT = {"id", "at_ms", "event", "name", "node", "token", "epoch", "cause"}
+NODE = {
+    *("name", "incarnation", "status", "daemons", "weight", "labels", "launchers", "lease_ms"),
+    *("queue", "host", "pid", "started_at"),
+}
+COUNTS = {
+    *("desired", "running", "pending", "assigned", "starting", "stopping"),
+    *("backoff", "failed", "stopped", "unplaceable"),
+}
+
+#: How long the cluster may take for one step; it takes milliseconds, a loaded build machine longer.
+LIMIT = 20.0
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, valkey: Server) -> Iterator[Project]:
+    """One project whose only node ``w1@test`` runs ``tick.a``; its tests each have daemons of their own names."""
+    folder = tmp_path_factory.mktemp("cli")
+    settings = {"heartbeat_interval": 0.5, "lease_ttl": 2.0}
+    project = Project(folder, SOURCE, broker_url=valkey.url, namespace=folder.name, settings=settings)
+    with Worker(project):
+        ran(project, "spawn", "tick", "tick.a", "--args", '["x", 1]', "--kwargs", '{"path": "y"}', "--wait", "30")
+        yield project
+
+
+def ran(project: Project, *arguments: str, exits: int = 0) -> CompletedProcess[str]:
+    """Run a command and check how it ended; nobody is ever shown a traceback."""
+    done = project.celery("daemons", *arguments)
+    assert done.returncode == exits, f"{arguments} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stdout + done.stderr
+    return done
+
+
+def document(project: Project, *arguments: str) -> Any:
+    """Run a command with ``--json`` and return its document."""
+    return project.celery_json("daemons", *arguments)
+
+
+def events(project: Project, *arguments: str) -> list[dict[str, Any]]:
+    """Return the events that ``events --json`` prints."""
+    return [json.loads(line) for line in ran(project, "events", "--json", *arguments).stdout.splitlines()]
+
+
+def test_status_shows_leader_nodes_daemons_and_scanners_that_fail(project: Project) -> None:
+    shown = ran(project, "status").stdout
+    status = document(project, "status")
+
+    assert status.keys() == {"namespace", "leader", "nodes", "daemons", "scanners"}
+    assert status["namespace"] == project.namespace
+    assert status["leader"].keys() == {"node", "epoch"}
+    assert (status["leader"]["node"], type(status["leader"]["epoch"])) == ("w1@test", int)
+    assert status["nodes"] == {"up": 1, "draining": 0}
+    assert status["daemons"].keys() == COUNTS
+    assert status["daemons"]["running"] >= 1
+    assert status["scanners"]["gpu"]["error"] == "RuntimeError: no database"
+    assert f"w1@test (epoch {status['leader']['epoch']})" in shown
+    assert "RuntimeError: no database" in shown
+
+
+def test_nodes_shows_what_each_holds(project: Project) -> None:
+    shown = ran(project, "nodes").stdout.splitlines()
+    (node,) = document(project, "nodes")
+
+    assert node.keys() == NODE
+    assert (node["name"], node["status"], node["launchers"]) == ("w1@test", "up", ["crash", "gpu", "tick"])
+    assert 0 < node["lease_ms"] <= 2000
+    assert shown[1].startswith("w1@test  up, leads")
+    assert shown[-1].startswith("1 node: 1 up; ")
+
+
+def test_list_shows_those_that_match(project: Project) -> None:
+    shown = ran(project, "list", "--node", "w1@test").stdout
+    listed = {one["name"]: one for one in document(project, "list", "--launcher", "tick", "--status", "running")}
+
+    record = listed["tick.a"]
+    assert record.keys() == RECORD
+    assert (record["node"], record["desired"], record["error"]) == ("w1@test", "running", None)
+    assert isinstance(record["token"], int)
+    assert isinstance(record["started_at"], float)
+    assert "tick.a" in shown
+    assert document(project, "list", "--node", "nobody@test") == []
+
+
+def test_locate_prints_what_it_finds_and_fails_for_what_it_does_not(project: Project) -> None:
+    found = ran(project, "locate", "tick.a", "tick.nowhere", "--json", exits=1)
+    shown = ran(project, "locate", "tick.a").stdout
+
+    addresses = json.loads(found.stdout)
+    assert addresses.keys() == {"tick.a", "tick.nowhere"}
+    assert addresses["tick.a"].keys() == ADDRESS
+    assert addresses["tick.nowhere"] is None
+    assert "tick.nowhere: no address: it is not known" in found.stderr
+    assert str(addresses["tick.a"]["token"]) in shown
+
+
+def test_describe_tells_all_about_one_daemon(project: Project) -> None:
+    shown = ran(project, "describe", "tick.a").stdout
+    told = document(project, "describe", "tick.a")
+    unknown = ran(project, "describe", "tick.nowhere", exits=1)
+
+    assert told.keys() >= RECORD | {"args", "kwargs", "why", "preferred_node", "events"}
+    assert (told["args"], told["kwargs"]) == (["x", 1], {"path": "y"})
+    assert (told["preferred_node"], told["why"]) == ("w1@test", None)
+    assert [event["event"] for event in told["events"]] == ["want", "assign", "claim", "report"]
+    assert "tick(ctx, 'x', 1, path='y')" in shown
+    assert "tick.a on w1@test: running" in shown
+    assert "no daemon tick.nowhere is known" in unknown.stderr
+
+
+def test_launchers_shows_who_has_registered_them(project: Project) -> None:
+    shown = ran(project, "launchers").stdout
+    crash, gpu, tick = document(project, "launchers")
+
+    assert (crash["name"], crash["restart"], crash["scanner"]) == ("crash", "transient", False)
+    assert (gpu["name"], gpu["labels"], gpu["scanner"]) == ("gpu", ["gpu"], True)
+    assert (tick["name"], tick["isolation"], tick["nodes"]) == ("tick", "shared", ["w1@test"])
+    assert "w1@test" in shown
+
+
+def test_a_daemon_that_crashes_shows_why(project: Project) -> None:
+    ran(project, "spawn", "crash", "crash.a")
+    wait_until(
+        lambda: document(project, "list", "--status", "backoff"), within=LIMIT, because="it fails as soon as it starts"
+    )
+
+    assert "ValueError: no such file\n" in ran(project, "list", "--launcher", "crash").stdout
+    assert "backoff: ValueError: no such file" in ran(project, "describe", "crash.a").stdout
+    ran(project, "forget", "crash.a")
+
+
+def test_spawn_prints_the_address_and_another_spec_needs_replace(project: Project) -> None:
+    first = document(project, "spawn", "tick", "tick.spawned", "--wait", "20")
+    conflict = ran(project, "spawn", "tick", "tick.spawned", "--args", "[2]", exits=1)
+    second = document(project, "spawn", "tick", "tick.spawned", "--args", "[2]", "--replace", "--wait", "20")
+    unplaceable = document(project, "spawn", "gpu", "gpu.a")
+    unknown = ran(project, "spawn", "nobody", "tick.other", exits=1)
+    late = ran(project, "spawn", "gpu", "gpu.a", "--wait", "0.1", exits=1)
+
+    assert first.keys() == ADDRESS
+    assert (first["status"], second["status"]) == ("running", "running")
+    assert second["token"] > first["token"]
+    assert "the name is taken by launcher tick" in conflict.stderr
+    assert unplaceable is None
+    assert "registered: crash, gpu, tick" in unknown.stderr
+    assert "carries the labels gpu" in late.stderr
+
+
+def test_stop_start_restart_and_forget_one_daemon(project: Project) -> None:
+    first = document(project, "spawn", "tick", "tick.steered", "--wait", "20")
+
+    assert ran(project, "stop", "tick.steered", "--wait").stdout == "daemon tick.steered: stopped\n"
+    assert "was stopped" in ran(project, "spawn", "tick", "tick.steered", "--wait", "20", exits=1).stderr
+    assert "is stopped" in ran(project, "restart", "tick.steered", exits=1).stderr
+    ran(project, "start", "tick.steered")
+    second = document(project, "restart", "tick.steered", "--wait", "20")
+    assert second["token"] > first["token"]
+    assert document(project, "restart", "tick.steered") is None
+    ran(project, "forget", "tick.steered")
+    assert "no daemon tick.steered is known" in ran(project, "forget", "tick.steered", exits=1).stderr
+    assert "no daemon tick.steered is known" in ran(project, "stop", "tick.steered", exits=1).stderr
+
+
+def test_drain_and_uncordon_a_node(project: Project) -> None:
+    try:
+        drained = ran(project, "drain", "w1@test", "--wait", "0.1", exits=1)
+        (node,) = document(project, "nodes")
+    finally:
+        ran(project, "uncordon", "w1@test")
+
+    assert "no other node takes daemons" in drained.stderr
+    assert "still holds daemons" in drained.stderr
+    assert node["status"] == "draining"
+    assert document(project, "nodes")[0]["status"] == "up"
+    assert "registered: w1@test" in ran(project, "drain", "w9@test", exits=1).stderr
+
+
+def test_rescan_runs_a_scanner_now_and_its_batch_is_an_event_for_each(project: Project) -> None:
+    Path(project.folder, "listed").write_text("tick.s1 tick.s2 tick.s3")
+
+    ran(project, "rescan", "tick")
+    wait_until(
+        lambda: project.celery("daemons", "locate", "tick.s1", "tick.s2", "tick.s3").returncode == 0,
+        within=LIMIT,
+        because="the scanner lists them",
+    )
+
+    wanted = [event for event in events(project, "--last", "500") if event["event"] == "want"]
+    assert [event["name"] for event in wanted[-3:]] == ["tick.s1", "tick.s2", "tick.s3"]
+    assert len({event["id"] for event in wanted[-3:]}) == 1
+    assert "has no recovery scanner" in ran(project, "rescan", "crash", exits=1).stderr
+
+
+def test_events_tells_what_befell_a_daemon_or_a_node(project: Project) -> None:
+    of_daemon = events(project, "--name", "tick.a")
+    of_node = events(project, "--node", "w1@test", "--last", "500")
+    shown = ran(project, "events", "--name", "tick.a", "--last", "1").stdout
+
+    assert all(event.keys() == EVENT for event in of_daemon + of_node)
+    assert [event["event"] for event in of_daemon] == ["want", "assign", "claim", "report"]
+    assert isinstance(of_daemon[1]["token"], int)
+    assert isinstance(of_daemon[1]["epoch"], int)
+    assert [event["name"] for event in of_node if event["event"] in ("join", "lead")] == [None, None]
+    assert len(shown.splitlines()) == 1
+    assert "tick.a on w1@test: running" in shown
+
+
+def test_events_follows_until_ctrl_c(project: Project) -> None:
+    arguments = ["daemons", "events", "--follow", "--last", "1", "--json"]
+    with CeleryProcess(project, "follower", arguments, ready=r"^\{") as follower:
+        ran(project, "spawn", "tick", "tick.followed")
+        wait_until(
+            lambda: '"event":"report","name":"tick.followed"' in follower.output, within=LIMIT, because="it was spawned"
+        )
+        os.kill(follower.pid, signal.SIGINT)
+        wait_until(lambda: not follower.running, within=LIMIT, because="it was interrupted")
+
+        assert follower.stop() == 0
+    assert all(json.loads(line).keys() == EVENT for line in follower.output.splitlines())
+
+
+def test_names_are_whole_and_colourless_in_a_pipe(project: Project) -> None:
+    name = "tick." + "x" * 150
+    ran(project, "spawn", "tick", name, "--wait", "20")
+
+    shown = ran(project, "list").stdout
+
+    assert any(line.startswith(f"{name}  tick  ") for line in shown.splitlines())
+    assert "\x1b" not in shown
+    assert shown.splitlines()[-1].split()[1].startswith("daemon")

@@ -1,0 +1,83 @@
+"""What the command line says when it cannot do what it is asked: one line, on standard error, and exit status 1."""
+
+import pytest
+
+from tests.conftest import NewProject
+from tests.support.projects import PRELUDE
+
+#: Port 1 of the loopback: nobody listens there, and the refusal comes at once.
+NOWHERE = "redis://:secret@127.0.0.1:1/0"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status"],
+        ["list", "--json"],
+        ["locate", "tick.a", "--json"],
+        ["events", "--follow"],
+        ["spawn", "tick", "tick.a"],
+        ["drain", "w1@test"],
+    ],
+    ids=" ".join,
+)
+def test_without_redis_a_command_says_so_in_one_line(new_project: NewProject, arguments: list[str]) -> None:
+    source = PRELUDE + "@daemons.launcher('tick')\nasync def tick(ctx): ...\n"
+    project = new_project(source, broker_url=NOWHERE)
+
+    done = project.celery("daemons", *arguments)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: Redis at redis://127.0.0.1:1/0 does not answer")
+    assert "daemons_redis_url" in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "complaint"),
+    [
+        ("from celery import Celery\napp = Celery('proj')\n", ["status"], "has no Daemons: write `daemons = Daemons"),
+        (PRELUDE + "app.conf.include = ['missing_module']\n", ["launchers"], "No module named 'missing_module'"),
+        (PRELUDE + "app.conf.daemons_lease_ttl = 1.0\n", ["status"], "daemons_lease_ttl: 1.0 must be at least 3"),
+        (PRELUDE, ["spawn", "tick", "tick.a"], "no launcher 'tick' is registered (registered: none)"),
+        (PRELUDE, ["locate", "not a name"], "is not a valid name"),
+        (PRELUDE, ["monitor", "-n", "not a name@here"], "is not a valid name"),
+    ],
+    ids=["no Daemons", "broken module", "bad setting", "unknown launcher", "bad name", "bad node name"],
+)
+def test_what_is_wrong_with_the_project_is_told_in_one_line(
+    new_project: NewProject, source: str, arguments: list[str], complaint: str
+) -> None:
+    project = new_project(source, broker_url=NOWHERE)
+
+    done = project.celery("daemons", *arguments)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert complaint in line
+
+
+def test_daemons_that_an_app_makes_in_a_module_of_its_own_are_found(new_project: NewProject) -> None:
+    source = "from celery import Celery\napp = Celery('proj', broker=BROKER_URL, include=['proj_daemons'])\n"
+    project = new_project(source, broker_url=NOWHERE)
+    (project.folder / "proj_daemons.py").write_text(
+        "from proj import app\nfrom celery_daemons import Daemons\ndaemons = Daemons(app)\n"
+    )
+
+    done = project.celery("daemons", "status")
+
+    assert "Redis at redis://127.0.0.1:1/0 does not answer" in done.stderr
+
+
+def test_without_an_app_the_command_says_how_to_name_one(new_project: NewProject) -> None:
+    project = new_project(PRELUDE, broker_url=NOWHERE)
+
+    told = project.python(
+        "import subprocess, sys\n"
+        "done = subprocess.run([sys.executable, '-m', 'celery', 'daemons', 'status'], capture_output=True, text=True)\n"
+        "print(done.returncode, done.stderr)"
+    )
+
+    assert told.startswith("1 Error: no app is given")
+    assert "celery -A proj daemons" in told

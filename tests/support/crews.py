@@ -1,0 +1,162 @@
+"""Workers that several tests share: a project, the workers on it, and a client of its cluster in this process."""
+
+import importlib.util
+import json
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Self
+
+import psutil
+
+from celery_daemons import Address, Daemons, DaemonStatus, Node
+from celery_daemons.store.keys import LAYOUT, Keys
+from tests.support.projects import PRELUDE, Project
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+from tests.support.workers import Worker
+
+#: Seconds in which anything here happens, on a build machine that does other things as well.
+SOON = 30.0
+#: Quick heartbeats. The lease is long enough that a machine busy with other things does not cost it.
+BRISK: dict[str, Any] = {"lease_ttl": 4.0, "heartbeat_interval": 0.3, "reconcile_interval": 1.0, "drain_timeout": 15.0}
+
+#: After the usual first lines: queues of the test's own, and ``note``, by which daemons and tasks leave evidence.
+DIARY = (
+    PRELUDE
+    + """
+import json, signal, threading
+
+app.conf.update(task_default_queue=NAMESPACE, broker_connection_retry_on_startup=True)
+
+def note(name, event, **more):
+    entry = {"name": name, "event": event, "pid": os.getpid(), "thread": threading.get_native_id(), **more}
+    with open(FOLDER + "/diary", "a") as diary:
+        diary.write(json.dumps(entry) + "\\n")
+"""
+)
+
+
+class Crew:
+    """A project of its own folder and namespace; its workers live until the end of the ``with`` block."""
+
+    def __init__(
+        self,
+        folder: Path,
+        server: Server,
+        source: str,
+        *,
+        broker_url: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.server = server
+        self.namespace = f"crew-{uuid.uuid4().hex[:12]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.project = Project(
+            folder,
+            source,
+            broker_url=broker_url or server.url,
+            namespace=self.namespace,
+            settings={**BRISK, "redis_url": server.url, **(settings or {})},
+        )
+        self.workers: dict[str, Worker] = {}
+        self._settle()
+        self.module = self._imported()
+        self.daemons: Daemons = self.module.daemons
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self.workers.values():
+            worker.close()
+        self.daemons.cluster.close()
+        self.module.app.close()
+        del sys.modules[self.module.__name__]
+
+    def worker(self, name: str = "w1", **options: Any) -> Worker:
+        """The worker of that name, started with these options unless it is at work already, and its node up."""
+        if name not in self.workers:
+            options["options"] = ["--without-mingle", "--without-gossip", *options.get("options", ())]
+            self.workers[name] = Worker(self.project, name, **options)
+        worker = self.workers[name]
+        if not worker.running:
+            worker.start()
+            worker.wait_ready()
+        if "--no-daemons" not in options.get("options", ()):
+            wait_until(lambda: self.node(worker), within=SOON, because="a worker becomes a node")
+        return worker
+
+    def node(self, worker: Worker) -> Node | None:
+        """The worker's node, if it is up in its present life."""
+        return next((n for n in self.daemons.nodes() if n.pid == worker.pid and n.status == "up"), None)
+
+    def agent(self, worker: Worker) -> psutil.Process:
+        """The agent beside a worker."""
+        (found,) = [child for child in psutil.Process(worker.pid).children() if "celery_daemons.node" in title(child)]
+        return found
+
+    def diary(self, name: str, event: str | None = None) -> list[dict[str, Any]]:
+        """What was noted under a name, oldest first."""
+        path = self.project.folder / "diary"
+        entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [one for one in entries if one["name"] == name and event in (None, one["event"])]
+
+    def noted(self, name: str, event: str, *, times: int = 1) -> dict[str, Any]:
+        """Wait until something was noted so often, and return the last entry."""
+        wait_until(lambda: len(self.diary(name, event)) >= times, within=SOON, because=f"{name} notes {event!r}")
+        return self.diary(name, event)[-1]
+
+    def spawn(self, name: str, launcher: str, *args: Any, **kwargs: Any) -> Address:
+        """Spawn a daemon and wait until it runs."""
+        address = self.daemons.spawn(name, launcher, args=args, kwargs=kwargs, wait=SOON)
+        assert address is not None
+        return address
+
+    def anew(self, before: Address) -> Address:
+        """Wait until a daemon runs under a newer token than that of ``before``."""
+
+        def newer() -> Address | None:
+            found = self.daemons.locate(before.name)
+            return found if found and found.token > before.token and found.status is DaemonStatus.RUNNING else None
+
+        return wait_until(newer, within=SOON, because=f"{before.name} is started anew")
+
+    def forget_all(self) -> None:
+        """Leave no daemon to the next test."""
+        for record in self.daemons.list():
+            self.daemons.forget(record.name)
+
+    def keys(self) -> set[str]:
+        """All keys of the namespace, those of its queues included."""
+        with self.server.client() as client:
+            return set(client.scan_iter(match=f"*{self.namespace}*", count=1000))
+
+    def _settle(self) -> None:
+        """Make the cluster one that has been there for a while: in a new one the monitor waits for a lease's time."""
+        with self.server.client() as client:
+            client.hset(Keys(self.namespace).cluster, mapping={"layout": LAYOUT, "created_ms": "1"})
+
+    def _imported(self) -> ModuleType:
+        """The project's module in this process, under a name that no other has."""
+        spec = importlib.util.spec_from_file_location(
+            f"client_of_{uuid.uuid4().hex[:8]}", self.project.folder / "proj.py"
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        return module
+
+
+def title(process: psutil.Process) -> str:
+    """What ``ps`` shows of a process; nothing for one that has gone."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
