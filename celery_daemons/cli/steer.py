@@ -37,14 +37,12 @@ def spawn(
 ) -> None:
     """Record that a daemon should run, under NAME by LAUNCHER. The same again changes nothing."""
     daemons = daemons_of(ctx, modules=True)
-    cluster = daemons.cluster
+    kind, cluster = daemons.launchers[launcher], daemons.cluster
     record = cluster.record(name)
     stopped = record is not None and record.desired is Desired.STOPPED
     with waiting(ctx, f"daemon {name}: waiting until it runs", wait=wait):
         # A stopped one would be waited for in vain.
-        address = daemons.spawn(
-            name, launcher, args=args, kwargs=kwargs, replace=replace, wait=None if stopped else wait
-        )
+        address = daemons.spawn(name, kind, args=args, kwargs=kwargs, replace=replace, wait=None if stopped else wait)
     if stopped:
         told = f"daemon {name} is recorded, but was stopped: `{prog(ctx)} start {name}` lets it run"
         if wait is not None:

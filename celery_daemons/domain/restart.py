@@ -12,8 +12,10 @@ _DOUBLINGS: Final = 64
 
 
 def restarts_after(options: LauncherOptions, outcome: Outcome) -> bool:
-    """Whether the policy wants another life after one that ended by itself in ``outcome``."""
-    if options.restart == "permanent":
+    """Whether the policy wants another life after one that ended in ``outcome``, unasked by its node."""
+    if options.restart == "permanent" or outcome is Outcome.STOPPED:
+        # Stopped, and not by us: a service manager ends a worker with a signal to every process of it. No policy takes
+        # that for an end of the daemon's own, or the daemon would stay stopped on all nodes.
         return True
     return options.restart == "transient" and outcome is Outcome.FAILED
 

@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+import time
 from typing import Any, Final
 
 from celery_daemons.process import spawn_task
@@ -28,6 +29,12 @@ class Dispatcher:
     def send(self, queue_name: str, payload: dict[str, Any]) -> None:
         """Send a spawn task to a node's spawn queue."""
         self._put((queue_name, payload))
+
+    def flush(self, within: float) -> None:
+        """Wait until the broker has taken everything, no longer than ``within`` seconds."""
+        deadline = time.monotonic() + within
+        while self._due.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.002)
 
     def sweep(self, queue_name: str) -> None:
         """Remove the spawn queue of a node that is gone."""
@@ -56,6 +63,8 @@ class Dispatcher:
                 self._failing = True
             else:
                 self._failing = False
+            finally:
+                self._due.task_done()
 
     def _send(self, queue_name: str, payload: dict[str, Any]) -> None:
         self._app.send_task(

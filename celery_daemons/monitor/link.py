@@ -5,11 +5,12 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from celery_daemons.process.channel import Channel, ChannelClosed
 from celery_daemons.process.deadman import Deadman
-from celery_daemons.process.messages import Lease, Turned, Unready
+from celery_daemons.process.messages import HandOver, ToMonitor, Turned, Unready
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +24,12 @@ class AgentLink:
         # A monitor that was paused past its lease is ended by the kernel when it is continued.
         self._deadman = Deadman()
         self._deadman.arm(until)
-        self._channel: Channel[Lease] = Channel(sock, Lease)
+        self._channel: Channel[ToMonitor] = Channel(sock, ToMonitor)
         self._proven = 0.0
 
-    def start(self) -> None:
-        """Start to listen."""
+    def start(self, hand_over: Callable[[], None]) -> None:
+        """Start to listen; ``hand_over`` is called when the agent has given the lease back."""
+        self._hand_over = hand_over
         threading.Thread(target=self._listen, name="celery-daemons-agent", daemon=True).start()
 
     def turn(self, *, at_most_every: float) -> None:
@@ -51,6 +53,9 @@ class AgentLink:
         try:
             while True:
                 for message in self._channel.receive():
+                    if isinstance(message, HandOver):
+                        self._hand_over()
+                        os._exit(0)
                     self._deadman.arm(message.until)
         except ChannelClosed:
             os._exit(AGENT_GONE)

@@ -1,6 +1,7 @@
 """The monitor's loop: level-triggered, so that nothing depends on any one message or change being seen."""
 
 import logging
+import random
 import time
 from collections.abc import Iterable
 from typing import Final
@@ -15,7 +16,7 @@ from celery_daemons.monitor.plan import Plan, Planner
 from celery_daemons.monitor.scan import Scans
 from celery_daemons.process import spawn_task
 from celery_daemons.settings import Settings
-from celery_daemons.store import book, reading
+from celery_daemons.store import book, journal, lease, reading
 from celery_daemons.store.calls import BATCH
 from celery_daemons.store.connection import Store
 from celery_daemons.store.replica import Changes, Replica
@@ -28,6 +29,12 @@ _TURN: Final = 1.0
 _TURN_SHARE: Final = 0.2
 #: Seconds after the end of a lease at which it is swept: the server's clock is read in whole milliseconds.
 _SWEEP_DELAY: Final = 0.002
+#: How many nodes are told that the monitor has resigned: one may be busy, all would be a rush.
+_HEIRS: Final = 3
+#: Seconds that a resigned monitor has for telling them.
+_LAST_WORDS: Final = 0.3
+#: Clusters of fewer nodes have no majority to lose: two nodes are half and half.
+_FEW: Final = 3
 #: Seconds between attempts while Redis does not answer.
 _RETRY: Final = 0.2
 
@@ -57,6 +64,11 @@ class Monitor:
         self._look_at = 0.0
         self._calm_until = 0.0
         self._loaded = False
+        self._connects = -1
+        self._server = ""
+        self._met = ""
+        self._lost: dict[NodeName, float] = {}
+        self._braking = False
         self._pause = min(_TURN, _TURN_SHARE * settings.lease_ttl)
 
     def run(self) -> None:
@@ -71,6 +83,22 @@ class Monitor:
                 self._calm_until = time.monotonic() + self._settings.lease_ttl
                 self._loaded = False
                 time.sleep(_RETRY)
+
+    def hand_over(self, node: str) -> None:
+        """Tell some other nodes that nobody leads any more; called in the link's thread, after the epoch is over."""
+        others = [(name, row) for name, row in self._replica.nodes.copy().items() if name != node]
+        for name, row in random.sample(others, min(_HEIRS, len(others))):
+            message = spawn_task.payload(
+                node=name,
+                incarnation=row.incarnation,
+                epoch=self._epoch,
+                generation=0,
+                assigned=[],
+                recalled=[],
+                campaign=True,
+            )
+            self._dispatcher.send(row.spawn_queue, message)
+        self._dispatcher.flush(_LAST_WORDS)
 
     def _turn(self) -> None:
         if not self._loaded:
@@ -118,6 +146,7 @@ class Monitor:
             self._replica.load()
             self._start_anew()
         self._stay_calm_while_young(now, overview.age_ms)
+        self._stay_calm_with_another_server(now, overview.server)
         if (overview.specs, overview.entries) != (len(self._replica.specs), len(self._replica.book)):
             # What is still on its way through the journal explains a difference, and is read next.
             behind = self._replica.follow(block_ms=0)
@@ -126,6 +155,7 @@ class Monitor:
                 self._replica.load()
                 self._start_anew()
         ended = [node for node, left in overview.leases.items() if left <= 0]
+        self._brake(now, ended, len(overview.leases))
         if now >= self._calm_until:
             for node in ended:
                 self._sweep(node)
@@ -140,6 +170,36 @@ class Monitor:
             self._calm_until = now + self._settings.lease_ttl
         elif age_ms < self._settings.lease_ttl_ms:
             self._calm_until = max(self._calm_until, now + (self._settings.lease_ttl_ms - age_ms) / 1000)
+
+    def _stay_calm_with_another_server(self, now: float, settled: str) -> None:
+        """After a restart or a promotion too: leases may be those of a while ago, the last writes may be missing."""
+        if self._store.connects != self._connects:
+            self._connects, self._server = self._store.connects, self._store.server_id()
+        if settled == self._server:
+            return
+        if self._met != self._server:
+            self._met = self._server
+            if settled:
+                logger.warning("monitor: Redis is another server than before, waiting one lease for all nodes to beat")
+                self._calm_until = now + self._settings.lease_ttl
+        if now >= self._calm_until:
+            self._store.run(lease.settle(self._store.keys, self._epoch, self._server))
+
+    def _brake(self, now: float, ended: list[NodeName], registered: int) -> None:
+        """If most nodes are lost at once, wait one more lease: it is rather the network than so many machines."""
+        window = now - self._settings.lease_ttl
+        self._lost = {node: at for node, at in self._lost.items() if at > window or node in ended}
+        gone = sum(node not in ended for node in self._lost)
+        for node in ended:
+            self._lost.setdefault(node, now)
+        if not ended:
+            self._braking = False
+        elif not self._braking and registered + gone >= _FEW and len(self._lost) * 2 > registered + gone:
+            self._braking = True
+            self._calm_until = max(self._calm_until, now + self._settings.lease_ttl)
+            cause = f"{len(self._lost)} of {registered + gone} nodes are lost within one lease: waiting one more"
+            logger.error("monitor: %s", cause)
+            self._store.run(journal.note(self._store.keys, "mass-failure", cause=cause))
 
     def _sweep(self, node: NodeName) -> None:
         row = self._replica.nodes.get(node)

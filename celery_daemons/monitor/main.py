@@ -32,12 +32,13 @@ def main(boot: ChildBoot, sock: socket.socket) -> int:
     except ConfigurationError as error:
         link.unready(str(error))
         return 1
-    link.start()
     store = Store(settings.redis_url, Keys(settings.namespace), timeout=_TIMEOUT)
     dispatcher = Dispatcher(app)
     dispatcher.start()
+    monitor = Monitor(store, settings, registry, dispatcher, link, Epoch(boot.epoch))
+    link.start(lambda: monitor.hand_over(boot.node))
     try:
-        Monitor(store, settings, registry, dispatcher, link, Epoch(boot.epoch)).run()
+        monitor.run()
     except LeaseLost as error:
         logger.warning("monitor %s: %s", boot.node, error)
         return 0

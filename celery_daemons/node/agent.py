@@ -11,16 +11,16 @@ from typing import Any, Final
 from celery_daemons.domain.names import Incarnation, NodeName
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import NodeRow
-from celery_daemons.domain.states import DaemonStatus, NodeStatus
+from celery_daemons.domain.states import NodeStatus
 from celery_daemons.errors import DaemonsError, StoreUnavailable
 from celery_daemons.node.control import Control
 from celery_daemons.node.election import Election
 from celery_daemons.node.heartbeat import Heartbeat
 from celery_daemons.node.hosts import HostPool
 from celery_daemons.node.ledger import Ledger
-from celery_daemons.node.lives import State
+from celery_daemons.node.lives import running
 from celery_daemons.node.supervisor import Supervisor
-from celery_daemons.process.messages import Boot, Drain, FromWorker, Joined, Rejected, Spawned
+from celery_daemons.process.messages import Boot, Campaign, Drain, FromWorker, Joined, Rejected, Spawned
 from celery_daemons.process.spawner import Spawner
 from celery_daemons.settings import Settings
 from celery_daemons.store import book, journal, lease
@@ -34,6 +34,12 @@ logger = logging.getLogger(__name__)
 _MESSAGE_LAG: Final = 0.1
 #: Seconds before an agent whose hosts cannot load the app makes way for another.
 _LOAD_RETRY: Final = 10.0
+#: Seconds before the deadline of the kernel's timer at which the agent ends its hosts itself.
+_BEFORE_THE_KERNEL: Final = 0.02
+#: Seconds between two looks at a lease that is over.
+_GUARD_LOOK: Final = 0.05
+#: The most seconds between two attempts at a heartbeat that was not answered.
+_IMPATIENCE: Final = 0.25
 #: The share of the drain time-out that daemons get before their hosts are killed; the rest is for Redis.
 _DRAIN_SHARE: Final = 0.9
 
@@ -56,7 +62,9 @@ class Agent:
         options = {name: LauncherOptions(**_tupled(given)) for name, given in boot.launchers.items()}
         self._supervisor = Supervisor(options)
         self._ledger = Ledger(self._store, self._node, self._supervisor.claimed)
-        self._heartbeat = Heartbeat(self._store, self.settings, self._node, self._row(), self._running)
+        self._heartbeat = Heartbeat(
+            self._store, self.settings, self._node, self._row(), lambda: running(self._supervisor.lives.values())
+        )
         self._ledger.lease_runs = self._heartbeat.runs
         self._pool = HostPool(boot, self._spawner, self._supervisor, lambda: self._heartbeat.until)
         self._supervisor.connect(self._pool, self._ledger)
@@ -78,6 +86,8 @@ class Agent:
         living.add_done_callback(self._done)
         if self._boot.hosting:
             self._start(self._ledger.run())
+            if self.settings.on_store_loss == "stop":
+                self._start(self._guard())
         timeout = await self._leave_within
         await self._drain(timeout, living)
         await self._store.close()
@@ -126,6 +136,14 @@ class Agent:
                 self._start(self._synchronise(answer.generation))
             await self._campaign(led=answer.led)
 
+    async def _guard(self) -> None:
+        """End the hosts when the lease ends, whatever the heartbeat waits for; just before the kernel would do it."""
+        while True:
+            left = self._heartbeat.until - lease_clock() - _BEFORE_THE_KERNEL
+            if self._heartbeat.until and left <= 0:
+                self._pool.kill_all()
+            await asyncio.sleep(max(_GUARD_LOOK, left) if self._heartbeat.until else self._heartbeat.pause)
+
     async def _beat_with_patience(self) -> lease.Beat | None:
         """One heartbeat, tried until it is answered or, unless duplicates are preferred, the lease is over."""
         while True:
@@ -135,7 +153,7 @@ class Agent:
                 return answer
             if self.settings.on_store_loss == "stop" and lease_clock() >= self._heartbeat.until:
                 return None
-            await asyncio.sleep(min(self._heartbeat.pause, 0.25))
+            await asyncio.sleep(min(self._heartbeat.pause, _IMPATIENCE))
 
     async def _beat_alone(self) -> None:
         """A candidate without a node only runs for election."""
@@ -179,6 +197,9 @@ class Agent:
                     self._generation = message.generation
             case Rejected():
                 self._start(self._note_rejected(message))
+            case Campaign():
+                if self._heartbeat.incarnation is not None:
+                    self._start(self._campaign(led=False))
             case Drain():
                 self._leave(message.timeout)
 
@@ -254,24 +275,6 @@ class Agent:
             labels=",".join(self.settings.node_labels),
             launchers=",".join(sorted(self._boot.launchers)),
         )
-
-    def _running(self) -> list[book.Running]:
-        """What Redis has to be told again after it lost its data."""
-        status = {State.RUNNING: DaemonStatus.RUNNING, State.STARTING: DaemonStatus.STARTING}
-        return [
-            book.Running(
-                name=life.name,
-                token=life.token,
-                launcher=life.launcher,  # type: ignore[arg-type]
-                arguments=life.arguments,
-                version=life.version,
-                status=status.get(life.state, DaemonStatus.BACKOFF),
-                pid=life.host.pid if life.host else 0,
-                restarts=life.restarts,
-            )
-            for life in self._supervisor.lives.values()
-            if life.launcher
-        ]
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

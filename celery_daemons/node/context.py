@@ -49,8 +49,8 @@ class DaemonContext(_Context[asyncio.Event]):
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, but no longer than until the daemon shall stop."""
-        # Not wait_for: that of Python 3.11 forgets a cancellation that comes together with the event, as a stop does, and
-        # a daemon that sleeps between its rounds would go on with them.
+        # Not wait_for: that of Python 3.11 forgets a cancellation that comes together with the event, as a stop does,
+        # and a daemon that sleeps between its rounds would go on with them.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.stopping.wait()

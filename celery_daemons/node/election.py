@@ -10,7 +10,7 @@ from typing import Final
 from celery_daemons.domain.names import Epoch, Incarnation, NodeName
 from celery_daemons.errors import StoreUnavailable
 from celery_daemons.process.channel import AsyncChannel, ChannelClosed
-from celery_daemons.process.messages import Boot, ChildBoot, FromMonitor, Lease, Turned, Unready
+from celery_daemons.process.messages import Boot, ChildBoot, FromMonitor, HandOver, Lease, Turned, Unready
 from celery_daemons.process.spawner import Child, Spawner
 from celery_daemons.settings import Settings
 from celery_daemons.store import lease
@@ -20,6 +20,8 @@ from celery_daemons.store.connection import AsyncStore
 logger = logging.getLogger(__name__)
 
 _ROLE: Final = "celery_daemons.monitor.main:main"
+#: Seconds that a monitor gets for telling others that it has resigned.
+_HAND_OVER: Final = 0.5
 #: Seconds that a new monitor may take to its first turn: it reads the whole book.
 _FIRST_TURN: Final = 15.0
 #: Leases without a turn after which a monitor counts as wedged. Below one, a successor leads within a lease of it.
@@ -93,7 +95,18 @@ class Election:
     async def retire(self) -> None:
         """Step down and run for election no more."""
         self._retired = True
-        await self.step_down("its node leaves")
+        epoch, self.epoch = self.epoch, None
+        if epoch is None:
+            return
+        try:
+            # Given back first: whom the monitor tells can take it at once, and what it still does is refused.
+            await self._store.run(lease.resign(self._store.keys, epoch, cause="its node leaves"))
+            if self._channel is not None:
+                self._channel.send(HandOver())
+                await asyncio.wait_for(self._dead.wait(), _HAND_OVER)
+        except (StoreUnavailable, TimeoutError) as error:
+            logger.info("monitor %s: not handed over, its lease ends by itself (%r)", self._boot.node, error)
+        self._end_monitor()
 
     async def step_down(self, cause: str) -> None:
         """End the monitor and give the lease back, so that another node leads at once."""

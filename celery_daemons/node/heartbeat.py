@@ -41,6 +41,8 @@ class Heartbeat:
         self._previous: Incarnation | None = row.incarnation or None
         self._told_taken = False
         self._silent = False
+        self._connects = 0
+        self._server = ""
         self.incarnation: Incarnation | None = None
         self.until = 0.0
 
@@ -81,6 +83,8 @@ class Heartbeat:
                 await self._tell_taken(answer)
                 await asyncio.sleep(min(answer.left_ms / 1000 + 0.01, self.pause))
                 continue
+            # A node that has just joined has nothing to tell a server again that was another's before.
+            self._connects, self._server = 0, ""
             self._row = row
             self._told_taken = self._silent = False
             self.incarnation = self._previous = row.incarnation
@@ -96,8 +100,9 @@ class Heartbeat:
             answer = await self._store.run(
                 lease.beat(self._store.keys, self._node, self.incarnation, ttl_ms=self._settings.lease_ttl_ms)
             )
-            if answer.verdict != "ok" and sent < self.until:
-                # Nobody may sweep a lease that still runs here: Redis has forgotten it.
+            # Nobody may sweep a lease that still runs here: if it is not known, Redis has forgotten it.
+            forgotten = answer.verdict != "ok" and sent < self.until
+            if forgotten or (await self._another_server() and answer.verdict == "ok"):
                 answer = await self._reassert() or answer
         except StoreUnavailable as error:
             self._unanswered(error)
@@ -109,8 +114,16 @@ class Heartbeat:
             self._silent = False
         return answer
 
+    async def _another_server(self) -> bool:
+        """Whether this is not the server that answered before: it may lack the last writes, and say nothing of it."""
+        if self._store.connects == self._connects:
+            return False
+        connects, server = self._store.connects, await self._store.server_id()
+        self._connects, before, self._server = connects, self._server, server
+        return before not in ("", server)
+
     async def _reassert(self) -> lease.Beat | None:
-        logger.warning("node %s: Redis has lost this node, telling it again", self._node)
+        logger.warning("node %s: Redis may have lost what it knew of this node, telling it again", self._node)
         running = self._running()
         generation = 0
         for start in range(0, max(1, len(running)), BATCH):

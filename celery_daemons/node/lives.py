@@ -1,12 +1,15 @@
 """One daemon on this node, from its assignment to its release."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from celery_daemons.domain.names import DaemonName
+from celery_daemons.domain.names import DaemonName, LauncherName
 from celery_daemons.domain.restart import RestartHistory
+from celery_daemons.domain.states import DaemonStatus
 from celery_daemons.node.hosts import Host
 from celery_daemons.process.messages import End
+from celery_daemons.store import book
 
 
 class State(Enum):
@@ -44,3 +47,24 @@ class Life:
     unwanted: bool = False
     afterwards: Afterwards = Afterwards.RELEASE
     history: RestartHistory | None = None
+
+
+_STATUS = {State.RUNNING: DaemonStatus.RUNNING, State.STARTING: DaemonStatus.STARTING}
+
+
+def running(lives: Iterable[Life]) -> list[book.Running]:
+    """What Redis has to be told again after it lost its data: every life that it once confirmed."""
+    return [
+        book.Running(
+            name=life.name,
+            token=life.token,
+            launcher=LauncherName(life.launcher),
+            arguments=life.arguments,
+            version=life.version,
+            status=_STATUS.get(life.state, DaemonStatus.BACKOFF),
+            pid=life.host.pid if life.host else 0,
+            restarts=life.restarts,
+        )
+        for life in lives
+        if life.launcher
+    ]

@@ -1,10 +1,10 @@
 """A host for many daemons: coroutines on its event loop, and threads for those that ask for one."""
 
 import asyncio
+import contextlib
 import threading
 from functools import partial
 
-from celery_daemons.errors import DaemonsError
 from celery_daemons.launcher import Launcher
 from celery_daemons.node.context import BlockingDaemonContext, DaemonContext
 from celery_daemons.node.host import Host, end_of
@@ -19,18 +19,18 @@ class SharedHost(Host):
 
     def run(self) -> int:
         """Serve for ever."""
-        asyncio.run(self._serve())
-        return 0
-
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
         self._tasks: dict[str, tuple[asyncio.Task[object], DaemonContext]] = {}
         self._threads: dict[str, BlockingDaemonContext] = {}
         self._new: list[tuple[str, int]] = []
         self._gone: list[End] = []
         self._flushing = False
         self.start_receiving()
-        await self._loop.create_future()
+        while True:
+            # A daemon that raises SystemExit ends itself, and takes the loop out of its turn: the others go on.
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                self._loop.run_forever()
 
     def begin(self, items: list[StartItem]) -> None:
         """Hand the daemons to the loop."""
@@ -44,8 +44,8 @@ class SharedHost(Host):
         for item in items:
             try:
                 self._begin_one(item, *self.prepare(item))
-            except (DaemonsError, TypeError, ValueError) as error:
-                # A recipe that cannot be called with these arguments fails like one that raises at once.
+            except BaseException as error:  # noqa: BLE001 - a class may raise anything when it is made, also SystemExit
+                # Nor may the rest of the batch suffer from a launcher not known here, or from the want of a thread.
                 self._note_end(end_of(item.name, item.token, stopping=False, error=error))
         self._flush_soon()
 
@@ -57,9 +57,10 @@ class SharedHost(Host):
             thread = threading.Thread(
                 target=self._run_thread, args=(launcher, blocking, args, kwargs), name=item.name, daemon=True
             )
+            thread.start()
+            # It reports its end through this loop, which is busy here: not before it is known.
             self._threads[item.name] = blocking
             self.watch(launcher, blocking)
-            thread.start()
         else:
             ctx = DaemonContext(item.name, item.launcher, self._node, item.token, asyncio.Event())
             task = self._loop.create_task(launcher.start(ctx, args, kwargs))

@@ -45,6 +45,10 @@ class Spawned(msgspec.Struct, tag=True):
     recalled: list[tuple[str, str]]
 
 
+class Campaign(msgspec.Struct, tag=True):
+    """Worker to agent: the monitor has resigned; run for election now rather than at the next heartbeat."""
+
+
 class Rejected(msgspec.Struct, tag=True):
     """Worker to agent: messages on the spawn queue that were no spawn tasks."""
 
@@ -68,6 +72,10 @@ class Lease(msgspec.Struct, tag=True):
     """Agent to host or monitor: the lease was renewed and holds until ``until``."""
 
     until: float
+
+
+class HandOver(msgspec.Struct, tag=True):
+    """Agent to monitor: the lease has been given back; tell other nodes, and end."""
 
 
 class StartItem(msgspec.Struct, array_like=True):
@@ -134,7 +142,8 @@ class Turned(msgspec.Struct, tag=True):
     """Monitor to agent: the loop has turned."""
 
 
-FromWorker = Spawned | Rejected | Drain
+FromWorker = Spawned | Campaign | Rejected | Drain
 ToHost = Lease | Start | Stop
 FromHost = Ready | Unready | Started | Ended | Hung
 FromMonitor = Turned | Unready
+ToMonitor = Lease | HandOver

@@ -34,8 +34,12 @@ def payload(
     generation: int,
     assigned: list[tuple[str, str]],
     recalled: list[tuple[str, str]],
+    campaign: bool = False,
 ) -> dict[str, Any]:
-    """The keyword arguments of a spawn task; ``(name, token)`` each."""
+    """The keyword arguments of a spawn task; ``(name, token)`` each.
+
+    One with ``campaign`` spawns nothing: nobody leads any more, and the node may run for election at once.
+    """
     return {
         "version": VERSION,
         "node": node,
@@ -44,4 +48,5 @@ def payload(
         "generation": generation,
         "assigned": assigned,
         "recalled": recalled,
+        "campaign": campaign,
     }

@@ -50,14 +50,13 @@ def _pack_whole(call: Call[Any]) -> tuple[Any, ...]:
     return ("EVAL", call.script.source, len(call.keys), *call.keys, *call.args)
 
 
-def _options(timeout: float, retries: int) -> dict[str, Any]:
+def _options(timeout: float) -> dict[str, Any]:
     return {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "socket_keepalive": True,
         # RESP2 whatever the client's default: replies keep one shape.
         "protocol": 2,
-        "retries": retries,
     }
 
 
@@ -65,18 +64,28 @@ class Store:
     """A blocking connection pool to one namespace; safe to share between threads and to use after a fork."""
 
     def __init__(self, url: str, keys: Keys, *, timeout: float = TIMEOUT, client: "redis.Redis | None" = None) -> None:
-        options = _options(timeout, 1)
-        retries = options.pop("retries")
         self.url = url
         self.keys = keys
         self._book = keys.book
         self.client: Any = client or redis.Redis.from_url(
             server.normalise(url),
             # A broken connection is worth a second try, a server that is silent for the whole timeout is not.
-            retry=redis.retry.Retry(NoBackoff(), retries, supported_errors=(redis.ConnectionError,)),
-            **options,
+            retry=redis.retry.Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+            redis_connect_func=self._on_connect,
+            **_options(timeout),
         )
+        #: How many connections were made: a new one may have met another server.
+        self.connects = 0
         self._checked = client is not None
+
+    def _on_connect(self, connection: Any) -> None:
+        connection.on_connect()
+        self.connects += 1
+
+    def server_id(self) -> str:
+        """Which server answers: another one after a restart, or after a replica was promoted."""
+        with _translated(self.url):
+            return str(self.client.info("server").get("run_id", ""))
 
     def check(self) -> None:
         """Raise ConfigurationError or LayoutMismatch if this server or namespace will not do; asks once."""
@@ -149,21 +158,32 @@ class AsyncStore:
     """The same for an asyncio loop; every command has ``timeout`` seconds and no retry: the caller keeps the clock."""
 
     def __init__(self, url: str, keys: Keys, *, timeout: float, client: Any = None) -> None:
-        options = _options(timeout, 0)
-        options.pop("retries")
         self.url = url
         self.keys = keys
         self.client: Any = client or redis.asyncio.Redis.from_url(
-            server.normalise(url), retry=redis.asyncio.retry.Retry(NoBackoff(), 0), **options
+            server.normalise(url),
+            retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
+            redis_connect_func=self._on_connect,
+            **_options(timeout),
         )
+        #: How many connections were made: a new one may have met another server.
+        self.connects = 0
 
-    async def check(self) -> str:
-        """Raise ConfigurationError if the server will not do; answers the server's run id."""
+    async def _on_connect(self, connection: Any) -> None:
+        await connection.on_connect()
+        self.connects += 1
+
+    async def server_id(self) -> str:
+        """Which server answers: another one after a restart, or after a replica was promoted."""
+        with _translated(self.url):
+            return str((await self.client.info("server")).get("run_id", ""))
+
+    async def check(self) -> None:
+        """Raise ConfigurationError if the server will not do."""
         with _translated(self.url):
             info = await self.client.info("server")
             memory = await self.client.info("memory")
         server.check({**info, **memory}, self.url)
-        return str(info.get("run_id", ""))
 
     async def run(self, call: Call[T]) -> T:
         """Run one verb."""

@@ -110,6 +110,11 @@ def campaign(
     )
 
 
+def settle(keys: Keys, epoch: Epoch, server: str) -> Call[bool]:
+    """Record that the leases on a server, named by its run id, can be trusted; false when the epoch is over."""
+    return Call("settle", (keys.monitor, keys.cluster), (str(epoch), server), bool)
+
+
 def resign(keys: Keys, epoch: Epoch, *, cause: str) -> Call[bool]:
     """Give the monitor's lease back; false when the epoch was over already."""
     return Call("resign", (keys.monitor, keys.journal), (str(epoch), cause), bool)

@@ -60,13 +60,15 @@ def locate(keys: Keys, names: Sequence[DaemonName]) -> Call[Located]:
 class Overview:
     """The cluster in numbers; ``leases`` are the milliseconds left, negative for what has ended.
 
-    ``age_ms`` is how long ago the cluster's data was created, ``None`` if there is none.
+    ``age_ms`` is how long ago the cluster's data was created, ``None`` if there is none; ``server`` is the run id of
+    the server that a monitor last settled with, empty for none.
     """
 
     created_ms: str
     age_ms: int | None
     specs: int
     entries: int
+    server: str
     leases: dict[NodeName, int]
 
 
@@ -75,12 +77,13 @@ def overview(keys: Keys) -> Call[Overview]:
 
     def decode(reply: Any) -> Overview:
         now, created = int(reply[0]), text(reply[1])
-        ends = zip(reply[4::2], reply[5::2], strict=True)
+        ends = zip(reply[5::2], reply[6::2], strict=True)
         return Overview(
             created_ms=created,
             age_ms=now - int(created) if created else None,
             specs=int(reply[2]),
             entries=int(reply[3]),
+            server=text(reply[4]),
             leases={NodeName(text(name)): int(float(end)) - now for name, end in ends},
         )
 

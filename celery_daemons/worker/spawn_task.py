@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from celery_daemons.process.messages import Spawned
+from celery_daemons.process.messages import Campaign, Spawned
 from celery_daemons.process.spawn_task import TASK, VERSION
 
 #: The most of a strange message that is quoted.
@@ -23,9 +23,10 @@ class _Payload(msgspec.Struct):
     generation: int
     assigned: list[tuple[str, str]]
     recalled: list[tuple[str, str]]
+    campaign: bool = False
 
 
-def decode(message: Any, *, node: str) -> Spawned:
+def decode(message: Any, *, node: str) -> Spawned | Campaign:
     """Read a spawn task; raises :exc:`NotASpawnTask`, and nothing else."""
     try:
         headers = message.headers or {}
@@ -45,4 +46,6 @@ def decode(message: Any, *, node: str) -> Spawned:
     for name, token in (*payload.assigned, *payload.recalled):
         if not token.isascii() or not token.isdigit():
             raise NotASpawnTask(f"the token {token!r:.40} of daemon {name!r:.80} is no number")
+    if payload.campaign:
+        return Campaign()
     return Spawned(payload.incarnation, payload.generation, payload.assigned, payload.recalled)

@@ -68,7 +68,13 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
     def start(self, worker: Any) -> None:
         """Start the agent."""
         worker.daemons_agent.start()
-        self._look = worker.timer.call_repeatedly(_LOOK, worker.daemons_agent.keep_alive)
+        self._look = worker.timer.call_repeatedly(_LOOK, self._attend, (worker.daemons_agent,))
+
+    def _attend(self, agent: AgentProcess) -> None:
+        # A service manager signals the agent too. Once the worker has heard the same, no other agent takes its place;
+        # a loop that waits for its broker acts on the signal seconds later.
+        if not _shutting_down():
+            agent.keep_alive()
 
     def close(self, worker: Any) -> None:
         """Begin the drain as soon as shutdown begins: daemons move while the pool finishes its tasks."""
