@@ -5,6 +5,7 @@ import time
 from typing import Any, Final
 
 from celery import bootsteps
+from celery.worker import state
 from kombu.messaging import Consumer
 
 from celery_daemons.process.messages import Rejected
@@ -28,6 +29,11 @@ def settings_of(app: Any) -> Settings:
     """The settings of the app's Daemons, complete and checked."""
     settings: Settings = app._celery_daemons.settings
     return settings
+
+
+def _shutting_down() -> bool:
+    """Whether the worker has been told to stop; Celery keeps an exit status there, ``None`` or ``False`` for no."""
+    return any(told is not None and told is not False for told in (state.should_stop, state.should_terminate))
 
 
 class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
