@@ -110,7 +110,7 @@ def assign(
     def decode(reply: Any) -> Dispatch | None:
         if reply[0] == -1:
             raise epoch_over(epoch)
-        if len(reply) == 1:
+        if reply[0] == 0:
             return None
         return Dispatch(int(reply[0]), tuple(text(token) for token in reply[1:]))
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from celery import bootsteps
 from celery.worker import state
+from kombu.common import ignore_errors
 from kombu.messaging import Consumer
 
 from celery_daemons.process.messages import Rejected
@@ -118,6 +119,15 @@ class SpawnStep(bootsteps.ConsumerStep):  # type: ignore[misc]
         self._namespace = settings_of(consumer.app).namespace
         consumer.add_task_queue(task_queue_name(self._namespace, consumer.hostname))
         super().start(consumer)
+
+    def stop(self, consumer: Any) -> None:
+        """Consume no more; a worker that ends, rather than loses its broker, takes its spawn queue with it."""
+        if consumer.blueprint.state == bootsteps.CLOSE:
+            for one in self.consumers or ():
+                ignore_errors(consumer.connection, one.cancel)
+                for queue in one.queues:
+                    ignore_errors(consumer.connection, queue.delete)
+        super().stop(consumer)
 
     def get_consumers(self, channel: Any) -> list[Consumer]:
         """One consumer that sees raw messages: nothing that comes in may raise in the worker."""

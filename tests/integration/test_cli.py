@@ -124,7 +124,6 @@ def test_list_shows_those_that_match(project: Project) -> None:
     assert isinstance(record["token"], int)
     assert isinstance(record["started_at"], float)
     assert "tick.a" in shown
-    assert document(project, "list", "--node", "nobody@test") == []
 
 
 def test_locate_prints_what_it_finds_and_fails_for_what_it_does_not(project: Project) -> None:
@@ -171,7 +170,6 @@ def test_a_daemon_that_crashes_shows_why(project: Project) -> None:
 
     assert "ValueError: no such file\n" in ran(project, "list", "--launcher", "crash").stdout
     assert "backoff: ValueError: no such file" in ran(project, "describe", "crash.a").stdout
-    ran(project, "forget", "crash.a")
 
 
 def test_spawn_prints_the_address_and_another_spec_needs_replace(project: Project) -> None:
@@ -203,7 +201,6 @@ def test_stop_start_restart_and_forget_one_daemon(project: Project) -> None:
     assert document(project, "restart", "tick.steered") is None
     ran(project, "forget", "tick.steered")
     assert "no daemon tick.steered is known" in ran(project, "forget", "tick.steered", exits=1).stderr
-    assert "no daemon tick.steered is known" in ran(project, "stop", "tick.steered", exits=1).stderr
 
 
 def test_drain_and_uncordon_a_node(project: Project) -> None:
@@ -211,12 +208,11 @@ def test_drain_and_uncordon_a_node(project: Project) -> None:
         drained = ran(project, "drain", "w1@test", "--wait", "0.1", exits=1)
         (node,) = document(project, "nodes")
     finally:
-        ran(project, "uncordon", "w1@test")
+        assert ran(project, "uncordon", "w1@test").stdout == "node w1@test: takes daemons\n"
 
     assert "no other node takes daemons" in drained.stderr
     assert "still holds daemons" in drained.stderr
     assert node["status"] == "draining"
-    assert document(project, "nodes")[0]["status"] == "up"
     assert "registered: w1@test" in ran(project, "drain", "w9@test", exits=1).stderr
 
 

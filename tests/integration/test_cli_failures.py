@@ -14,10 +14,8 @@ NOWHERE = "redis://:secret@127.0.0.1:1/0"
     [
         ["status"],
         ["list", "--json"],
-        ["locate", "tick.a", "--json"],
         ["events", "--follow"],
         ["spawn", "tick", "tick.a"],
-        ["drain", "w1@test"],
     ],
     ids=" ".join,
 )
@@ -39,12 +37,9 @@ def test_without_redis_a_command_says_so_in_one_line(new_project: NewProject, ar
     [
         ("from celery import Celery\napp = Celery('proj')\n", ["status"], "has no Daemons: write `daemons = Daemons"),
         (PRELUDE + "app.conf.include = ['missing_module']\n", ["launchers"], "No module named 'missing_module'"),
-        (PRELUDE + "app.conf.daemons_lease_ttl = 1.0\n", ["status"], "daemons_lease_ttl: 1.0 must be at least 3"),
-        (PRELUDE, ["spawn", "tick", "tick.a"], "no launcher 'tick' is registered (registered: none)"),
-        (PRELUDE, ["locate", "not a name"], "is not a valid name"),
         (PRELUDE, ["monitor", "-n", "not a name@here"], "is not a valid name"),
     ],
-    ids=["no Daemons", "broken module", "bad setting", "unknown launcher", "bad name", "bad node name"],
+    ids=["no Daemons", "broken module", "bad node name"],
 )
 def test_what_is_wrong_with_the_project_is_told_in_one_line(
     new_project: NewProject, source: str, arguments: list[str], complaint: str

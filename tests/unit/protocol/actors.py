@@ -73,8 +73,7 @@ class Nodes:
             return
         if not self.able(process):
             # Its lease has ended and its hosts are dead: it begins anew as another incarnation.
-            if not process.waiting:
-                self.kill(process)
+            self.kill(process)
             return
         if process.run_id != self.world.run_id:
             self._reassert(process, fate)
@@ -92,8 +91,7 @@ class Nodes:
             else:
                 self.kill(process)
 
-        if not process.waiting:
-            self.world.send(process, call, fate, heard, audits.of_beat(process))
+        self.world.send(process, call, fate, heard, audits.of_beat(process), in_turn=False)
 
     def _reassert(self, process: Process, fate: Fate) -> None:
         # An answer of the server that was there before is worth nothing now.
@@ -128,7 +126,7 @@ class Nodes:
                     must(item.name in specs, f"{item.name} runs, and nothing says any more that it should")
 
         call = book.reassert(self._keys, process.node, row_of(process), items, ttl_ms=TTL_MS)
-        self.world.send(process, call, fate, heard)
+        self.world.send(process, call, fate, heard, in_turn=False)
 
     def _may_write(self, process: Process) -> bool:
         return self.able(process) and process.run_id == self.world.run_id and not process.waiting

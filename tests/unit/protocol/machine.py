@@ -134,6 +134,14 @@ class Protocol(RuleBasedStateMachine):
         self.monitors[number].campaign()
 
     @rule(number=st.integers(0, 1))
+    def lead(self, number: int) -> None:
+        """A monitor does all there is to do."""
+        monitor = self.monitors[number]
+        if monitor.epoch is None:
+            monitor.campaign()
+        bring_about(self.world, monitor)
+
+    @rule(number=st.integers(0, 1))
     def pause_or_resume_a_monitor(self, number: int) -> None:
         """A monitor is paused, or goes on with what it believed before."""
         self.monitors[number].paused = not self.monitors[number].paused
@@ -203,36 +211,48 @@ class Protocol(RuleBasedStateMachine):
 
 def come_to_rest(machine: Protocol) -> None:
     """Let all messages arrive and everybody do their work for a while; then what is wanted runs, and nothing else."""
-    world, nodes, monitor = machine.world, machine.nodes, machine.monitors[0]
+    world, nodes = machine.world, machine.nodes
     for process in world.processes:
         process.paused = False
-    monitor.paused = False
     for flight in world.flights:
         flight.act()
     world.flights.clear()
-    wanted: set[str] = set()
-    running: set[str] = set()
     # Two leases until a monitor may act, one for the last ghost's to end, and some rounds to stop, release and start.
     for _ in range(16):
         machine.let_time_pass(TTL_MS // 3)
         for node in NODES:
             if not any(process.alive and process.node == node for process in world.processes):
                 nodes.start(node, None, "prompt")
-        monitor.campaign()
-        for node in NODES:
-            monitor.sweep(node)
-        specs = world.look().specs
-        wanted = {name for name in specs if specs[name]["desired"] == "running"}
-        for number, name in enumerate(DAEMONS):
-            if name in wanted:
-                monitor.assign(name, NODES[number])
-            else:
-                monitor.recall(name)
+        for monitor in machine.monitors:
+            monitor.paused = False
+            monitor.campaign()
+            bring_about(world, monitor)
         for process in world.processes:
             if process.alive:
                 nodes.look(process)
         world.check()
-        running = {name for process in world.processes for name in process.running}
-        if running == wanted:
+        if running(world) == wanted(world):
             return
-    raise Broken(f"wanted {wanted}, running {running}, the server holds {world.look()}")
+    raise Broken(f"wanted {wanted(world)}, running {running(world)}, the server holds {world.look()}")
+
+
+def bring_about(world: World, monitor: Monitor) -> None:
+    """What a monitor does to bring about what is wanted, if it leads."""
+    for node in NODES:
+        monitor.sweep(node)
+    for name, node in zip(DAEMONS, NODES, strict=True):
+        if name in wanted(world):
+            monitor.assign(name, node)
+        else:
+            monitor.recall(name)
+
+
+def wanted(world: World) -> set[str]:
+    """The daemons that should run."""
+    specs = world.look().specs
+    return {name for name in specs if specs[name]["desired"] == "running"}
+
+
+def running(world: World) -> set[str]:
+    """The daemons that do."""
+    return {name for process in world.processes for name in process.running}

@@ -36,12 +36,12 @@ DAEMONS = (DaemonName("x"), DaemonName("y"))
 
 _rows = msgspec.json.Decoder(dict[str, Any])
 
-#: Everything but the journal, in one round trip.
+#: Everything but the journal and the clock, in one round trip.
 _LOOK = """
 return {
-  redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2]), redis.call('HGETALL', KEYS[3]),
-  redis.call('ZRANGE', KEYS[4], 0, -1, 'WITHSCORES'), redis.call('HGETALL', KEYS[5]), redis.call('HGETALL', KEYS[6]),
-  redis.call('SMEMBERS', KEYS[7]), redis.call('SMEMBERS', KEYS[8]),
+  redis.call('GET', KEYS[1]), redis.call('HGETALL', KEYS[2]), redis.call('ZRANGE', KEYS[3], 0, -1, 'WITHSCORES'),
+  redis.call('HGETALL', KEYS[4]), redis.call('HGETALL', KEYS[5]), redis.call('SMEMBERS', KEYS[6]),
+  redis.call('SMEMBERS', KEYS[7]),
 }
 """
 
@@ -124,24 +124,17 @@ class World:
         self.keys = Keys("model")
         self.store = Store("redis://double", self.keys, client=client)
         keys = self.keys
-        self._places = (
-            keys.monitor,
-            keys.clock,
-            keys.nodes,
-            keys.leases,
-            keys.specs,
-            keys.book,
-            *map(keys.held, NODES),
-        )
+        self._places = (keys.monitor, keys.nodes, keys.leases, keys.specs, keys.book, *map(keys.held, NODES))
         self.processes: list[Process] = []
         self.flights: list[Flight] = []
         self.forgotten: set[str] = set()
         self.run_id = 0
-        self._issued: dict[str, int] = {}
-        self._started: dict[str, int] = {}
+        self._issued: dict[DaemonName, int] = {}
+        self._started: dict[DaemonName, int] = {}
         self._entered: dict[str, int] = {}
         self._failed_over_at = 0
         self._saved: dict[bytes, Any] = {}
+        self._forgotten_then: set[str] = set()
         self.save()
 
     @property
@@ -182,8 +175,13 @@ class World:
         fate: Fate,
         heard: Callable[[T | Fenced], None],
         audit: Audit | None = None,
+        *,
+        in_turn: bool = True,
     ) -> None:
-        """Send a call; ``heard`` gets the answer, if the sender can still hear it."""
+        """Send a call; ``heard`` gets the answer, if the sender can still hear it.
+
+        ``in_turn`` calls wait for each other, as those of the agent's ledger do; heartbeats wait for nothing.
+        """
         era = sender.era
 
         def carry_out() -> T | Fenced:
@@ -193,7 +191,8 @@ class World:
                 return error
 
         def hear(answer: T | Fenced) -> None:
-            sender.waiting = False
+            if in_turn and sender.era == era:
+                sender.waiting = False
             if sender.alive and sender.era == era:
                 heard(answer)
 
@@ -201,7 +200,7 @@ class World:
             self.flights.append(Flight(sender, carry_out))
         elif fate == "slow":
             answer = carry_out()
-            sender.waiting = True
+            sender.waiting = sender.waiting or in_turn
             self.flights.append(Flight(sender, lambda: hear(answer)))
         elif fate == "lost":
             carry_out()
@@ -211,8 +210,8 @@ class World:
     # What the server holds
 
     def look(self) -> Contents:
-        """Everything but the journal."""
-        leader, _, nodes, leases, specs, book, *held = self.client.eval(_LOOK, len(self._places), *self._places)
+        """Everything but the journal and the clock."""
+        leader, nodes, leases, specs, book, *held = self.client.eval(_LOOK, len(self._places), *self._places)
         return Contents(
             leader=_rows.decode(leader)["epoch"] if leader else None,
             nodes=_hash(nodes),
@@ -226,6 +225,7 @@ class World:
 
     def save(self) -> None:
         """What a replica has got so far."""
+        self._forgotten_then = set(self.forgotten)
         self._saved = {key: (self.client.pttl(key), self.client.dump(key)) for key in self.client.keys("*")}
 
     def fail_over(self) -> None:
@@ -233,6 +233,8 @@ class World:
         self.client.flushall()
         for key, (ttl, value) in self._saved.items():
             self.client.restore(key, max(0, ttl), value)
+        # What was wanted again after that is lost with the primary: nobody who holds the daemon can know of it.
+        self.forgotten |= self._forgotten_then
         self.run_id += 1
         self._failed_over_at = self.now
         self._entered.clear()
@@ -255,9 +257,9 @@ class World:
 
     def check(self) -> None:
         """Fail the example if an invariant is broken."""
-        for name in DAEMONS:
-            holders = [p.incarnation for p in self.processes if name in p.running and p.lease_until > self.now]
-            must(len(holders) <= 1, f"{name} runs on {holders}")
+        for daemon in DAEMONS:
+            holders = [p.incarnation for p in self.processes if daemon in p.running and p.lease_until > self.now]
+            must(len(holders) <= 1, f"{daemon} runs on {holders}")
         now = self.look()
         for name, record in now.book.items():
             node = record.get("node")

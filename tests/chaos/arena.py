@@ -1,0 +1,112 @@
+"""The cluster under fire: a Valkey, a proxy for each node, workers that are started again when they die."""
+
+import random
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+
+from celery_daemons.client.cluster import Cluster
+from celery_daemons.errors import DaemonsError
+from tests.chaos.evidence import WITNESSES, Evidence
+from tests.support.projects import PRELUDE, Project
+from tests.support.proxy import Proxy
+from tests.support.servers import Server
+from tests.support.workers import Worker
+
+SETTINGS = {"lease_ttl": 2.0, "heartbeat_interval": 0.4, "scan_interval": 10.0, "drain_timeout": 10.0}
+LEASE = 2.0
+
+
+class Node:
+    """One worker, whoever it is at the moment, and its way to Redis."""
+
+    def __init__(self, arena: "Arena", name: str) -> None:
+        self.name = f"{name}@test"
+        self._short = name
+        self._arena = arena
+        self.proxy = arena.stack.enter_context(Proxy(arena.server.port))
+        self.worker = self._new()
+        self.busy_until = 0.0
+
+    def _new(self) -> Worker:
+        worker = Worker(self._arena.project, self._short, concurrency=1, env={"REDIS": self.proxy.url})
+        worker.start()
+        return worker
+
+    def restart(self) -> None:
+        """Start a new worker where the old one died."""
+        self.worker.close()
+        self.worker = self._new()
+
+    def agent(self) -> psutil.Process | None:
+        """The agent's process, if there is one."""
+        return self._first(lambda line: line[1:3] == ["-m", "celery_daemons.node"])
+
+    def role(self, role: str) -> psutil.Process | None:
+        """A process whose title begins with ``celery_daemons.<role>``; any one of several."""
+        return self._first(lambda line: line[0].startswith(f"celery_daemons.{role}"))
+
+    def _first(self, matches: "object") -> psutil.Process | None:
+        found = []
+        for process in self.worker.tree():
+            try:
+                line = process.cmdline()
+                if line and process.status() != psutil.STATUS_ZOMBIE and matches(line):  # type: ignore[operator]
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return self._arena.dice.choice(found) if found else None
+
+
+class Arena:
+    """Four nodes and their daemons."""
+
+    def __init__(self, folder: Path, stack: ExitStack, dice: random.Random, *, walks: int, solos: int) -> None:
+        self.dice = dice
+        self.stack = stack
+        self.server = stack.enter_context(Server("valkey", "save 3600 1"))
+        source = PRELUDE.replace("broker=BROKER_URL", "broker=os.environ.get('REDIS', BROKER_URL)")
+        head = f"WALKS, SOLOS = {walks}, {solos}\n"
+        (folder / "signs").mkdir()
+        self.project = Project(
+            folder, head + source + WITNESSES, broker_url=self.server.url, namespace="chaos", settings=SETTINGS
+        )
+        self.names = [f"walk.{n}" for n in range(walks)] + [f"solo.{n}" for n in range(solos)]
+        self.evidence = Evidence(folder / "signs")
+        self.cluster = Cluster(self.server.url, "chaos", vnodes=40)
+        stack.callback(self.cluster.close)
+        self.nodes = [Node(self, f"w{number}") for number in range(1, 5)]
+        for node in self.nodes:
+            stack.callback(lambda node=node: node.worker.close())
+
+    def idle(self) -> list[Node]:
+        """Nodes that suffer from nothing at the moment."""
+        now = time.monotonic()
+        return [node for node in self.nodes if node.busy_until < now and node.worker.running]
+
+    def at(self, node: Node) -> list[str]:
+        """What runs on a node by the book."""
+        try:
+            return [record.name for record in self.cluster.list(node=node.name)]
+        except DaemonsError:
+            return []
+
+    def watch(self, seconds: float) -> None:
+        """Let time pass, reading the evidence."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.evidence.read()
+            time.sleep(min(0.1, left))
+
+    def whole(self, within: float) -> set[str]:
+        """Wait until every daemon has been heard within the last second; answers those that were not."""
+        deadline = time.monotonic() + within
+        while True:
+            self.evidence.read()
+            since = time.monotonic() - 1.0
+            silent = {name for name in self.names if not self.evidence.alive(name, since=since)}
+            if not silent or time.monotonic() > deadline:
+                return silent
+            time.sleep(0.1)

@@ -1,0 +1,122 @@
+"""What the daemons themselves say: every sign of life is judged as it is read, and then forgotten."""
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: Launchers whose daemons sign twenty times a second, into a file per process.
+WITNESSES = """\
+_fd = None
+
+def sign(ctx):
+    global _fd
+    if _fd is None or _fd[0] != os.getpid():
+        name = f"{FOLDER}/signs/{os.getpid()}.{time.monotonic_ns()}"
+        _fd = (os.getpid(), os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+    os.write(_fd[1], f"{ctx.name} {ctx.token} {time.monotonic():.6f}\\n".encode())
+
+
+@daemons.launcher("walk", max_restarts=1000, backoff=0.1, backoff_max=1.0)
+async def walk(ctx, number):
+    while True:
+        sign(ctx)
+        await asyncio.sleep(0.05)
+
+
+@daemons.launcher("solo", max_restarts=1000, backoff=0.1, backoff_max=1.0, stop_grace=2)
+def solo(ctx, number):
+    while not ctx.stopping.is_set():
+        sign(ctx)
+        ctx.sleep(0.05)
+
+
+@walk.recovery_scanner
+def walks():
+    yield [walk.spec(f"walk.{number}", number=number) for number in range(WALKS)]
+
+
+@solo.recovery_scanner
+def solos():
+    return [solo.spec(f"solo.{number}", number=number) for number in range(SOLOS)]
+"""
+
+#: Seconds after which a file that grew no more is let go: its process is dead.
+_QUIET = 60.0
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is known of one daemon: its newest token, when that began, and when it was last heard."""
+
+    token: int
+    began: float
+    heard: float
+
+
+@dataclass(slots=True)
+class Violation:
+    """Two lives at once, or a token that fell."""
+
+    kind: str
+    name: str
+    text: str
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Follows the signs: one under an older token after a newer token's first is a life too many."""
+
+    folder: Path
+    seen: dict[str, _Seen] = field(default_factory=dict)
+    violations: list[Violation] = field(default_factory=list)
+    signs: int = 0
+    lives: int = 0
+    #: ``(name, token, began)`` of the newest lives.
+    begun: deque[tuple[str, int, float]] = field(default_factory=lambda: deque(maxlen=20_000))
+    _files: dict[Path, tuple[int, float, bytes]] = field(default_factory=dict)
+
+    def read(self) -> None:
+        """Take in what was written since the last time, in the order of time over all processes."""
+        found: list[tuple[float, str, int]] = []
+        now = time.monotonic()
+        for path in self.folder.iterdir():
+            offset, grown, rest = self._files.get(path, (0, now, b""))
+            with path.open("rb") as file:
+                file.seek(offset)
+                data = file.read()
+            if data:
+                lines = (rest + data).split(b"\n")
+                self._files[path] = (offset + len(data), now, lines.pop())
+                for line in lines:
+                    name, token, at = line.decode().split()
+                    found.append((float(at), name, int(token)))
+            elif now - grown > _QUIET:
+                path.unlink()
+                self._files.pop(path, None)
+        for at, name, token in sorted(found):
+            self._judge(name, token, at)
+
+    def alive(self, name: str, *, since: float) -> bool:
+        """Whether a daemon was heard after a moment."""
+        seen = self.seen.get(name)
+        return seen is not None and seen.heard > since
+
+    def _judge(self, name: str, token: int, at: float) -> None:
+        self.signs += 1
+        seen = self.seen.get(name)
+        if seen is None or token > seen.token:
+            if seen is not None and at < seen.heard:
+                self._blame(
+                    "overlap", name, f"token {token} began at {at:.3f}, {seen.token} was heard {seen.heard:.3f}"
+                )
+            self.seen[name] = _Seen(token, at, at)
+            self.begun.append((name, token, at))
+            self.lives += 1
+        elif token == seen.token:
+            seen.heard = max(seen.heard, at)
+        elif at > seen.began:
+            self._blame("overlap", name, f"token {token} was heard at {at:.3f}, {seen.token} began at {seen.began:.3f}")
+
+    def _blame(self, kind: str, name: str, text: str) -> None:
+        self.violations.append(Violation(kind, name, text))

@@ -1,0 +1,120 @@
+"""The broker is only how things get fast: any transport will do, and a connection that drops disturbs no daemon."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kombu import Connection
+
+from tests.conftest import RUNNING
+from tests.support.crews import DIARY, SOON, Crew
+from tests.support.proxy import Proxy
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+SOURCE = (
+    DIARY
+    + """
+@daemons.launcher
+async def coroutine(ctx):
+    note(ctx.name, "runs")
+    await asyncio.Event().wait()
+
+@daemons.launcher
+def function(ctx):
+    note(ctx.name, "runs")
+    ctx.stopping.wait()
+
+@app.task
+def visit(number):
+    note("visitor", "came", number=number)
+"""
+)
+
+#: A broker made of folders.
+FOLDERS = """
+for folder in ("queue", "control", "processed"):
+    os.makedirs(f"{FOLDER}/{folder}", exist_ok=True)
+
+app.conf.broker_transport_options = {
+    "data_folder_in": FOLDER + "/queue", "data_folder_out": FOLDER + "/queue", "control_folder": FOLDER + "/control",
+    "store_processed": True, "processed_folder": FOLDER + "/processed",
+}
+"""
+
+
+@pytest.fixture
+def proxy(valkey: Server) -> Iterator[Proxy]:
+    with Proxy(valkey.port) as proxy:
+        yield proxy
+
+
+def visits(crew: Crew) -> set[int]:
+    """The numbers of the tasks that ran."""
+    return {entry["number"] for entry in crew.diary("visitor", "came")}
+
+
+def test_a_broker_that_is_not_redis_carries_spawn_tasks_and_the_node_s_own_queue(
+    valkey: Server, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    # Given: tasks go through folders, the address book is in Redis
+    with Crew(tmp_path, valkey, SOURCE + FOLDERS, broker_url="filesystem://") as crew:
+        request.node.stash[RUNNING] = [crew.worker("w1", pool="threads")]
+
+        # When
+        address = crew.spawn("one", "coroutine")
+        crew.spawn("two", "function")
+        crew.module.visit.delay(1)
+        crew.module.visit.apply_async([2], queue=address.queue)
+
+        # Then
+        wait_until(lambda: visits(crew) == {1, 2}, within=SOON, because="the worker consumes both queues")
+        processed = crew.project.folder / "processed"
+        wait_until(
+            lambda: any(".spawn." in message.name for message in processed.iterdir()),
+            within=SOON,
+            because="the spawn task came through the broker",
+        )
+        assert crew.workers["w1"].stop() == 0
+        assert crew.daemons.nodes() == []
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_lost_broker_connection_disturbs_no_daemon_and_is_made_again_with_all_its_queues(
+    valkey: Server, proxy: Proxy, tmp_path: Path, request: pytest.FixtureRequest, pool: str
+) -> None:
+    """#8030 #8091 #8384 #10205: after a reconnect a worker is connected but deaf."""
+    # Given: only the broker is behind the proxy
+    with Crew(tmp_path, valkey, SOURCE, broker_url=proxy.url, pool=pool) as crew:
+        worker = crew.worker()
+        request.node.stash[RUNNING] = [worker]
+        before = [crew.spawn("one", "coroutine"), crew.spawn("two", "function")]
+        agent = crew.agent(worker)
+
+        # When
+        proxy.cut()
+        wait_until(
+            lambda: "Connection to broker lost" in worker.output and worker.output.count("Connected to redis") == 2,
+            within=SOON,
+            because="the broker's connections were reset",
+        )
+
+        # Then the worker takes tasks again from both queues
+        crew.module.visit.delay(1)
+        crew.module.visit.apply_async([2], queue=before[0].queue)
+        wait_until(lambda: visits(crew) == {1, 2}, within=SOON, because="the worker has its connection again")
+
+        # Then it hears its spawn queue again, also what is no spawn task
+        with Connection(valkey.url) as broker, broker.SimpleQueue(before[0].queue + ".spawn") as spawns:
+            spawns.put({"what": "is this"})
+        wait_until(
+            lambda: "message-rejected" in {entry.event for entry in crew.daemons.events()},
+            within=SOON,
+            because="the spawn queue is consumed",
+        )
+        crew.spawn("three", "coroutine")
+
+        # Then the agent and the daemons have noticed nothing
+        assert crew.agent(worker) == agent
+        assert [crew.daemons.locate(address.name) for address in before] == before
+        assert [len(crew.diary(name, "runs")) for name in ("one", "two")] == [1, 1]

@@ -1,0 +1,98 @@
+"""What a worker is told about its node on the command line, and where daemons run by it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import RUNNING
+from tests.support.crews import DIARY, SOON, Crew
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+SOURCE = (
+    DIARY
+    + """
+@daemons.launcher
+async def anywhere(ctx):
+    await asyncio.Event().wait()
+
+@daemons.launcher(labels=["gpu"])
+async def on_gpu(ctx):
+    await asyncio.Event().wait()
+
+@daemons.launcher(labels=["gpu", "arm"])
+async def on_arm_gpu(ctx):
+    await asyncio.Event().wait()
+
+@app.task
+def visit(number):
+    note("visitor", "came", ppid=os.getppid())
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    """A plain worker, and one with labels that takes three times as much."""
+    with Crew(tmp_path_factory.mktemp("labels"), valkey, SOURCE, settings={"load_factor": 1.0}) as crew:
+        crew.worker("plain")
+        crew.worker("strong", options=["--daemon-labels", "ssd, gpu", "--daemon-weight", "3"])
+        yield crew
+
+
+@pytest.fixture
+def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
+    request.node.stash[RUNNING] = list(shared.workers.values())
+    yield shared
+    shared.forget_all()
+
+
+def test_labels_and_weight_of_the_command_line_are_the_node_s(crew: Crew) -> None:
+    found = {node.name: (node.labels, node.weight) for node in crew.daemons.nodes()}
+
+    assert found == {"plain@test": ((), 1.0), "strong@test": (("gpu", "ssd"), 3.0)}
+
+
+def test_a_daemon_runs_only_where_all_its_labels_are_and_says_so_where_they_are_nowhere(crew: Crew) -> None:
+    # When
+    names = [f"gpu-{number}" for number in range(8)]
+    for name in names:
+        crew.daemons.spawn(name, "on_gpu")
+    crew.daemons.spawn("nowhere", "on_arm_gpu")
+
+    # Then
+    wait_until(
+        lambda: {address.node for address in crew.running(*names).values()} == {"strong@test"},
+        within=SOON,
+        because="only one node carries the label",
+    )
+    (left,) = wait_until(
+        lambda: list(crew.daemons.list(status="unplaceable")), within=SOON, because="no node carries both labels"
+    )
+    assert left.name == "nowhere"
+    assert left.error == "no node that is up and has launcher on_arm_gpu carries the labels arm,gpu"
+
+
+def test_a_node_of_three_times_the_weight_takes_three_times_as_many_daemons(crew: Crew) -> None:
+    # When
+    names = [f"any-{number}" for number in range(40)]
+    for name in names:
+        crew.daemons.spawn(name, "anywhere")
+    wait_until(lambda: len(crew.running(*names)) == 40, within=SOON, because="all are placed")
+
+    # Then, with no tolerance above the fair share
+    assert {node.name: node.daemons for node in crew.daemons.nodes()} == {"plain@test": 10, "strong@test": 30}
+
+
+def test_a_task_on_a_daemon_s_queue_runs_beside_the_daemon(crew: Crew) -> None:
+    # Given
+    address = crew.spawn("beside", "on_gpu")
+    before = len(crew.diary("visitor", "came"))
+
+    # When
+    for number in range(10):
+        crew.module.visit.apply_async([number], queue=address.queue)
+
+    # Then
+    crew.noted("visitor", "came", times=before + 10)
+    assert {entry["pid"] for entry in crew.diary("visitor", "came")[before:]} == {crew.workers["strong"].pid}

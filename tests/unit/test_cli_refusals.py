@@ -1,0 +1,48 @@
+"""What the commands refuse before they ask Redis anything: one line, exit status 1."""
+
+from types import SimpleNamespace
+
+import pytest
+from celery import Celery
+from click.testing import CliRunner
+
+from celery_daemons import Daemons
+from celery_daemons.cli import daemons
+
+#: Nobody listens there: whoever asks first gets another message than the one looked for.
+NOWHERE = "redis://127.0.0.1:1/0"
+
+
+def refusal(*arguments: str, **settings: object) -> str:
+    """Run a command on an app with one launcher, ``tick``, and return the line by which it refuses."""
+    app = Celery("proj", broker=NOWHERE, set_as_current=False)
+    Daemons(app, **settings).launcher("tick")(tick)
+    done = CliRunner().invoke(daemons, arguments, obj=SimpleNamespace(app=app, no_color=True))
+    assert done.exit_code == 1, done.output
+    (line,) = done.output.splitlines()
+    return line
+
+
+async def tick(ctx: object) -> None:
+    """Run for ever, if it ever ran."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["locate", "not a name"], "daemon name 'not a name' is not a valid name"),
+        (["drain", "not a node"], "node name 'not a node' is not a valid name"),
+        (["spawn", "tock", "a"], "no launcher 'tock' is registered (registered: tick)"),
+        (["rescan", "tock"], "no launcher 'tock' is registered (registered: tick)"),
+        (["rescan", "tick"], "launcher tick has no recovery scanner"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_meant_is_refused(arguments: list[str], complaint: str) -> None:
+    assert complaint in refusal(*arguments)
+
+
+def test_a_wrong_setting_is_named_with_its_value_and_the_rule() -> None:
+    line = refusal("status", lease_ttl=1.0)
+
+    assert "daemons_lease_ttl: 1.0 must be at least 3 × daemons_heartbeat_interval" in line

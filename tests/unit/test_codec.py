@@ -1,0 +1,109 @@
+"""Records to and from what Redis holds."""
+
+import contextlib
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_daemons.domain.names import Incarnation, LauncherName, NodeName
+from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
+from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
+from celery_daemons.store.calls import compact
+from celery_daemons.store.codec import Corrupt, decode, decode_or_none, encode, printable
+
+NODE = NodeRow(
+    incarnation=Incarnation("i1"),
+    status=NodeStatus.DRAINING,
+    queue="q",
+    spawn_queue="s",
+    host="h",
+    pid=7,
+    weight=0.5,
+    labels="eu,gpu",
+    launchers="a,b",
+    started_ms=1_700_000_000_000,
+)
+ENTRY = BookRow(
+    status=DaemonStatus.RUNNING,
+    token="1795443778122220",
+    launcher=LauncherName("tail"),
+    node=NodeName("n1"),
+    incarnation=Incarnation("i1"),
+    version="7",
+    pid=7,
+    started_ms=1_700_000_000_000,
+    restarts=3,
+    error="boom",
+)
+SPEC = SpecRow(launcher=LauncherName("tail"), arguments="[[1],{}]", desired=Desired.STOPPED, version="7")
+
+
+@pytest.mark.parametrize("record", [NODE, ENTRY, SPEC])
+def test_a_record_comes_back_as_it_was(record: NodeRow | BookRow | SpecRow) -> None:
+    assert decode(type(record), encode(record)) == record  # type: ignore[type-var]
+
+
+def test_a_field_of_a_newer_version_is_passed_over() -> None:
+    raw = encode({**dataclasses.asdict(SPEC), "colour": "red"})
+
+    assert decode(SpecRow, raw) == SPEC
+
+
+RUBBISH = [
+    b"",
+    b"{",
+    b"null",
+    b"7",
+    b"1e999",
+    b"NaN",
+    b'"text"',
+    b"[]",
+    b"{}",
+    b"[1,2,3]",
+    b'{"status":"running"}',
+    b'{"status":"flying","token":"1","launcher":"tail"}',
+    b'{"status":"running","token":1,"launcher":"tail"}',
+    b'{"status":"running","token":"x","launcher":"tail"}',
+    b'{"status":"running","token":"-1","launcher":"tail"}',
+    b'{"status":"running","token":"","launcher":"tail"}',
+    '{"status":"running","token":"٣","launcher":"tail"}'.encode(),
+    b'{"status":"running","token":"' + b"9" * 5000 + b'","launcher":"tail"}',
+    b'{"status":"running","token":"1","launcher":"tail","pid":"x"}',
+    b"\xff\xfe",
+    b'{"status":"running","token":"1","launcher":"\xff"}',
+    b"[" * 5000,
+]
+
+
+@pytest.mark.parametrize("raw", RUBBISH)
+def test_rubbish_is_corrupt_and_nothing_worse(raw: bytes) -> None:
+    assert decode_or_none(BookRow, raw) is None
+    with pytest.raises(Corrupt):
+        decode(BookRow, raw)
+
+
+def test_what_is_not_there_is_not_corrupt() -> None:
+    assert decode_or_none(SpecRow, None) is None
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_at_all_raise_anything_else(raw: bytes) -> None:
+    for kind in (SpecRow, BookRow, NodeRow):
+        with contextlib.suppress(Corrupt):
+            decode(kind, raw)  # type: ignore[type-var]
+
+
+@given(st.text(st.characters()))
+def test_text_of_whatever_origin_becomes_printable(text: str) -> None:
+    encode({"error": printable(text)})
+    assert printable(text).isprintable() or not text.isprintable()
+
+
+def test_a_file_name_that_is_no_text_is_shown_as_far_as_it_is() -> None:
+    assert printable("cannot open /tmp/\udcff.log") == "cannot open /tmp/?.log"
+
+
+def test_what_is_none_is_left_out_for_lua() -> None:
+    assert compact({"a": 1, "b": None, "c": 0}) == {"a": 1, "c": 0}

@@ -1,0 +1,39 @@
+"""How keys are called."""
+
+import itertools
+
+from celery_daemons.domain.names import NodeName
+from celery_daemons.store.keys import Keys
+
+ODD = [NodeName(name) for name in ("n", "n:daemons", "daemons", "generation", "n:generation", "a/b:c@d+e", "node:n")]
+
+
+def all_keys(namespace: str) -> list[str]:
+    keys = Keys(namespace)
+    shared = [
+        keys.cluster,
+        keys.monitor,
+        keys.clock,
+        keys.nodes,
+        keys.leases,
+        keys.specs,
+        keys.book,
+        keys.scans,
+        keys.journal,
+    ]
+    return shared + [key for node in ODD for key in (keys.held(node), keys.generation(node))]
+
+
+def test_every_key_says_namespace_and_layout_and_shares_one_hash_slot() -> None:
+    assert all(key.startswith("{shop}:v1:") for key in all_keys("shop"))
+
+
+def test_no_two_things_share_a_key_whatever_nodes_are_called() -> None:
+    keys = all_keys("shop")
+
+    assert len(set(keys)) == len(keys)
+
+
+def test_no_two_namespaces_share_a_key() -> None:
+    for one, other in itertools.combinations(["a", "a:v1", "b", "a:v1:node"], 2):
+        assert not set(all_keys(one)) & set(all_keys(other))

@@ -1,0 +1,248 @@
+"""Which node a daemon is placed on: fitting, within bounds, and the same every time."""
+
+import math
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from celery_daemons.domain.names import DaemonName, Incarnation, LauncherName, NodeName
+from celery_daemons.domain.placement import Cluster, Demand
+from celery_daemons.domain.records import NodeRow
+from celery_daemons.domain.states import NodeStatus
+
+LAUNCHERS = ("tail", "poll", "watch")
+LABELS = ("eu", "gpu", "big")
+
+
+def node(
+    *, weight: float = 1.0, labels: str = "", launchers: str = "tail", status: NodeStatus = NodeStatus.UP
+) -> NodeRow:
+    return NodeRow(
+        incarnation=Incarnation("i"),
+        status=status,
+        queue="q",
+        spawn_queue="s",
+        host="h",
+        pid=1,
+        weight=weight,
+        labels=labels,
+        launchers=launchers,
+    )
+
+
+def cluster(load_factor: float = 1.25, /, **nodes: NodeRow) -> Cluster:
+    return Cluster(nodes={NodeName(name): row for name, row in nodes.items()}, load_factor=load_factor, vnodes=40)
+
+
+def demand(name: str, launcher: str = "tail", labels: tuple[str, ...] = (), weight: float = 1.0) -> Demand:
+    return Demand(name=DaemonName(name), launcher=LauncherName(launcher), labels=labels, weight=weight)
+
+
+def demands(count: int, first: int = 0) -> list[Demand]:
+    return [demand(f"tail.web-{number}") for number in range(first, first + count)]
+
+
+def joined(names: tuple[str, ...]) -> st.SearchStrategy[str]:
+    return st.sets(st.sampled_from(names)).map(lambda chosen: ",".join(sorted(chosen)))
+
+
+rows = st.builds(
+    node,
+    weight=st.sampled_from([0.5, 1.0, 2.0, 4.0]),
+    labels=joined(LABELS),
+    launchers=joined(LAUNCHERS),
+    status=st.sampled_from([NodeStatus.UP, NodeStatus.UP, NodeStatus.DRAINING]),
+)
+node_sets = st.dictionaries(st.sampled_from([NodeName(f"n{i}") for i in range(8)]), rows, max_size=8)
+demand_lists = st.lists(
+    st.builds(
+        demand,
+        name=st.integers(0, 10_000).map(str),
+        launcher=st.sampled_from(LAUNCHERS),
+        labels=st.sets(st.sampled_from(LABELS), max_size=2).map(tuple),
+        weight=st.sampled_from([0.5, 1.0, 3.0]),
+    ),
+    max_size=40,
+    unique_by=lambda one: one.name,
+)
+factors = st.sampled_from([1.0, 1.1, 1.25, 2.0])
+
+
+@given(node_sets, demand_lists, factors)
+def test_a_daemon_only_comes_to_a_node_that_fits(
+    nodes: dict[NodeName, NodeRow], wanted: list[Demand], factor: float
+) -> None:
+    placed = Cluster(nodes=nodes, load_factor=factor, vnodes=40).place(wanted)
+
+    assert [one for one, _, _ in placed] == wanted
+    for one, where, why in placed:
+        fitting = [
+            name
+            for name, row in nodes.items()
+            if row.status is NodeStatus.UP
+            and one.launcher in row.launchers.split(",")
+            and set(one.labels) <= set(row.labels.split(","))
+        ]
+        assert why
+        assert (where in fitting) if fitting else where is None
+
+
+@given(node_sets, demand_lists, factors)
+def test_the_same_question_has_the_same_answer(
+    nodes: dict[NodeName, NodeRow], wanted: list[Demand], factor: float
+) -> None:
+    backwards = dict(reversed(nodes.items()))
+
+    first = Cluster(nodes=nodes, load_factor=factor, vnodes=40).place(wanted)
+
+    assert Cluster(nodes=backwards, load_factor=factor, vnodes=40).place(wanted) == first
+
+
+@given(node_sets, demand_lists, factors)
+def test_loads_add_up(nodes: dict[NodeName, NodeRow], wanted: list[Demand], factor: float) -> None:
+    one = Cluster(nodes=nodes, load_factor=factor, vnodes=40)
+
+    placed = one.place(wanted)
+
+    sums: Counter[NodeName] = Counter()
+    for asked, where, _ in placed:
+        if where is not None:
+            sums[where] += asked.weight  # type: ignore[assignment]
+    assert {name: load for name, load in one.loads.items() if load} == dict(sums)
+    assert one.total == sum(sums.values())
+
+
+@given(
+    weights=st.lists(st.sampled_from([0.5, 1.0, 2.0]), min_size=1, max_size=8),
+    count=st.integers(0, 200),
+    factor=factors,
+)
+def test_no_node_holds_more_than_the_load_factor_times_its_fair_share(
+    weights: list[float], count: int, factor: float
+) -> None:
+    one = cluster(factor, **{f"n{i}": node(weight=weight) for i, weight in enumerate(weights)})
+
+    one.place(demands(count))
+
+    for number, weight in enumerate(weights):
+        most = math.ceil(factor * count * weight / sum(weights))
+        assert one.loads.get(NodeName(f"n{number}"), 0) <= most
+
+
+@given(lost=st.integers(0, 4), count=st.integers(1, 100))
+@settings(max_examples=50)
+def test_a_lost_node_moves_exactly_its_own_daemons(lost: int, count: int) -> None:
+    """What runs stays: only the daemons of the lost node are placed anew, and nobody is pushed over the bound."""
+    nodes = {f"n{i}": node() for i in range(5)}
+    before = cluster(1.25, **nodes)
+    where = {one.name: home for one, home, _ in before.place(demands(count))}
+    gone = nodes.pop(f"n{lost}")
+    assert gone is not None
+
+    after = cluster(1.25, **nodes)
+    for home in where.values():
+        if home is not None and home != f"n{lost}":
+            after.add(home, 1.0)
+    moved = after.place([one for one in demands(count) if where[one.name] == f"n{lost}"])
+
+    assert all(home in nodes for _, home, _ in moved)
+    assert max(after.loads.values()) <= math.ceil(1.25 * count / 4)
+    assert sum(after.loads.values()) == count
+
+
+def test_where_bounds_permit_every_daemon_of_another_node_keeps_its_choice() -> None:
+    wanted = demands(300)
+    four = cluster(100.0, a=node(), b=node(), c=node(), d=node())
+    three = cluster(100.0, a=node(), b=node(), d=node())
+
+    before = {one.name: home for one, home, _ in four.place(wanted)}
+    after = {one.name: home for one, home, _ in three.place(wanted)}
+
+    for name, home in before.items():
+        assert home == "c" or after[name] == home
+
+
+def test_the_first_choice_of_the_ring_is_taken_while_there_is_room() -> None:
+    one = cluster(100.0, a=node(), b=node(), c=node())
+
+    for asked, home, why in one.place(demands(50)):
+        assert home == next(one.ring.preference(asked.name))
+        assert why == "preferred by the ring"
+
+
+def test_a_full_node_passes_to_the_next_choice_and_says_so() -> None:
+    one = cluster(1.0, a=node(), b=node())
+
+    reasons = Counter(why for _, _, why in one.place(demands(100)))
+
+    assert one.loads == {"a": 50.0, "b": 50.0}
+    assert set(reasons) == {"preferred by the ring", "choice 2 of the ring"}
+
+
+def test_more_than_the_bound_is_better_than_not_to_run() -> None:
+    """Only one of three nodes carries the label: it takes all that ask for it."""
+    one = cluster(a=node(labels="gpu"), b=node(), c=node())
+
+    placed = one.place([demand(f"x{i}", labels=("gpu",)) for i in range(9)])
+
+    assert {home for _, home, _ in placed} == {"a"}
+    assert "all that fit are above the load factor: the least loaded" in {why for *_, why in placed}
+
+
+def test_of_those_above_the_bound_the_least_loaded_for_its_weight_is_taken() -> None:
+    one = cluster(1.0, a=node(labels="gpu", weight=2.0), b=node(labels="gpu"), c=node(weight=50.0))
+
+    placed = one.place([demand(f"x{i}", labels=("gpu",)) for i in range(30)])
+
+    homes = Counter(home for _, home, _ in placed)
+    assert homes == {"a": 20, "b": 10}
+
+
+def test_a_daemon_without_a_fitting_node_is_told_what_is_missing() -> None:
+    gpu = demand("x", labels=("gpu", "eu"))
+
+    assert cluster().choose(gpu) == (None, "no node is up")
+    assert cluster(a=node(status=NodeStatus.DRAINING)).choose(gpu) == (None, "every node is draining")
+    assert cluster(a=node(launchers="poll")).choose(gpu) == (
+        None,
+        "no node that is up has registered launcher tail",
+    )
+    assert cluster(a=node(labels="gpu"), b=node(launchers="poll", labels="eu,gpu")).choose(gpu) == (
+        None,
+        "no node that is up and has launcher tail carries the labels eu,gpu",
+    )
+
+
+def test_a_daemon_that_cannot_be_placed_leaves_no_trace_in_the_loads() -> None:
+    one = cluster(a=node())
+
+    one.place([demand("x", labels=("gpu",)), demand("y")])
+
+    assert one.total == 1.0
+    assert one.loads == {"a": 1.0}
+
+
+def test_a_draining_node_takes_nothing() -> None:
+    one = cluster(a=node(status=NodeStatus.DRAINING), b=node())
+
+    assert {home for _, home, _ in one.place(demands(20))} == {"b"}
+
+
+def test_what_is_taken_away_makes_room() -> None:
+    one = cluster(1.0, a=node(), b=node())
+    one.place(demands(10))
+
+    one.remove(NodeName("a"), 1.0)
+
+    assert one.loads[NodeName("a")] == 4.0
+    assert one.total == 9.0
+    assert one.place(demands(1, first=10))[0][1] == "a"
+
+
+def test_heavy_daemons_count_for_what_they_weigh() -> None:
+    one = cluster(1.0, a=node(), b=node())
+
+    one.place([demand("heavy", weight=10.0), *demands(10)])
+
+    assert sorted(one.loads.values()) == [10.0, 10.0]

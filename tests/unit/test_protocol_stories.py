@@ -1,0 +1,159 @@
+"""Interleavings that attack one line of the protocol each; and the same without that line, which must be noticed."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from hashlib import sha1
+
+import fakeredis
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from celery_daemons.store import calls
+from tests.unit.protocol import stories
+from tests.unit.protocol.machine import Protocol
+from tests.unit.protocol.stories import STORIES, Story
+from tests.unit.protocol.world import Broken, Clock, virtual_time
+
+#: A mistake: the story that meets it, the script that it is made in (any: in all), the line, and what replaces it.
+MISTAKES: list[tuple[Callable[[Story], None], str, str, str]] = [
+    (stories.a_node_whose_lease_runs_is_swept, "sweep", "if lease > now then", "if false then"),
+    (
+        stories.a_dead_node_is_swept_and_its_daemon_moves,
+        "sweep",
+        "unplace(KEYS[5], KEYS[4], name, record, 'pending')",
+        "",
+    ),
+    (stories.a_daemon_that_runs_is_assigned_again, "assign", "and not (record and record.node)", ""),
+    (stories.a_late_release_meets_a_newer_start, "release", "and record.token == item.token", ""),
+    (stories.a_late_claim_meets_a_newer_token, "claim", "record.token ~= item[2]", "false"),
+    (stories.a_late_claim_arrives_after_the_lease, "claim", "or lease <= now_ms()", ""),
+    (stories.a_daemon_starts_twice_under_one_token, "claim", "record.token = text(mint(KEYS[5], 1))", ""),
+    (
+        stories.a_late_reassertion_meets_a_newer_holder,
+        "reassert",
+        "tonumber(record.token) > tonumber(item.token)",
+        "false",
+    ),
+    (stories.a_daemon_that_did_not_run_outlives_a_loss, "any", "math.max(last + 1, now_us())", "last + 1"),
+    (stories.all_data_is_lost, "reassert", "if not record and not get(KEYS[4], item.name, SPEC)", "if false"),
+    (stories.a_worker_of_a_taken_name_starts, "join", "if lease > now and", "if false and"),
+    (stories.the_worker_restarts_its_agent, "join", "holder ~= previous", "true"),
+    (
+        stories.a_late_beat_of_a_dead_incarnation_arrives,
+        "beat",
+        "if record.incarnation ~= ARGV[2] then return {0} end",
+        "",
+    ),
+    (stories.a_paused_monitor_goes_on, "any", "leader ~= nil and leader.epoch == epoch", "leader ~= nil"),
+    (stories.a_node_leaves_with_nothing_in_hand, "release", "redis.call('SREM', KEYS[3], name)", ""),
+    (stories.a_forgotten_daemon_meets_a_failover, "reassert", "if not record and not get(", "if not get("),
+    (
+        stories.a_recall_meets_a_failover,
+        "reassert",
+        "same.status == 'stopping' and 'stopping' or item.status",
+        "item.status",
+    ),
+    (stories.a_daemon_is_replaced_as_it_finishes, "release", "and spec.version == record.version", ""),
+    (stories.a_failover_leaves_a_name_behind, "held", "redis.call('SREM', KEYS[1], name)", ""),
+    (stories.a_monitor_without_the_lease_resigns, "resign", "if not leads(KEYS[1], ARGV[1]) then return 0 end", ""),
+]
+
+#: Those of them that any interleaving is likely to run into.
+COARSE = (
+    stories.a_node_whose_lease_runs_is_swept,
+    stories.a_daemon_that_runs_is_assigned_again,
+    stories.a_worker_of_a_taken_name_starts,
+)
+
+
+def title(value: object) -> str | None:
+    return getattr(value, "__name__", "").replace("_", "-") or None
+
+
+@pytest.fixture(scope="module")
+def double() -> fakeredis.FakeRedis:
+    return fakeredis.FakeRedis()
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    with virtual_time() as clock:
+        yield clock
+
+
+@pytest.fixture
+def make_mistake(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
+    """Return what lets the store load its scripts with a mistake in them."""
+    real = calls.script.__wrapped__
+
+    def make(verb: str, line: str, instead: str) -> None:
+        @cache
+        def mistaken(name: str) -> calls.Script:
+            script = real(name)
+            if verb not in ("any", name):
+                return script
+            assert line in script.source, f"{name}.lua has no {line!r}: bring this test up to date"
+            source = script.source.replace(line, instead)
+            return calls.Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+        monkeypatch.setattr(calls, "script", mistaken)
+
+    return make
+
+
+@pytest.mark.parametrize("story", STORIES, ids=title)
+def test_a_story_ends_well(story: Callable[[Story], None], double: fakeredis.FakeRedis, clock: Clock) -> None:
+    story(Story(double, clock))
+
+
+def test_every_story_has_its_mistake() -> None:
+    assert {story for story, *_ in MISTAKES} == set(STORIES)
+
+
+@pytest.mark.parametrize(("story", "verb", "line", "instead"), MISTAKES, ids=title)
+def test_a_mistake_is_noticed(
+    story: Callable[[Story], None],
+    verb: str,
+    line: str,
+    instead: str,
+    double: fakeredis.FakeRedis,
+    clock: Clock,
+    make_mistake: Callable[[str, str, str], None],
+) -> None:
+    make_mistake(verb, line, instead)
+
+    with pytest.raises(Broken):
+        story(Story(double, clock))
+
+
+@pytest.mark.parametrize(
+    ("verb", "line", "instead"),
+    [mistake for story, *mistake in MISTAKES if story in COARSE],
+    ids=title,
+)
+def test_random_interleavings_run_into_a_coarse_mistake(
+    verb: str,
+    line: str,
+    instead: str,
+    double: fakeredis.FakeRedis,
+    clock: Clock,
+    make_mistake: Callable[[str, str, str], None],
+) -> None:
+    make_mistake(verb, line, instead)
+    Protocol.client, Protocol.clock = double, clock
+
+    with pytest.raises(Broken):
+        run_state_machine_as_test(
+            Protocol,
+            settings=settings(
+                max_examples=200,
+                stateful_step_count=40,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                phases=[Phase.generate],
+                report_multiple_bugs=False,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

@@ -1,0 +1,82 @@
+"""What the package asks of a Redis, and how its address is written."""
+
+import pytest
+import redis
+
+from celery_daemons.errors import ConfigurationError
+from celery_daemons.store import server
+
+GOOD = {"redis_version": "7.0.15", "maxmemory_policy": "noeviction"}
+
+
+@pytest.mark.parametrize(
+    ("broker", "client"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://", "redis://"),
+        ("redis://:secret@db:6380/2", "redis://:secret@db:6380/2"),
+        ("redis://user:p%40ss@db/2", "redis://user:p%40ss@db/2"),
+        ("redis://[::1]:6379/1", "redis://[::1]:6379/1"),
+        ("valkey://db:6379/0", "redis://db:6379/0"),
+        ("valkeys://db:6379/0", "rediss://db:6379/0"),
+        ("rediss://db/0?ssl_cert_reqs=CERT_NONE", "rediss://db/0?ssl_cert_reqs=none"),
+        ("rediss://db/0?ssl_cert_reqs=required", "rediss://db/0?ssl_cert_reqs=required"),
+        ("redis+socket:///run/redis.sock", "unix:///run/redis.sock"),
+        ("redis+socket:///run/redis.sock?virtual_host=3", "unix:///run/redis.sock?db=3"),
+        ("redis+socket://:secret@/run/redis.sock", "unix://:secret@/run/redis.sock"),
+        ("unix:///run/redis.sock?db=3", "unix:///run/redis.sock?db=3"),
+    ],
+)
+def test_a_broker_url_is_written_as_the_client_reads_it(broker: str, client: str) -> None:
+    assert server.normalise(broker) == client
+    redis.ConnectionPool.from_url(server.normalise(broker))
+
+
+def test_a_socket_with_a_database_reaches_that_database() -> None:
+    url = server.normalise("redis+socket://:secret@/run/redis.sock?virtual_host=3")
+
+    options = redis.ConnectionPool.from_url(url).connection_kwargs
+    assert options["path"] == "/run/redis.sock"
+    assert options["db"] == 3
+    assert options["password"] == "secret"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://user:secret@db:6379/0", "redis://db:6379/0"),
+        ("redis://:secret@db/0?password=secret", "redis://db/0"),
+        ("unix://:secret@/run/redis.sock", "unix:///run/redis.sock"),
+        ("redis://db", "redis://db"),
+    ],
+)
+def test_what_is_shown_of_a_url_holds_no_password(url: str, shown: str) -> None:
+    assert server.shown(url) == shown
+
+
+@pytest.mark.parametrize("version", ["6.2.0", "6.2.14", "7.0.15", "7.2.4", "8.0.0", "10.1"])
+def test_a_version_that_will_do(version: str) -> None:
+    server.check({**GOOD, "redis_version": version}, "redis://db")
+
+
+@pytest.mark.parametrize("version", ["6.0.16", "5.0.14", "2.8", "6", "", "unknown"])
+def test_a_version_that_is_too_old_is_refused_with_what_to_do(version: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"needs 6\.2 or newer.*upgrade it"):
+        server.check({**GOOD, "redis_version": version}, "redis://db")
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-lru", "volatile-ttl", "allkeys-random"])
+def test_a_server_that_may_evict_keys_is_refused_with_what_to_do(policy: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"may evict keys .maxmemory-policy {policy}.*set maxmemory-policy"):
+        server.check({**GOOD, "maxmemory_policy": policy}, "redis://db")
+
+
+def test_no_refusal_shows_a_password() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        server.check({"redis_version": "1.0"}, "redis://user:secret@db")
+
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_hides_its_policy_is_believed() -> None:
+    server.check({"redis_version": "7.0.15"}, "redis://db")

@@ -1,0 +1,162 @@
+"""Settings: what is read, what is refused, and what the refusal says."""
+
+from typing import Any
+
+import pytest
+
+from celery_daemons.errors import ConfigurationError
+from celery_daemons.settings import DEFAULTS, NAMES, PREFIX, Settings, load
+
+URL = "redis://localhost:6379/0"
+
+
+def given(**values: Any) -> Settings:
+    return load({"redis_url": URL, **values})
+
+
+def test_nothing_but_the_url_has_to_be_set() -> None:
+    settings = given()
+
+    assert settings == Settings(redis_url=URL)
+    assert settings.as_dict() == {"redis_url": URL, **DEFAULTS}
+
+
+def test_unset_values_are_the_defaults() -> None:
+    assert given(lease_ttl=None, node_labels=None) == given()
+
+
+def test_settings_survive_the_way_to_another_process() -> None:
+    settings = given(node_labels=["gpu"], hosts=3, lease_ttl=7.5)
+
+    assert Settings(**settings.as_dict()) == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("lease_ttl", "7.5", 7.5),
+        ("lease_ttl", 7, 7.0),
+        ("hosts", "4", 4),
+        ("hosts", 4.0, 4),
+        ("monitor", "no", False),
+        ("monitor", "On", True),
+        ("monitor", 0, False),
+        ("monitor", 1, True),
+        ("namespace", "shop", "shop"),
+        ("node_labels", "gpu, eu ,,gpu", ("eu", "gpu")),
+        ("node_labels", ["gpu", "eu"], ("eu", "gpu")),
+        ("node_labels", "", ()),
+        ("rebalance", "off", "off"),
+        ("on_store_loss", "keep", "keep"),
+    ],
+)
+def test_values_are_read_from_the_forms_in_which_they_come(name: str, value: object, read: object) -> None:
+    assert getattr(given(**{name: value}), name) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lease_ttl", "soon"),
+        ("lease_ttl", True),
+        ("lease_ttl", float("inf")),
+        ("lease_ttl", "nan"),
+        ("scan_interval", [60]),
+        ("hosts", 1.5),
+        ("hosts", "1.5"),
+        ("hosts", True),
+        ("vnodes", float("inf")),
+        ("monitor", "perhaps"),
+        ("monitor", 2),
+        ("monitor", 0.5),
+        ("namespace", ""),
+        ("namespace", 7),
+        ("node_labels", [1, 2]),
+        ("node_labels", 5),
+        ("redis_url", ""),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{PREFIX}{name}: "):
+        given(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "named", "rule"),
+    [
+        ({"lease_ttl": 2.9}, "lease_ttl", "at least 3 × daemons_heartbeat_interval"),
+        ({"heartbeat_interval": 2}, "lease_ttl", "at least 3 × daemons_heartbeat_interval"),
+        ({"heartbeat_interval": 0.0}, "heartbeat_interval", "above 0"),
+        ({"lease_ttl": -1.0}, "lease_ttl", "above 0"),
+        ({"scan_interval": 0.0}, "scan_interval", "above 0"),
+        ({"scan_timeout": 0.0}, "scan_timeout", "above 0"),
+        ({"reconcile_interval": 0.0}, "reconcile_interval", "above 0"),
+        ({"node_weight": 0.0}, "node_weight", "above 0"),
+        ({"hosts": 0}, "hosts", "above 0"),
+        ({"vnodes": 0}, "vnodes", "above 0"),
+        ({"load_factor": 0.99}, "load_factor", "at least 1"),
+        ({"rebalance_limit": 0.0}, "rebalance_limit", "above 0"),
+        ({"rebalance_limit": 1.1}, "rebalance_limit", "at most 1"),
+        ({"rebalance": "sometimes"}, "rebalance", "one of auto, manual, off"),
+        ({"on_store_loss": "panic"}, "on_store_loss", "one of stop, keep"),
+        ({"settle_delay": -1.0}, "settle_delay", "negative"),
+        ({"drain_timeout": -0.1}, "drain_timeout", "negative"),
+    ],
+)
+def test_a_broken_rule_names_the_setting_its_value_and_the_rule(values: dict[str, Any], named: str, rule: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        given(**values)
+
+    message = str(caught.value)
+    assert message.startswith(f"{PREFIX}{named}: {getattr(Settings(redis_url=URL, **values), named)!r} ")
+    assert rule in message
+
+
+def test_limits_that_are_allowed_are_allowed() -> None:
+    given(lease_ttl=3.0, load_factor=1, rebalance_limit=1, settle_delay=0, drain_timeout=0)
+
+
+def test_a_setting_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(ConfigurationError, match="there is no setting daemons_lease_tll") as caught:
+        given(lease_tll=5)
+
+    assert "lease_ttl" in str(caught.value)
+
+
+def test_the_url_is_the_brokers_else_the_result_backends() -> None:
+    assert load({}, fallback_urls=("redis://broker", "redis://backend")).redis_url == "redis://broker"
+    assert load({}, fallback_urls=("amqp://broker", "rediss://backend")).redis_url == "rediss://backend"
+    assert (
+        load({}, fallback_urls=(None, "redis+socket:///run/redis.sock")).redis_url == "redis+socket:///run/redis.sock"
+    )
+    assert load({"redis_url": URL}, fallback_urls=("redis://broker",)).redis_url == URL
+
+
+def test_without_any_redis_the_error_says_what_to_set() -> None:
+    with pytest.raises(ConfigurationError, match="daemons_redis_url is not set and neither"):
+        load({}, fallback_urls=("amqp://localhost", None))
+
+
+@pytest.mark.parametrize("url", ["http://localhost", "localhost:6379", "sentinel://localhost:26379"])
+def test_a_url_of_another_scheme_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="daemons_redis_url: scheme"):
+        load({"redis_url": url})
+
+
+def test_no_error_shows_a_password() -> None:
+    for url in ("http://user:secret@localhost", "redis://user:secret@localhost"):
+        with pytest.raises(ConfigurationError) as caught:
+            load({"redis_url": url, "rebalance": "x"})
+        assert "secret" not in str(caught.value)
+
+
+def test_the_lease_is_counted_in_milliseconds_and_given_up_before_its_end() -> None:
+    settings = given(lease_ttl=6.5)
+
+    assert settings.lease_ttl_ms == 6500
+    assert settings.lease_margin == pytest.approx(0.65)
+    assert given(lease_ttl=0.9, heartbeat_interval=0.3).lease_margin == 0.2
+
+
+def test_every_setting_but_the_url_has_a_default() -> None:
+    assert set(DEFAULTS) == NAMES - {"redis_url"}
