@@ -10,7 +10,7 @@ from celery_daemons.domain.names import DaemonName, NodeName, daemon_name, launc
 from celery_daemons.domain.placement import Ring
 from celery_daemons.domain.records import Address, DaemonRecord, JournalEntry, Leader, Node, NodeRow
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
-from celery_daemons.errors import DaemonsError, SpawnTimeout, SpecConflict
+from celery_daemons.errors import ConfigurationError, DaemonsError, SpawnTimeout, SpecConflict
 from celery_daemons.store import journal, lease, reading, wishes
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
@@ -19,6 +19,8 @@ from celery_daemons.store.wishes import Wanted
 #: Seconds between looks while waiting: the first, and the longest.
 _FIRST_LOOK: Final = 0.002
 _LONGEST_LOOK: Final = 0.1
+#: Seconds after which a wait asks whether the daemon is stopped, and the wait in vain.
+_PATIENCE: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +71,13 @@ class Cluster:
         self, node: str | None = None, launcher: str | None = None, status: str | None = None
     ) -> Iterator[DaemonRecord]:
         """Every daemon that is known, in no order, a page at a time; only those that match what is given."""
-        wanted = DaemonStatus(status) if status is not None else None
+        if status is not None and status not in tuple(DaemonStatus):
+            raise ConfigurationError(f"there is no status {status!r}; a daemon is {', '.join(DaemonStatus)}")
         for record in reading.records(self.store):
             if (
                 (node is None or record.node == node)
                 and (launcher is None or record.launcher == launcher)
-                and (wanted is None or record.status is wanted)
+                and (status is None or record.status == status)
             ):
                 yield record
 
@@ -156,8 +159,9 @@ class Cluster:
     def wait_running(self, name: str, *, within: float, than: str | None = None) -> Address:
         """Wait until a daemon runs, under a newer token than ``than`` if given; SpawnTimeout says why it does not."""
         wanted = daemon_name(name)
-        deadline = time.monotonic() + within
-        pause = _FIRST_LOOK
+        began = time.monotonic()
+        deadline = began + within
+        pause, patient = _FIRST_LOOK, True
         while True:
             address = self.locate(wanted)
             if (
@@ -169,6 +173,12 @@ class Cluster:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise SpawnTimeout(f"daemon {name} does not run after {within} s: {self.why_not(wanted)}")
+            if patient and time.monotonic() - began > _PATIENCE:
+                # Once: who stops it while somebody waits for it is seen at the end of the wait.
+                patient = False
+                record = self.record(wanted)
+                if record is not None and record.desired is Desired.STOPPED:
+                    raise SpawnTimeout(f"daemon {name} does not run: {self.why_not(wanted)}")
             time.sleep(min(pause, left))
             pause = min(_LONGEST_LOOK, pause * 1.3)
 

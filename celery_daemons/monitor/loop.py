@@ -142,7 +142,8 @@ class Monitor:
         """See whose lease has ended, and whether the copy still agrees with Redis in number."""
         overview = self._store.run(reading.overview(self._store.keys))
         if overview.created_ms != self._replica.created_ms:
-            logger.warning("monitor: Redis has lost its data, waiting one lease for the nodes to tell what they run")
+            if self._replica.created_ms:
+                logger.warning("monitor: Redis has lost its data, waiting one lease for nodes to tell what they run")
             self._replica.load()
             self._start_anew()
         self._stay_calm_while_young(now, overview.age_ms)

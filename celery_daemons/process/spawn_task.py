@@ -1,5 +1,6 @@
 """The spawn task: what the monitor sends to a node's spawn queue, and the queues of a node."""
 
+import re
 from typing import Any, Final
 
 from kombu.entity import Exchange, Queue
@@ -9,16 +10,22 @@ TASK: Final = "celery_daemons.spawn"
 VERSION: Final = 1
 #: Seconds after which a broker that can do so drops a spawn queue that nobody consumes.
 _EXPIRES: Final = 3600
+#: What names of nodes and namespaces may have, but those of queues and exchanges not with every broker.
+_FOREIGN: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def task_queue_name(namespace: str, node: str) -> str:
     """The node's own task queue."""
-    return f"{namespace}.{node}"
+    return _FOREIGN.sub(_escaped, f"{namespace}.{node}")
 
 
 def spawn_queue_name(namespace: str, node: str) -> str:
     """The queue that its spawn tasks come through."""
-    return f"{namespace}.{node}.spawn"
+    return f"{task_queue_name(namespace, node)}.spawn"
+
+
+def _escaped(sign: re.Match[str]) -> str:
+    return "_at_" if sign[0] == "@" else f"_{ord(sign[0]):02x}_"
 
 
 def spawn_queue(name: str) -> Queue:

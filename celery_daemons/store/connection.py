@@ -64,6 +64,7 @@ class Store:
     """A blocking connection pool to one namespace; safe to share between threads and to use after a fork."""
 
     def __init__(self, url: str, keys: Keys, *, timeout: float = TIMEOUT, client: "redis.Redis | None" = None) -> None:
+        server.check_url(url)
         self.url = url
         self.keys = keys
         self._book = keys.book

@@ -35,7 +35,7 @@ def decode_entry(raw_id: Any, raw: Any) -> JournalEntry:
         at_ms=int(entry_id.partition("-")[0]),
         event=fields.get("event", ""),
         node=fields.get("node") or None,
-        epoch=int(epoch) if epoch.isdigit() else None,
+        epoch=int(epoch) if epoch.isdecimal() else None,
         cause=fields.get("cause") or None,
         items=items,
     )

@@ -25,6 +25,23 @@ def normalise(url: str) -> str:
     return f"{scheme}:{rest}"
 
 
+def check_url(url: str) -> None:
+    """Raise :exc:`ConfigurationError` for a URL that no client can be made from; it quotes nothing of a password."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ConfigurationError(
+            "daemons_redis_url: its port is no number; write redis://host:6379/0, and percent-encode characters like "
+            "# / ? @ in a password"
+        ) from None
+    parts = urlsplit(normalise(url))
+    database = parts.path.strip("/")
+    if parts.scheme != "unix" and database and not database.isdigit():
+        raise ConfigurationError(
+            f"daemons_redis_url: the database {database!r} of {shown(url)} is no number; write redis://host:6379/0"
+        )
+
+
 def shown(url: str) -> str:
     """The URL without its password and query, for messages and logs."""
     parts = urlsplit(url)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from celery_daemons.domain.names import DaemonName, Epoch, LauncherName
 from celery_daemons.store.book import epoch_over
 from celery_daemons.store.calls import Call, text
-from celery_daemons.store.codec import encode
+from celery_daemons.store.codec import encode, printable
 from celery_daemons.store.keys import Keys
 
 WantMode = Literal["spawn", "replace", "scan"]
@@ -66,6 +66,6 @@ def scanned(
     return Call(
         "scanned",
         (keys.monitor, keys.scans, keys.journal),
-        (str(epoch), launcher, listed, took_ms, error or ""),
+        (str(epoch), launcher, listed, took_ms, printable(error or "")),
         bool,
     )

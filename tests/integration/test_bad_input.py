@@ -15,6 +15,7 @@ from celery_daemons.errors import (
     StoreUnavailable,
     UnknownLauncher,
 )
+from celery_daemons.process.spawn_task import spawn_queue_name
 from tests.conftest import NewProject, NewServer, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
 from tests.support.projects import PRELUDE, Project
@@ -177,7 +178,7 @@ def test_messages_that_are_no_spawn_tasks_are_rejected_and_nothing_notices(
     client = client_of(project)
     worker = new_worker(project, "w1", pool=pool, concurrency=1)
     before = client.wait_running("listed", within=SOON)
-    queue = f"{project.namespace}.w1@test.spawn"
+    queue = spawn_queue_name(project.namespace, "w1@test")
     good = {"task": "celery_daemons.spawn", "id": "1"}
     payload = {
         "version": 1,

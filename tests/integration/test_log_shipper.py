@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from celery_daemons import Fenced
+from celery_daemons.domain.options import LauncherOptions
 from examples.log_shipper.demo.audit import Shipped, Verdict, audit
 from examples.log_shipper.follow import CHUNK, Position, read_lines
 from examples.log_shipper.sink import Sink, stream_key
@@ -26,6 +27,7 @@ T = TypeVar("T")
 
 #: Seconds for the demo, which takes half a minute; every wait in it has an end of its own.
 DEMO_WITHIN = 110.0
+STOP_GRACE = LauncherOptions().stop_grace
 
 WRITTEN = [b"%d line" % number for number in range(10)]
 SHIPPED = [Shipped(line, 1 + number // 5) for number, line in enumerate(WRITTEN)]
@@ -87,6 +89,10 @@ def test_the_demo_ships_every_line_exactly_once_and_leaves_nothing_behind(tempor
     assert re.search(r"^\d+ lines written, each shipped exactly once and in order\.$", told, re.MULTILINE), told
     for event in ("w1 killed", "w2 paused", "w2 continued", "w3 drained", "rotated", "no process is left behind"):
         assert event in told, told
+    # Below the grace that a daemon has to stop: every one of them stopped when it was asked to.
+    moves = [float(seconds) for seconds in re.findall(r"run elsewhere after ([\d.]+) s", told)]
+    assert len(moves) == 3, told
+    assert max(moves) < STOP_GRACE, told
     assert left_in(temporary) == []
 
 

@@ -188,7 +188,7 @@ def test_sigterm_ends_the_worker_with_status_zero_and_leaves_nothing_behind(crew
     # Then the daemons are still wanted, and nothing of the node is left but its task queue, which may hold tasks
     assert crew.daemons.nodes() == []
     assert {(record.status, record.desired) for record in crew.daemons.list()} == {("pending", "running")}
-    left = {key.partition(":v1:")[2] or key for key in crew.keys() if ":v1:" in key or ".spawn" in key}
+    left = {key.partition(":v1:")[2] or key for key in crew.redis_keys() if ":v1:" in key or ".spawn" in key}
     assert left == {"book", "clock", "cluster", "journal", "specs"}
 
 

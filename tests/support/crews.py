@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import sys
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,8 +49,10 @@ class Crew:
         *,
         broker_url: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        pool: str = "solo",
     ) -> None:
         self.server = server
+        self.pool = pool
         self.namespace = f"crew-{uuid.uuid4().hex[:12]}"
         folder.mkdir(parents=True, exist_ok=True)
         self.project = Project(
@@ -76,13 +77,12 @@ class Crew:
             worker.close()
         self.daemons.cluster.close()
         self.module.app.close()
-        del sys.modules[self.module.__name__]
 
     def worker(self, name: str = "w1", **options: Any) -> Worker:
         """The worker of that name, started with these options unless it is at work already, and its node up."""
         if name not in self.workers:
             options["options"] = ["--without-mingle", "--without-gossip", *options.get("options", ())]
-            self.workers[name] = Worker(self.project, name, **options)
+            self.workers[name] = Worker(self.project, name, **{"pool": self.pool, **options})
         worker = self.workers[name]
         if not worker.running:
             worker.start()
@@ -117,6 +117,11 @@ class Crew:
         assert address is not None
         return address
 
+    def running(self, *names: str) -> dict[str, Address]:
+        """The addresses of those that run."""
+        found = self.daemons.locate_many(names)
+        return {name: address for name, address in found.items() if address.status is DaemonStatus.RUNNING}
+
     def anew(self, before: Address) -> Address:
         """Wait until a daemon runs under a newer token than that of ``before``."""
 
@@ -124,14 +129,21 @@ class Crew:
             found = self.daemons.locate(before.name)
             return found if found and found.token > before.token and found.status is DaemonStatus.RUNNING else None
 
-        return wait_until(newer, within=SOON, because=f"{before.name} is started anew")
+        found = wait_until(newer, within=SOON, because=f"{before.name} is started anew")
+        assert found is not None
+        return found
 
     def forget_all(self) -> None:
         """Leave no daemon to the next test."""
         for record in self.daemons.list():
             self.daemons.forget(record.name)
+        wait_until(
+            lambda: not any(node.daemons for node in self.daemons.nodes() if node.status == "up"),
+            within=SOON,
+            because="forgotten daemons are stopped",
+        )
 
-    def keys(self) -> set[str]:
+    def redis_keys(self) -> set[str]:
         """All keys of the namespace, those of its queues included."""
         with self.server.client() as client:
             return set(client.scan_iter(match=f"*{self.namespace}*", count=1000))
@@ -142,14 +154,11 @@ class Crew:
             client.hset(Keys(self.namespace).cluster, mapping={"layout": LAYOUT, "created_ms": "1"})
 
     def _imported(self) -> ModuleType:
-        """The project's module in this process, under a name that no other has."""
-        spec = importlib.util.spec_from_file_location(
-            f"client_of_{uuid.uuid4().hex[:8]}", self.project.folder / "proj.py"
-        )
+        """The project's module in this process; its tasks are called as in the workers."""
+        spec = importlib.util.spec_from_file_location(self.project.module, self.project.folder / "proj.py")
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
         spec.loader.exec_module(module)
         return module
 

@@ -68,7 +68,8 @@ def free_port() -> int:
         ceiling = int(EPHEMERAL_RANGE.read_text().split()[0])
     except OSError:
         ceiling = USUAL_EPHEMERAL_START
-    for port in random.sample(range(LOWEST_PORT, max(ceiling, LOWEST_PORT + 1000)), k=100):
+    # Not the seeded generator, which two runs at the same time may share.
+    for port in random.SystemRandom().sample(range(LOWEST_PORT, max(ceiling, LOWEST_PORT + 1000)), k=100):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, port))
@@ -237,7 +238,9 @@ class Server:
         process = self._running_or_ended()
         assert process.poll() is None, f"{self} ended with status {process.returncode} while starting"
         with suppress(OSError), socket.create_connection((HOST, self.port), timeout=PING_LIMIT) as probe:
-            probe.sendall(b"PING\r\n")
-            # While it loads its data it answers -LOADING.
-            return probe.recv(64).startswith(b"+PONG")
+            probe.sendall(b"PING\r\nINFO server\r\n")
+            answer = probe.recv(65536)
+            # While it loads its data it answers -LOADING. Somebody else's server may have had the port a moment earlier.
+            ours = f"process_id:{process.pid}\r\n".encode()
+            return answer.startswith(b"+PONG") and (ours in answer or ours in probe.recv(65536))
         return False

@@ -1,0 +1,61 @@
+"""One suite against three servers: Debian's Redis, Valkey, and the double that users test with."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import fakeredis
+import pytest
+
+from celery_daemons.store.connection import Store
+from celery_daemons.store.keys import Keys
+from tests.conftest import FLAVOURS
+from tests.store import leaks
+from tests.store.cluster import Cluster
+from tests.support.servers import Server, ServerMissing
+
+Connect = Callable[[str], Store]
+
+
+@pytest.fixture(scope="session", params=[*FLAVOURS, "double"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
+    """Return what connects to a namespace on each of the three servers in turn."""
+    with ExitStack() as stack:
+        if request.param == "double":
+            double = fakeredis.FakeServer()
+
+            def connect(namespace: str) -> Store:
+                client: Any = fakeredis.FakeRedis(server=double)
+                return Store("redis://double", Keys(namespace), client=client)
+
+        else:
+            try:
+                server = stack.enter_context(Server(FLAVOURS[request.param]))
+            except ServerMissing as missing:
+                pytest.skip(str(missing))
+
+            def connect(namespace: str) -> Store:
+                return Store(server.url, Keys(namespace))
+
+        yield connect
+
+
+@pytest.fixture
+def store(connect: Connect, namespace: str) -> Iterator[Store]:
+    """A namespace of the test's own; a test that leaves anything without an owner fails."""
+    store = connect(namespace)
+    client: Any = store.client
+    before = leaks.all_keys(client)
+    yield store
+    wrong = leaks.find(client, store.keys, before)
+    left = leaks.all_keys(client) - before
+    if left:
+        client.delete(*left)
+    store.close()
+    assert not wrong, "left behind: " + "; ".join(wrong)
+
+
+@pytest.fixture
+def cluster(store: Store) -> Cluster:
+    """The verbs in short, on each of the three servers."""
+    return Cluster(store)

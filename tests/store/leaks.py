@@ -1,0 +1,38 @@
+"""What a test must not leave behind: keys outside its namespace, and keys whose owner is gone."""
+
+from typing import Any
+
+from celery_daemons.domain.names import NodeName
+from celery_daemons.store.keys import Keys
+
+
+def all_keys(client: Any) -> set[str]:
+    """Every key on the server."""
+    return {key.decode() for key in client.keys("*")}
+
+
+def find(client: Any, keys: Keys, before: set[str]) -> list[str]:
+    """Say what is wrong with the keys that are there now; ``before`` were there before the test."""
+    found = all_keys(client)
+    ours = {key for key in found if key.startswith(f"{{{keys.namespace}}}:v1:")}
+    wrong = [f"{key}: outside the namespace" for key in sorted(found - ours - before)]
+    owned = {
+        keys.cluster,
+        keys.monitor,
+        keys.clock,
+        keys.nodes,
+        keys.leases,
+        keys.specs,
+        keys.book,
+        keys.scans,
+        keys.journal,
+    }
+    registered = {NodeName(name.decode()) for name in client.hkeys(keys.nodes)}
+    for node in registered:
+        owned |= {keys.held(node), keys.generation(node)}
+    wrong += [f"{key}: its node is not registered" for key in sorted(ours - owned)]
+    with_lease = {name.decode() for name in client.zrange(keys.leases, 0, -1)}
+    wrong += [f"lease of {node}: it is not registered" for node in sorted(with_lease - registered)]
+    if keys.monitor in ours and client.pttl(keys.monitor) < 0:
+        wrong.append(f"{keys.monitor}: has no end")
+    return wrong

@@ -1,0 +1,214 @@
+"""The monitor's verbs about single daemons: assign, recall, park."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from celery_daemons.domain.names import Epoch
+from celery_daemons.domain.states import Outcome
+from celery_daemons.errors import LeaseLost
+from celery_daemons.store import book, lease
+from tests.store.cluster import I1, I2, N1, N2, TAIL, Cluster, names
+
+
+def test_a_daemon_is_assigned_with_a_token_and_the_node_hears_of_it(cluster: Cluster) -> None:
+    generation = cluster.join().generation
+    epoch = cluster.lead()
+    cluster.want("x")
+
+    dispatch = cluster.assign(epoch, "x")
+
+    assert dispatch is not None
+    assert dispatch.generation == cluster.generation() == generation + 1
+    (token,) = dispatch.tokens
+    assert int(token) > epoch > 10**15
+    assert cluster.entry("x") == {
+        "status": "assigned",
+        "node": N1,
+        "incarnation": I1,
+        "token": token,
+        "launcher": TAIL,
+        "version": cluster.spec("x")["version"],
+    }
+    assert cluster.held() == {"x"}
+    assert (cluster.last().event, cluster.last().node, cluster.last().epoch) == ("assign", N1, epoch)
+    assert cluster.last().items == (("x", token, "test"),)
+
+
+def test_what_is_placed_unknown_or_not_wanted_is_not_assigned(cluster: Cluster) -> None:
+    """Horde #207: one process becomes eight."""
+    epoch, _ = cluster.started("placed")
+    cluster.join(N2)
+    cluster.want("stopped")
+    cluster.desire("stopped", "stop")
+    before = cluster.contents()
+
+    dispatch = cluster.assign(epoch, "placed", "unknown", "stopped", node=N2)
+
+    assert dispatch is not None
+    assert dispatch.tokens == ("", "", "")
+    after = cluster.contents()
+    for contents in (before, after):
+        del contents[cluster.keys.clock]
+    assert after == before
+
+
+def test_a_name_twice_in_one_batch_is_assigned_once(cluster: Cluster) -> None:
+    cluster.join()
+    epoch = cluster.lead()
+    cluster.want("x")
+
+    dispatch = cluster.assign(epoch, "x", "x")
+
+    assert dispatch is not None
+    assert dispatch.tokens[0]
+    assert not dispatch.tokens[1]
+
+
+def test_an_answer_that_was_lost_costs_the_message_and_nothing_else(cluster: Cluster) -> None:
+    """The same call again answers that all is placed; the generation tells the node."""
+    cluster.join()
+    epoch = cluster.lead()
+    cluster.want("x")
+    first = cluster.assign(epoch, "x")
+    entry = cluster.entry("x")
+
+    again = cluster.assign(epoch, "x")
+
+    assert first is not None
+    assert again == book.Dispatch(first.generation, ("",))
+    assert cluster.entry("x") == entry
+
+
+@pytest.mark.parametrize("status", ["draining", "gone", "another incarnation"])
+def test_a_node_that_is_not_up_is_given_nothing(cluster: Cluster, status: str) -> None:
+    cluster.join(incarnation=I2 if status == "another incarnation" else I1)
+    epoch = cluster.lead()
+    cluster.want("x")
+    if status == "draining":
+        cluster.run(lease.drain(cluster.keys, N1))
+    elif status == "gone":
+        cluster.run(lease.leave(cluster.keys, N1, I1))
+    before = cluster.contents()
+
+    assert cluster.assign(epoch, "x") is None
+    assert cluster.contents() == before
+
+
+def test_what_befell_a_daemon_before_is_remembered_when_it_is_assigned_again(cluster: Cluster) -> None:
+    epoch, tokens = cluster.started("x")
+    cluster.release("x", tokens["x"], Outcome.FAILED, restarts=5, error="boom")
+
+    cluster.assign(epoch, "x")
+
+    assert cluster.entry("x")["restarts"] == 5
+    assert cluster.entry("x")["error"] == "boom"
+
+
+def test_a_recalled_daemon_is_stopping_and_its_node_hears_of_it(cluster: Cluster) -> None:
+    epoch, tokens = cluster.started("x")
+    generation = cluster.generation()
+
+    dispatch = cluster.recall(epoch, "x")
+
+    assert dispatch == book.Dispatch(generation + 1, (tokens["x"],))
+    assert cluster.entry("x")["status"] == "stopping"
+    assert cluster.entry("x")["node"] == N1
+    assert (cluster.last().event, cluster.last().items) == ("recall", (("x", tokens["x"], "test"),))
+
+
+def test_what_is_stopping_elsewhere_or_nowhere_is_not_recalled(cluster: Cluster) -> None:
+    epoch, _ = cluster.started("x", "y")
+    cluster.recall(epoch, "x")
+    before = cluster.contents()
+
+    assert cluster.recall(epoch, "x").tokens == ("",)
+    assert cluster.recall(epoch, "y", node=N2).tokens == ("",)
+    assert cluster.recall(epoch, "unknown").tokens == ("",)
+    assert cluster.contents() == before
+
+
+def test_a_parked_daemon_says_why(cluster: Cluster) -> None:
+    epoch = cluster.lead()
+    cluster.want("x")
+
+    assert cluster.run(book.park(cluster.keys, epoch, [(names(["x"])[0], "no node is up")])) == 1
+
+    assert cluster.entry("x") == {"status": "unplaceable", "launcher": TAIL, "error": "no node is up", "token": "0"}
+    assert (cluster.last().event, cluster.last().items) == ("park", (("x", "0", "no node is up"),))
+
+
+def test_the_same_reason_again_is_not_told_again(cluster: Cluster) -> None:
+    epoch = cluster.lead()
+    cluster.want("x")
+    items = [(names(["x"])[0], "no node is up")]
+    cluster.run(book.park(cluster.keys, epoch, items))
+    before = cluster.contents()
+
+    assert cluster.run(book.park(cluster.keys, epoch, items)) == 0
+    assert cluster.contents() == before
+
+
+def test_what_is_placed_stopped_or_unknown_is_not_parked(cluster: Cluster) -> None:
+    epoch, _ = cluster.started("placed")
+    cluster.want("stopped")
+    cluster.desire("stopped", "stop")
+    before = cluster.contents()
+
+    items = [(name, "no node is up") for name in names(["placed", "stopped", "unknown"])]
+    assert cluster.run(book.park(cluster.keys, epoch, items)) == 0
+    assert cluster.contents() == before
+
+
+def test_a_parked_daemon_that_is_assigned_has_its_reason_no_more(cluster: Cluster) -> None:
+    cluster.join()
+    epoch = cluster.lead()
+    cluster.want("x")
+    cluster.run(book.park(cluster.keys, epoch, [(names(["x"])[0], "no node is up")]))
+
+    cluster.assign(epoch, "x")
+
+    assert "error" not in cluster.entry("x")
+
+
+MONITOR_VERBS: dict[str, Callable[[Cluster, Epoch], Any]] = {
+    "assign": lambda cluster, epoch: cluster.assign(epoch, "free"),
+    "recall": lambda cluster, epoch: cluster.recall(epoch, "x"),
+    "park": lambda cluster, epoch: cluster.run(book.park(cluster.keys, epoch, [(names(["free"])[0], "why")])),
+    "sweep": lambda cluster, epoch: cluster.sweep(epoch),
+}
+
+
+@pytest.mark.parametrize("verb", MONITOR_VERBS)
+@pytest.mark.parametrize("now", ["another leads", "nobody leads"])
+def test_a_deposed_monitor_changes_nothing(cluster: Cluster, verb: str, now: str) -> None:
+    """Attacks invariant 3, with what a monitor does that was paused past its lease."""
+    old, _ = cluster.started("x")
+    cluster.want("free")
+    cluster.end_lease()
+    cluster.depose()
+    if now == "nobody leads":
+        cluster.client.delete(cluster.keys.monitor)
+    before = cluster.contents()
+
+    with pytest.raises(LeaseLost, match=f"epoch {old} is over"):
+        MONITOR_VERBS[verb](cluster, old)
+
+    assert cluster.contents() == before
+
+
+@pytest.mark.parametrize("verb", ["assign", "recall", "park"])
+def test_an_empty_batch_changes_nothing(cluster: Cluster, verb: str) -> None:
+    epoch, _ = cluster.started("x")
+    entries = len(cluster.events())
+    generation = cluster.generation()
+
+    if verb == "assign":
+        assert cluster.assign(epoch) == book.Dispatch(generation, ())
+    elif verb == "recall":
+        assert cluster.recall(epoch) == book.Dispatch(generation, ())
+    else:
+        assert cluster.run(book.park(cluster.keys, epoch, [])) == 0
+
+    assert len(cluster.events()) == entries

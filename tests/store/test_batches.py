@@ -1,0 +1,155 @@
+"""Batches of a thousand, names of every kind, and tokens to the last digit."""
+
+import time
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from celery_daemons.domain.names import DaemonName, NodeName
+from celery_daemons.domain.states import DaemonStatus, Outcome
+from celery_daemons.store import book, lease, reading, wishes
+from celery_daemons.store.calls import BATCH
+from tests.store.cluster import ARGUMENTS, I1, N1, TAIL, TTL_MS, Cluster, names, row, running
+
+LONG = "x" * 200
+ODD = ["a/b:c@d+e", "-", "._-:@/+", "0", "null", "true", "1e5", "{ns}"[1:3], LONG, "daemons", "a:daemons"]
+
+#: A script call holds up every other client; this is generous for a busy build machine, and for the double.
+LONGEST = 5.0
+
+
+def test_every_verb_takes_a_thousand_daemons_at_once(cluster: Cluster) -> None:
+    wanted = names(f"batch.{number}-{'y' * 180}" for number in range(BATCH))
+    keys = cluster.keys
+    cluster.join()
+    epoch = cluster.lead()
+    began = time.monotonic()
+
+    assert cluster.run(wishes.want(keys, [(name, TAIL, ARGUMENTS) for name in wanted], mode="spawn")) == ["new"] * BATCH
+    assert cluster.run(book.park(keys, epoch, [(name, "no node is up") for name in wanted])) == BATCH
+    dispatch = cluster.run(book.assign(keys, epoch, N1, I1, [(name, "test") for name in wanted]))
+    assert len(set(dispatch.tokens)) == BATCH
+    assert list(dispatch.tokens) == sorted(dispatch.tokens)
+    items = list(zip(wanted, dispatch.tokens, strict=True))
+    claims = cluster.run(book.claim(keys, N1, I1, items))
+    assert [claim.token for claim in claims] == list(dispatch.tokens)
+    reports = [
+        book.Report(name=name, token=token, status=DaemonStatus.RUNNING, pid=1, restarts=0) for name, token in items
+    ]
+    assert cluster.run(book.report(keys, N1, I1, reports)) == [True] * BATCH
+    assert len(cluster.run(book.held(keys, N1))[1]) == BATCH
+    entries, _ = cluster.run(reading.locate(keys, wanted))
+    assert [entry.token for entry in entries] == list(dispatch.tokens)
+    told = [running(name, token, version=claim.version) for (name, token), claim in zip(items, claims, strict=True)]
+    assert cluster.reassert(told)[1] == [True] * BATCH
+    recalled = cluster.run(book.recall(keys, epoch, N1, [(name, "test") for name in wanted]))
+    assert recalled.tokens == dispatch.tokens
+    half = [
+        book.Release(name=name, token=token, outcome=Outcome.STOPPED, restarts=0) for name, token in items[: BATCH // 2]
+    ]
+    assert cluster.run(book.release(keys, N1, half)) == [True] * (BATCH // 2)
+    cluster.end_lease()
+    assert len(cluster.sweep(epoch).names) == BATCH // 2
+    assert cluster.run(wishes.forget(keys, wanted, cause="test")) == BATCH
+
+    assert cluster.client.hlen(keys.book) == cluster.client.hlen(keys.specs) == 0
+    assert time.monotonic() - began < 12 * LONGEST
+
+
+def test_an_entry_in_the_journal_holds_a_whole_batch(cluster: Cluster) -> None:
+    wanted = [f"d{number}" for number in range(BATCH)]
+
+    cluster.want(*wanted)
+
+    assert [item[0] for item in cluster.last().items] == wanted
+
+
+def test_names_of_every_kind_live_a_whole_life(cluster: Cluster) -> None:
+    epoch, tokens = cluster.started(*ODD)
+
+    assert cluster.held() == set(ODD)
+    entries, _ = cluster.run(reading.locate(cluster.keys, names(ODD)))
+    assert [entry.token for entry in entries] == list(tokens.values())
+    assert {record.name for record in reading.records(cluster.store)} == set(ODD)
+    assert cluster.recall(epoch, *ODD).tokens == tuple(tokens.values())
+    for name, token in tokens.items():
+        assert cluster.release(name, token)
+    assert cluster.forget(*ODD) == len(ODD)
+    assert cluster.held() == set()
+
+
+def test_nodes_may_be_called_anything_that_is_allowed(cluster: Cluster) -> None:
+    nodes = [NodeName(name) for name in ("a/b:c@d+e", "n:daemons", "n", "n:generation", LONG)]
+    epoch = cluster.lead()
+    for number, node in enumerate(nodes):
+        cluster.join(node)
+        cluster.want(f"d{number}")
+        cluster.assign(epoch, f"d{number}", node=node)
+
+    assert [cluster.held(node) for node in nodes] == [{f"d{number}"} for number in range(len(nodes))]
+    assert {node.name for node in reading.nodes(cluster.store)} == set(nodes)
+    for node in nodes:
+        cluster.end_lease(node)
+        assert len(cluster.sweep(epoch, node).names) == 1
+    assert reading.nodes(cluster.store) == []
+
+
+def test_arguments_come_back_to_the_byte(cluster: Cluster) -> None:
+    arguments = '[["\\u0000", "ä€😀", "\\\\", "\\"", "</script>", 1e300, null], {"k": "v"}]'
+    cluster.join()
+    cluster.want("x", arguments=arguments)
+    dispatch = cluster.assign(cluster.lead(), "x")
+    assert dispatch is not None
+
+    assert cluster.claim("x", dispatch.tokens[0]).arguments == arguments
+
+
+@given(token=st.integers(10**15, 2**53 - 2))
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_token_is_ever_rounded(cluster: Cluster, token: int) -> None:
+    """Lua's numbers hold it; what prints them with fourteen digits does not."""
+    name = DaemonName("x")
+    cluster.lose_data()
+
+    cluster.reassert([running(name, str(token))])
+    assert cluster.entry(name)["token"] == str(token)
+    assert cluster.run(book.held(cluster.keys, N1))[1][name].token == str(token)
+    newer = cluster.claim(name, str(token)).token
+
+    assert int(newer) == max(token, int(newer))
+    assert int(newer) > token
+    assert cluster.clock() == int(newer)
+    assert cluster.reassert([running(name, str(int(newer) - 1))])[1] == [False]
+
+
+def test_tokens_only_grow_whoever_asks_for_them(cluster: Cluster) -> None:
+    cluster.join()
+    issued: list[int] = []
+    for number in range(20):
+        epoch = cluster.depose()
+        cluster.want(f"d{number}")
+        version = int(cluster.spec(f"d{number}")["version"])
+        dispatch = cluster.assign(epoch, f"d{number}")
+        assert dispatch is not None
+        issued += [epoch, version, int(dispatch.tokens[0])]
+
+    assert issued == sorted(set(issued))
+    assert cluster.clock() == issued[-1]
+
+
+def test_tokens_grow_across_a_loss_of_all_data(cluster: Cluster) -> None:
+    last = 0
+    for _ in range(5):
+        epoch, tokens = cluster.started("x")
+        assert int(tokens["x"]) > epoch > last
+        last = cluster.clock()
+        cluster.lose_data()
+
+
+def test_a_counter_of_rubbish_does_not_stop_the_clock(cluster: Cluster) -> None:
+    for rubbish in ("", "x", "inf", "nan", "-1", "1e400", "99999999999999999999999"):
+        cluster.client.set(cluster.keys.clock, rubbish)
+
+        assert 10**15 < cluster.depose() < 2**53
+    cluster.client.delete(cluster.keys.clock)
+    assert cluster.run(lease.join(cluster.keys, N1, row(), ttl_ms=TTL_MS)).generation > 10**15

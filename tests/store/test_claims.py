@@ -1,0 +1,273 @@
+"""A node's verbs about its daemons: claim, report, release, and what it holds."""
+
+import pytest
+
+from celery_daemons.domain.names import DaemonName, LauncherName
+from celery_daemons.domain.states import DaemonStatus, Outcome
+from celery_daemons.errors import LeaseLost
+from celery_daemons.store import book, lease, wishes
+from tests.store.cluster import ARGUMENTS, I1, I2, N1, N2, TAIL, TTL_MS, Cluster, row
+
+
+def assigned(cluster: Cluster, name: str = "x") -> str:
+    """A daemon is assigned to node 1; answers its token."""
+    cluster.join()
+    cluster.want(name)
+    dispatch = cluster.assign(cluster.lead(), name)
+    assert dispatch is not None
+    return dispatch.tokens[0]
+
+
+def test_a_first_claim_keeps_the_token_and_brings_what_is_needed_to_start(cluster: Cluster) -> None:
+    token = assigned(cluster)
+
+    claim = cluster.claim("x", token)
+
+    assert claim == book.Claim(token, TAIL, ARGUMENTS, cluster.spec("x")["version"], 0)
+    assert cluster.entry("x")["status"] == "starting"
+    assert (cluster.last().event, cluster.last().node, cluster.last().items) == ("claim", N1, (("x", token, ""),))
+
+
+def test_every_further_claim_is_given_a_newer_token(cluster: Cluster) -> None:
+    """What a daemon writes to can tell its lives apart."""
+    token = assigned(cluster)
+    seen = [token]
+    cluster.claim("x", token)
+
+    for _ in range(5):
+        seen.append(cluster.claim("x", seen[-1]).token)
+
+    assert [int(token) for token in seen] == sorted({int(token) for token in seen})
+    assert cluster.entry("x")["token"] == seen[-1]
+
+
+def test_a_claim_whose_answer_was_lost_may_be_made_again(cluster: Cluster) -> None:
+    token = assigned(cluster)
+    cluster.claim("x", token)
+
+    again = cluster.claim("x", token)
+
+    assert not again.refused
+    assert int(again.token) > int(token)
+
+
+def test_a_claim_for_an_older_token_is_refused(cluster: Cluster) -> None:
+    token = assigned(cluster)
+    cluster.claim("x", cluster.claim("x", token).token)
+    before = cluster.contents()
+
+    assert cluster.claim("x", token).refused == "superseded"
+    assert cluster.contents() == before
+
+
+def test_tokens_that_differ_in_their_last_digit_are_told_apart(cluster: Cluster) -> None:
+    """Above 10^15 a number that passes through cjson's fourteen digits would be another one."""
+    token = assigned(cluster)
+    assert len(token) == 16
+
+    assert cluster.claim("x", str(int(token) + 1)).refused == "superseded"
+    assert cluster.claim("x", str(int(token) - 1)).refused == "superseded"
+    assert cluster.claim("x", token).token == token
+
+
+def test_what_is_on_another_node_or_on_none_is_refused(cluster: Cluster) -> None:
+    token = assigned(cluster)
+    cluster.join(N2)
+    before = cluster.contents()
+
+    assert cluster.claim("x", token, node=N2).refused == "not on this node"
+    assert cluster.claim("unknown", token).refused == "not on this node"
+    assert cluster.contents() == before
+
+
+@pytest.mark.parametrize("change", ["stop", "forget", "recall"])
+def test_what_is_not_wanted_any_more_is_refused(cluster: Cluster, change: str) -> None:
+    token = assigned(cluster)
+    if change == "stop":
+        cluster.desire("x", "stop")
+    elif change == "forget":
+        cluster.forget("x")
+    else:
+        cluster.recall(cluster.depose(), "x")
+    before = cluster.contents()
+
+    assert cluster.claim("x", token).refused == "not wanted"
+    assert cluster.contents() == before
+
+
+def test_a_claim_brings_the_newest_spec_also_of_another_launcher(cluster: Cluster) -> None:
+    token = assigned(cluster)
+    newer = [(DaemonName("x"), LauncherName("poll"), "[[1], {}]")]
+    cluster.run(wishes.want(cluster.keys, newer, mode="replace"))
+
+    claim = cluster.claim("x", token)
+
+    assert (claim.launcher, claim.arguments, claim.version) == ("poll", "[[1], {}]", cluster.spec("x")["version"])
+    assert cluster.entry("x")["launcher"] == "poll"
+    assert cluster.entry("x")["version"] == claim.version
+
+
+@pytest.mark.parametrize("fence", ["another incarnation", "left", "lease ended"])
+def test_a_fenced_node_claims_nothing(cluster: Cluster, fence: str) -> None:
+    token = assigned(cluster)
+    if fence == "another incarnation":
+        cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
+    elif fence == "left":
+        cluster.client.hdel(cluster.keys.nodes, N1)
+        cluster.client.zrem(cluster.keys.leases, N1)
+    else:
+        cluster.end_lease()
+    before = cluster.contents()
+
+    with pytest.raises(LeaseLost, match="incarnation i1 is fenced, it claims nothing"):
+        cluster.claim("x", token)
+
+    assert cluster.contents() == before
+    cluster.join(incarnation=I2 if fence == "another incarnation" else I1)
+
+
+def test_a_new_incarnation_takes_over_what_its_predecessor_ran_under_a_new_token(cluster: Cluster) -> None:
+    _, tokens = cluster.started("x")
+    cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
+
+    claim = cluster.claim("x", tokens["x"], incarnation=I2)
+
+    assert int(claim.token) > int(tokens["x"])
+    assert cluster.entry("x")["incarnation"] == I2
+    assert not cluster.release("x", tokens["x"])
+
+
+def test_a_report_is_kept(cluster: Cluster) -> None:
+    token = assigned(cluster)
+    cluster.claim("x", token)
+    before = cluster.now_ms()
+
+    assert cluster.report("x", token, pid=42, restarts=3)
+
+    entry = cluster.entry("x")
+    assert (entry["status"], entry["pid"], entry["restarts"]) == ("running", 42, 3)
+    assert before <= entry["started_ms"] <= cluster.now_ms()
+    assert (cluster.last().event, cluster.last().items) == ("report", (("x", token, "running"),))
+
+
+def test_a_daemon_that_waits_for_its_next_start_has_not_started(cluster: Cluster) -> None:
+    _, tokens = cluster.started("x")
+
+    assert cluster.report("x", tokens["x"], DaemonStatus.BACKOFF, error="ValueError: no", restarts=1)
+
+    assert cluster.entry("x")["status"] == "backoff"
+    assert cluster.entry("x")["error"] == "ValueError: no"
+    assert "started_ms" not in cluster.entry("x")
+
+
+def test_an_error_that_is_no_proper_text_is_told_as_far_as_it_is(cluster: Cluster) -> None:
+    _, tokens = cluster.started("x")
+
+    assert cluster.report("x", tokens["x"], DaemonStatus.BACKOFF, error="no file \udcff.log")
+
+    assert cluster.entry("x")["error"] == "no file ?.log"
+
+
+def test_nobody_reports_for_another_token_or_for_what_was_recalled(cluster: Cluster) -> None:
+    epoch, tokens = cluster.started("x", "y")
+    cluster.recall(epoch, "y")
+    before = cluster.contents()
+
+    assert not cluster.report("x", str(int(tokens["x"]) + 1))
+    assert not cluster.report("y", tokens["y"])
+    assert not cluster.report("unknown", tokens["x"])
+    assert cluster.contents() == before
+
+
+def test_a_fenced_node_reports_nothing(cluster: Cluster) -> None:
+    """Attacks invariant 3."""
+    _, tokens = cluster.started("x")
+    cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
+    before = cluster.contents()
+
+    with pytest.raises(LeaseLost, match="reports nothing"):
+        cluster.report("x", tokens["x"])
+
+    assert cluster.contents() == before
+
+
+def test_a_released_daemon_is_on_no_node_and_keeps_its_history(cluster: Cluster) -> None:
+    _, tokens = cluster.started("x")
+
+    assert cluster.release("x", tokens["x"], Outcome.FAILED, restarts=4, error="boom")
+
+    entry = cluster.entry("x")
+    assert (entry["status"], entry["restarts"], entry["error"]) == ("pending", 4, "boom")
+    assert entry["token"] == tokens["x"]
+    assert not {"node", "incarnation", "pid", "started_ms"} & set(entry)
+    assert cluster.held() == set()
+    assert (cluster.last().event, cluster.last().items) == ("release", (("x", tokens["x"], "failed"),))
+
+
+def test_releasing_twice_is_no_error(cluster: Cluster) -> None:
+    _, tokens = cluster.started("x")
+    cluster.release("x", tokens["x"])
+    before = cluster.contents()
+
+    assert not cluster.release("x", tokens["x"])
+    assert cluster.contents() == before
+
+
+def test_nobody_releases_what_another_token_or_node_holds(cluster: Cluster) -> None:
+    _, tokens = cluster.started("x")
+    newer = cluster.claim("x", tokens["x"]).token
+    cluster.join(N2)
+    before = cluster.contents()
+
+    assert not cluster.release("x", tokens["x"])
+    assert not cluster.release("x", newer, node=N2)
+    assert not cluster.release("unknown", newer)
+    assert cluster.contents() == before
+
+
+@pytest.mark.parametrize(
+    ("outcome", "desired"), [(Outcome.STOPPED, "running"), (Outcome.REFUSED, "running"), (Outcome.FINISHED, "stopped")]
+)
+def test_only_a_daemon_that_finished_is_not_wanted_again(cluster: Cluster, outcome: Outcome, desired: str) -> None:
+    _, tokens = cluster.started("x")
+
+    cluster.release("x", tokens["x"], outcome)
+
+    assert cluster.spec("x")["desired"] == desired
+    assert cluster.entry("x")["status"] == ("stopped" if desired == "stopped" else "pending")
+
+
+@pytest.mark.parametrize("change", ["replace", "restart"])
+def test_what_finished_does_not_stop_the_life_that_is_wanted_instead(cluster: Cluster, change: str) -> None:
+    _, tokens = cluster.started("x")
+    if change == "replace":
+        cluster.want("x", mode="replace", arguments="[[1], {}]")
+    else:
+        cluster.desire("x", "restart")
+
+    assert cluster.release("x", tokens["x"], Outcome.FINISHED)
+
+    assert cluster.spec("x")["desired"] == "running"
+    assert cluster.entry("x")["status"] == "pending"
+
+
+def test_what_a_node_holds_comes_with_its_generation(cluster: Cluster) -> None:
+    _, tokens = cluster.started("x", "y")
+
+    generation, held = cluster.run(book.held(cluster.keys, N1))
+
+    assert generation == cluster.generation()
+    assert {name: entry.token for name, entry in held.items()} == tokens
+    assert cluster.run(book.held(cluster.keys, N2)) == (0, {})
+
+
+def test_a_name_that_the_book_has_elsewhere_is_dropped_from_what_a_node_holds(cluster: Cluster) -> None:
+    """Left behind by a fail-over to a replica that lacked the last writes; the node could never leave."""
+    cluster.started("x")
+    cluster.join(N2)
+    cluster.client.sadd(cluster.keys.held(N2), "x", "unknown")
+
+    assert cluster.run(book.held(cluster.keys, N2))[1] == {}
+    assert cluster.held(N2) == set()
+    assert cluster.run(lease.leave(cluster.keys, N2, I1)) == 0
+    assert cluster.held(N1) == {"x"}

@@ -1,0 +1,233 @@
+"""Records that somebody or something has broken: no verb raises, and nothing is started on top of them."""
+
+import dataclasses
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from celery_daemons.domain.names import DaemonName, Epoch
+from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
+from celery_daemons.domain.states import DaemonStatus, Desired, Outcome
+from celery_daemons.errors import LeaseLost
+from celery_daemons.store import book, lease, reading, wishes
+from celery_daemons.store.codec import decode_or_none
+from tests.store.cluster import ARGUMENTS, I1, I2, N1, TAIL, TTL_MS, Cluster, row, running
+
+X = DaemonName("x")
+TOKEN = "1795443778122220"
+
+RUBBISH = [
+    "",
+    "{",
+    "null",
+    "7",
+    "-1e999",
+    "NaN",
+    '"text"',
+    "[]",
+    "{}",
+    "[1, 2, 3]",
+    '[["x"]]',
+    "true",
+    "\xff",
+    "[" * 2000,
+    '{"node": {}, "token": [], "status": 7, "launcher": null}',
+    '{"node": true, "token": "1", "status": "running", "launcher": "tail"}',
+    '{"node": "celery@n1", "token": 5, "status": "running", "launcher": "tail"}',
+    '{"node": "celery@n1", "token": "x", "status": "running", "launcher": "tail"}',
+    '{"node": "celery@n1", "token": "1", "status": "running", "launcher": "tail", "restarts": 1e999}',
+    '{"node": "celery@n1", "token": "1", "status": "running", "launcher": "tail", "restarts": "many"}',
+    '{"node": "celery@n1", "token": "1", "status": "running", "launcher": "tail", "extra": {"a": NaN}}',
+    '{"desired": "running"}',
+    '{"desired": "running", "launcher": "tail", "arguments": null, "version": []}',
+    '{"desired": "running", "launcher": {}, "arguments": "x", "version": "1"}',
+    '{"incarnation": null, "status": "up"}',
+    '{"incarnation": "i1"}',
+    '{"incarnation": 7, "status": []}',
+    '{"incarnation": "i1", "status": "up", "weight": "heavy"}',
+]
+
+VERBS: dict[str, Callable[[Cluster, Epoch], Any]] = {
+    "join": lambda c, e: c.run(lease.join(c.keys, N1, row(), ttl_ms=TTL_MS)),
+    "join anew": lambda c, e: c.run(lease.join(c.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1)),
+    "beat": lambda c, e: c.run(lease.beat(c.keys, N1, I1, ttl_ms=TTL_MS)),
+    "drain": lambda c, e: c.run(lease.drain(c.keys, N1)),
+    "leave": lambda c, e: c.run(lease.leave(c.keys, N1, I1)),
+    "want": lambda c, e: c.want("x", arguments="[[1], {}]"),
+    "replace": lambda c, e: c.want("x", mode="replace", arguments="[[2], {}]"),
+    "stop": lambda c, e: c.desire("x", "stop"),
+    "restart": lambda c, e: c.desire("x", "restart"),
+    "assign": lambda c, e: c.assign(e, "x"),
+    "recall": lambda c, e: c.recall(e, "x"),
+    "park": lambda c, e: c.run(book.park(c.keys, e, [(X, "why")])),
+    "claim": lambda c, e: c.run(book.claim(c.keys, N1, I1, [(X, TOKEN)])),
+    "report": lambda c, e: c.run(
+        book.report(c.keys, N1, I1, [book.Report(name=X, token=TOKEN, status=DaemonStatus.RUNNING, pid=1, restarts=0)])
+    ),
+    "release": lambda c, e: c.release("x", TOKEN, Outcome.FINISHED),
+    "held": lambda c, e: c.run(book.held(c.keys, N1)),
+    "locate": lambda c, e: c.run(reading.locate(c.keys, [X])),
+    "nodes": lambda c, e: reading.nodes(c.store),
+    "records": lambda c, e: list(reading.records(c.store)),
+    "overview": lambda c, e: c.run(reading.overview(c.keys)),
+    "reassert": lambda c, e: c.reassert([running("x", TOKEN)]),
+    "sweep": lambda c, e: c.client.zrem(c.keys.leases, N1) and c.sweep(e),
+    "forget": lambda c, e: c.forget("x"),
+}
+
+
+@pytest.fixture
+def epoch(cluster: Cluster) -> Epoch:
+    return cluster.lead()
+
+
+GOOD_SPEC = msgspec.json.encode(SpecRow(launcher=TAIL, arguments=ARGUMENTS, desired=Desired.RUNNING, version="1"))
+GOOD_ENTRY = msgspec.json.encode(
+    BookRow(status=DaemonStatus.RUNNING, token=TOKEN, launcher=TAIL, node=N1, incarnation=I1, version="1")
+)
+
+
+def break_records(
+    cluster: Cluster, *, nodes: str | None = None, specs: str | None = None, entries: str | None = None
+) -> None:
+    """A cluster in which the given records are rubbish, and the others are as they should be."""
+    keys = cluster.keys
+    pipe = cluster.client.pipeline(transaction=False)
+    pipe.hset(keys.cluster, mapping={"layout": "1", "created_ms": "1795443778074"})
+    pipe.hset(keys.nodes, N1, msgspec.json.encode(row()) if nodes is None else nodes)
+    pipe.zadd(keys.leases, {N1: cluster.now_ms() + TTL_MS})
+    pipe.set(keys.generation(N1), 1)
+    pipe.hset(keys.specs, "x", GOOD_SPEC if specs is None else specs)
+    pipe.hset(keys.book, "x", GOOD_ENTRY if entries is None else entries)
+    pipe.sadd(keys.held(N1), "x")
+    pipe.execute()
+
+
+def tidy(cluster: Cluster, epoch: Epoch) -> None:
+    """End the node as a monitor does, so that nothing is left without an owner."""
+    cluster.end_lease()
+    cluster.sweep(epoch)
+
+
+@pytest.mark.parametrize("rubbish", RUBBISH, ids=lambda text: text[:30] or "nothing")
+def test_no_verb_raises_whatever_a_record_holds(cluster: Cluster, epoch: Epoch, rubbish: str) -> None:
+    for where in ("nodes", "specs", "entries", "everything"):
+        for verb in VERBS.values():
+            broken = {key: rubbish if where in (key, "everything") else None for key in ("nodes", "specs", "entries")}
+            break_records(cluster, **broken)
+            try:
+                verb(cluster, epoch)
+            except LeaseLost:
+                # A node without a readable record is fenced: that is an answer, and a cautious one.
+                assert where in ("nodes", "everything")
+    tidy(cluster, epoch)
+
+
+def test_nothing_is_assigned_over_an_entry_that_cannot_be_read(cluster: Cluster, epoch: Epoch) -> None:
+    """It may be that of a daemon that runs."""
+    break_records(cluster, entries="{rubbish")
+
+    dispatch = cluster.assign(epoch, "x")
+
+    assert dispatch is not None
+    assert dispatch.tokens == ("",)
+    assert cluster.run(book.park(cluster.keys, epoch, [(X, "why")])) == 0
+    assert cluster.client.hget(cluster.keys.book, "x") == b"{rubbish"
+
+
+def test_a_node_is_told_of_an_entry_that_cannot_be_read_and_can_let_go_of_it(cluster: Cluster, epoch: Epoch) -> None:
+    break_records(cluster, entries="{rubbish")
+
+    assert cluster.run(book.held(cluster.keys, N1))[1] == {"x": None}
+    assert not cluster.release("x", TOKEN)
+    assert cluster.held() == set()
+
+
+def test_a_node_that_tells_again_what_it_runs_mends_the_entry(cluster: Cluster, epoch: Epoch) -> None:
+    break_records(cluster, entries="{rubbish")
+
+    assert cluster.reassert([running("x", TOKEN)])[1] == [True]
+    assert cluster.entry("x")["token"] == TOKEN
+
+
+def test_wanting_a_daemon_again_mends_its_spec(cluster: Cluster, epoch: Epoch) -> None:
+    break_records(cluster, specs="{rubbish")
+
+    assert cluster.want("x") == ["new"]
+    assert cluster.spec("x")["desired"] == "running"
+
+
+def test_a_node_whose_record_was_broken_mends_it_by_telling_again(cluster: Cluster, epoch: Epoch) -> None:
+    break_records(cluster, nodes="{rubbish")
+
+    assert cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS)).verdict == "data_lost"
+    assert cluster.reassert([running("x", TOKEN)]) is not None
+    assert cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS)).verdict == "ok"
+
+
+def test_a_broken_record_does_not_give_a_name_away_while_its_lease_runs(cluster: Cluster, epoch: Epoch) -> None:
+    break_records(cluster, nodes="{rubbish")
+
+    answer = cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
+
+    assert isinstance(answer, lease.Taken)
+
+
+def test_fields_of_a_newer_version_survive_an_older_ones_change(cluster: Cluster, epoch: Epoch) -> None:
+    """Two versions of one layout may run beside each other."""
+    break_records(cluster)
+    for key in (cluster.keys.book, cluster.keys.specs):
+        record = msgspec.json.decode(cluster.client.hget(key, "x"))
+        cluster.client.hset(key, "x", msgspec.json.encode({**record, "colour": "red", "size": 7, "hot": True}))
+
+    cluster.report("x", TOKEN)
+    cluster.desire("x", "stop")
+
+    for record in (cluster.entry("x"), cluster.spec("x")):
+        assert (record["colour"], record["size"], record["hot"]) == ("red", 7, True)
+
+
+scalars = (
+    st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.sampled_from(["", "x", "7", TOKEN, "up", "running"])
+)
+values = scalars | st.lists(scalars, max_size=2) | st.dictionaries(st.sampled_from(["node"]), scalars, max_size=1)
+KINDS: list[tuple[type[Any], str]] = [(SpecRow, "SPEC"), (BookRow, "ENTRY"), (NodeRow, "NODE")]
+GOOD: dict[type[Any], dict[str, Any]] = {
+    SpecRow: {"launcher": "tail", "arguments": ARGUMENTS, "desired": "running", "version": "1"},
+    BookRow: {"status": "running", "token": TOKEN, "launcher": "tail", "node": N1, "incarnation": I1, "pid": 7},
+    NodeRow: msgspec.to_builtins(row()),
+}
+
+
+@given(kind=st.sampled_from(KINDS), data=st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_python_and_lua_agree_on_what_is_a_record(
+    cluster: Cluster, kind: tuple[type[Any], str], data: st.DataObject
+) -> None:
+    """What one side takes for a record and the other for none would be waited for for ever."""
+    record_type, shape = kind
+    fields = st.sampled_from([field.name for field in dataclasses.fields(record_type)])
+    changed, gone = st.dictionaries(fields, values, max_size=3), st.sets(fields, max_size=1)
+    record = {**GOOD[record_type], **data.draw(changed)}
+    for field in data.draw(gone):
+        record.pop(field, None)
+    raw = msgspec.json.encode(record)
+
+    in_python = decode_or_none(record_type, raw) is not None
+
+    assert (cluster.client.eval(probe(shape), 0, raw) == 1) == in_python, record
+
+
+def probe(shape: str) -> str:
+    """Lua that says whether its argument is a record of this shape."""
+    shared = (files("celery_daemons.store") / "lua" / "_shared.lua").read_text("utf-8")
+    return f"{shared}\nreturn read(ARGV[1], {shape}) and 1 or 0"
+
+
+def test_the_scans_of_a_launcher_with_an_error_of_any_kind_are_kept(cluster: Cluster, epoch: Epoch) -> None:
+    assert cluster.run(wishes.scanned(cluster.keys, epoch, TAIL, listed=0, took_ms=1, error="\udcff no"))

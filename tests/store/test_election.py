@@ -1,0 +1,124 @@
+"""The monitor's lease and its epoch."""
+
+import pytest
+
+from celery_daemons.domain.names import Epoch
+from celery_daemons.domain.records import Leader
+from celery_daemons.store import lease, reading
+from tests.store.cluster import I1, I2, N1, N2, TTL_MS, Cluster
+from tests.support.waiting import wait_until
+
+
+def test_a_candidate_is_elected_while_nobody_leads(cluster: Cluster) -> None:
+    epoch = cluster.run(lease.campaign(cluster.keys, N1, I1, ttl_ms=TTL_MS))
+
+    assert reading.leader(cluster.store) == Leader(node=N1, epoch=epoch)
+    assert 0 < cluster.client.pttl(cluster.keys.monitor) <= TTL_MS
+    assert (cluster.last().event, cluster.last().node, cluster.last().epoch) == ("lead", N1, epoch)
+
+
+def test_nobody_else_is_elected_meanwhile(cluster: Cluster) -> None:
+    cluster.lead()
+    before = cluster.contents()
+
+    assert cluster.run(lease.campaign(cluster.keys, N2, I2, ttl_ms=TTL_MS)) is None
+    assert cluster.contents() == before
+
+
+def test_a_lease_is_renewed_under_its_epoch_and_not_journalled(cluster: Cluster) -> None:
+    epoch = cluster.lead()
+    entries = len(cluster.events())
+    cluster.client.pexpire(cluster.keys.monitor, 1000)
+
+    assert cluster.run(lease.campaign(cluster.keys, N1, I1, ttl_ms=TTL_MS, epoch=epoch)) == epoch
+    assert cluster.client.pttl(cluster.keys.monitor) > 1000
+    assert len(cluster.events()) == entries
+
+
+def test_an_epoch_that_is_over_renews_nothing(cluster: Cluster) -> None:
+    """Redbeat #127: a lock that is extended without a look at whose it is."""
+    old = cluster.lead()
+    cluster.depose()
+    before = cluster.contents()
+
+    assert cluster.run(lease.campaign(cluster.keys, N1, I1, ttl_ms=TTL_MS, epoch=old)) is None
+    assert cluster.contents() == before
+
+
+def test_an_epoch_that_ended_is_not_taken_up_again(cluster: Cluster) -> None:
+    old = cluster.lead()
+    cluster.client.delete(cluster.keys.monitor)
+
+    assert cluster.run(lease.campaign(cluster.keys, N1, I1, ttl_ms=TTL_MS, epoch=old)) is None
+    assert reading.leader(cluster.store) is None
+
+
+def test_the_lease_of_a_monitor_that_died_ends(cluster: Cluster) -> None:
+    """Redbeat #92: twenty-five minutes without a leader after a crash."""
+    first = cluster.run(lease.campaign(cluster.keys, N1, I1, ttl_ms=40))
+
+    second = wait_until(
+        lambda: cluster.run(lease.campaign(cluster.keys, N2, I2, ttl_ms=TTL_MS)),
+        within=5,
+        because="the lease was of 40 ms",
+    )
+
+    assert second > first
+
+
+def test_epochs_grow_also_when_the_data_is_lost(cluster: Cluster) -> None:
+    first = cluster.lead()
+
+    cluster.lose_data()
+
+    assert cluster.lead() > first > 10**15
+
+
+def test_a_monitor_that_resigns_makes_way_at_once(cluster: Cluster) -> None:
+    epoch = cluster.lead()
+
+    assert cluster.run(lease.resign(cluster.keys, epoch, cause="draining"))
+
+    assert reading.leader(cluster.store) is None
+    assert (cluster.last().event, cluster.last().epoch, cluster.last().cause) == ("resign", epoch, "draining")
+    assert cluster.lead(N2) > epoch
+
+
+@pytest.mark.parametrize("led", [True, False])
+def test_who_does_not_lead_cannot_resign(cluster: Cluster, led: bool) -> None:
+    old = cluster.lead()
+    cluster.depose()
+    if not led:
+        cluster.client.delete(cluster.keys.monitor)
+    before = cluster.contents()
+
+    assert not cluster.run(lease.resign(cluster.keys, old, cause="late"))
+    assert cluster.contents() == before
+
+
+def test_resigning_twice_is_no_error(cluster: Cluster) -> None:
+    epoch = cluster.lead()
+
+    assert cluster.run(lease.resign(cluster.keys, epoch, cause="draining"))
+    assert not cluster.run(lease.resign(cluster.keys, epoch, cause="draining"))
+
+
+def test_only_the_leader_says_that_a_server_can_be_trusted(cluster: Cluster) -> None:
+    cluster.join()
+    epoch = cluster.lead()
+
+    assert cluster.run(lease.settle(cluster.keys, epoch, "server-1"))
+    assert not cluster.run(lease.settle(cluster.keys, Epoch(epoch - 1), "server-2"))
+
+    assert cluster.run(reading.overview(cluster.keys)).server == "server-1"
+
+
+@pytest.mark.parametrize("rubbish", ["", "{", "[]", "7", '{"epoch":7}', '{"node":"n"}', '{"node":"n","epoch":"x"}'])
+def test_rubbish_in_place_of_the_lease_counts_as_nobody(cluster: Cluster, rubbish: str) -> None:
+    """It has no end, and would keep every candidate out for ever."""
+    cluster.client.set(cluster.keys.monitor, rubbish)
+
+    assert reading.leader(cluster.store) is None
+    assert not cluster.run(lease.resign(cluster.keys, Epoch(7), cause="late"))
+    epoch = cluster.lead()
+    assert reading.leader(cluster.store) == Leader(node=N1, epoch=epoch)

@@ -1,0 +1,126 @@
+"""The journal: what is in it, how it is followed, and that it does not grow for ever."""
+
+import threading
+import time
+
+import pytest
+
+from celery_daemons.domain.names import NodeName
+from celery_daemons.store import journal, lease
+from celery_daemons.store.calls import Call
+from tests.store.cluster import I1, N1, TTL_MS, Cluster
+
+
+def test_a_life_is_told_in_order(cluster: Cluster) -> None:
+    epoch, tokens = cluster.started("x")
+    cluster.desire("x", "stop")
+    cluster.recall(epoch, "x")
+    cluster.release("x", tokens["x"])
+    cluster.run(lease.leave(cluster.keys, N1, I1))
+    cluster.run(lease.resign(cluster.keys, epoch, cause="done"))
+
+    events = " ".join(entry.event for entry in cluster.events())
+
+    assert events == "join lead want assign claim report stop recall release leave resign"
+
+
+def test_an_entry_says_what_when_where_and_why(cluster: Cluster) -> None:
+    before = cluster.now_ms()
+    epoch, tokens = cluster.started("x")
+
+    (entry,) = [entry for entry in cluster.events() if entry.event == "assign"]
+
+    assert before <= entry.at_ms <= cluster.now_ms()
+    assert (entry.node, entry.epoch, entry.cause) == (N1, epoch, None)
+    assert entry.items == (("x", tokens["x"], "test"),)
+
+
+def test_what_befell_can_be_noted_without_a_change(cluster: Cluster) -> None:
+    cluster.run(journal.note(cluster.keys, "name-taken", node="n1", cause="\udcff why", items=[("x", "1", "c")]))
+
+    (entry,) = cluster.events()
+    assert (entry.event, entry.node, entry.epoch, entry.cause) == ("name-taken", "n1", None, "? why")
+    assert entry.items == (("x", "1", "c"),)
+
+
+def test_a_follower_reads_on_from_where_it_stands(cluster: Cluster) -> None:
+    assert journal.last_id(cluster.store) == "0-0"
+    assert journal.oldest_id(cluster.store) is None
+    cluster.join()
+    position = journal.last_id(cluster.store)
+    assert journal.oldest_id(cluster.store) == position
+
+    assert journal.follow(cluster.store, position, block_ms=0) == []
+    cluster.want("x")
+    cluster.want("y")
+
+    found = journal.follow(cluster.store, position, block_ms=0)
+    assert [entry.items[0][0] for entry in found] == ["x", "y"]
+    assert len(journal.follow(cluster.store, position, block_ms=0, count=1)) == 1
+    assert journal.follow(cluster.store, found[-1].id, block_ms=0) == []
+
+
+def test_a_follower_that_waits_is_woken_by_the_next_entry(cluster: Cluster) -> None:
+    timer = threading.Timer(0.05, lambda: cluster.want("x"))
+    timer.start()
+    began = time.monotonic()
+
+    found = journal.follow(cluster.store, "0-0", block_ms=3000)
+
+    timer.join()
+    assert [entry.event for entry in found] == ["want"]
+    assert time.monotonic() - began < 2
+
+
+def test_a_follower_waits_no_longer_than_it_said(cluster: Cluster) -> None:
+    began = time.monotonic()
+
+    assert journal.follow(cluster.store, "0-0", block_ms=50) == []
+
+    assert time.monotonic() - began < 1
+
+
+def test_the_newest_entries_come_oldest_first(cluster: Cluster) -> None:
+    for name in "abcd":
+        cluster.want(name)
+
+    assert [entry.items[0][0] for entry in journal.newest(cluster.store, 2)] == ["c", "d"]
+
+
+def test_positions_compare_by_time_and_then_by_number() -> None:
+    assert sorted(["1000-0", "5-10", "40-0", "5-2", "0-0"], key=journal.position) == [
+        "0-0",
+        "5-2",
+        "5-10",
+        "40-0",
+        "1000-0",
+    ]
+    assert journal.position("7") == (7, 0)
+
+
+def test_an_entry_with_rubbish_in_it_can_still_be_read(cluster: Cluster) -> None:
+    for fields in ({"event": "x", "items": "{"}, {"items": "[1]"}, {"epoch": "²", "items": '[["a",null]]'}, {"y": "z"}):
+        cluster.client.xadd(cluster.keys.journal, fields)
+
+    assert [entry.items for entry in cluster.events()] == [()] * 4
+    assert [entry.epoch for entry in cluster.events()] == [None] * 4
+
+
+@pytest.mark.timeout(60)
+def test_the_journal_is_capped(cluster: Cluster) -> None:
+    """Horde #56: what nobody removes piles up."""
+    note: Call[int] = journal.note(cluster.keys, "test")
+    for _ in range(60):
+        cluster.store.run_many([note] * 100)
+
+    assert 5000 <= cluster.client.xlen(cluster.keys.journal) < 5500
+
+
+def test_heartbeats_leave_no_trace_in_the_journal(cluster: Cluster) -> None:
+    cluster.join(NodeName("n"))
+    entries = len(cluster.events())
+
+    cluster.run(lease.beat(cluster.keys, NodeName("n"), I1, ttl_ms=TTL_MS))
+    cluster.run(lease.beat(cluster.keys, NodeName("n"), I1, ttl_ms=TTL_MS))
+
+    assert len(cluster.events()) == entries

@@ -1,0 +1,211 @@
+"""Joining, beating, draining and leaving."""
+
+import pytest
+
+from celery_daemons.domain.names import Incarnation
+from celery_daemons.store import lease
+from tests.store.cluster import I1, I2, N1, N2, TTL_MS, Cluster, row
+from tests.support.waiting import wait_until
+
+
+def test_a_node_joins_under_a_lease_that_runs(cluster: Cluster) -> None:
+    before = cluster.now_ms()
+
+    joined = cluster.join()
+
+    record = cluster.node()
+    assert record["incarnation"] == I1
+    assert record["weight"] == 1.5
+    assert before <= record["started_ms"] <= cluster.now_ms()
+    assert 0 < (cluster.lease_ms() or 0) <= TTL_MS
+    assert joined.generation == cluster.generation() > 0
+    assert int(joined.created_ms) >= before
+    assert (cluster.last().event, cluster.last().node, cluster.last().cause) == ("join", N1, I1)
+
+
+def test_the_first_node_creates_the_cluster_and_the_next_one_finds_it(cluster: Cluster) -> None:
+    first = cluster.join(N1)
+    second = cluster.join(N2)
+
+    assert cluster.client.hget(cluster.keys.cluster, "layout") == b"1"
+    assert first.created_ms == second.created_ms
+
+
+def test_joining_again_as_the_same_incarnation_is_no_error(cluster: Cluster) -> None:
+    first = cluster.join()
+    second = cluster.join()
+
+    assert second.generation > first.generation
+    assert cluster.client.hlen(cluster.keys.nodes) == 1
+
+
+def test_a_name_in_use_is_taken_until_its_lease_ends(cluster: Cluster) -> None:
+    """Celery #2938: two workers of one name in a rolling deploy."""
+    cluster.join()
+    before = cluster.contents()
+
+    taken = cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS))
+
+    assert isinstance(taken, lease.Taken)
+    assert 0 < taken.left_ms <= TTL_MS
+    assert taken.incarnation == I1
+    assert cluster.contents() == before
+
+
+def test_a_short_lease_ends_by_itself_and_frees_the_name(cluster: Cluster) -> None:
+    cluster.run(lease.join(cluster.keys, N1, row(I1), ttl_ms=40))
+
+    joined = wait_until(
+        lambda: isinstance(cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS)), lease.Joined),
+        within=5,
+        because="the lease was of 40 ms",
+    )
+
+    assert joined
+    assert cluster.node()["incarnation"] == I2
+
+
+def test_a_worker_that_saw_the_last_agent_dead_need_not_wait(cluster: Cluster) -> None:
+    _, tokens = cluster.started("x")
+
+    joined = cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
+
+    assert isinstance(joined, lease.Joined)
+    assert cluster.held() == {"x"}
+    assert cluster.claim("x", tokens["x"], incarnation=I2).token > tokens["x"]
+
+
+def test_having_seen_another_incarnation_dead_opens_no_door(cluster: Cluster) -> None:
+    cluster.join()
+
+    for previous in (Incarnation("i0"), Incarnation("")):
+        answer = cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=previous))
+        assert isinstance(answer, lease.Taken)
+
+
+def test_a_generation_is_never_seen_twice_even_when_the_data_is_lost(cluster: Cluster) -> None:
+    before = cluster.join().generation
+
+    cluster.lose_data()
+
+    assert cluster.join().generation > before
+
+
+def test_a_beat_renews_the_lease(cluster: Cluster) -> None:
+    joined = cluster.join()
+    cluster.client.zadd(cluster.keys.leases, {N1: cluster.now_ms() + 5})
+
+    beat = cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS))
+
+    assert beat == lease.Beat("ok", joined.generation, joined.created_ms, led=False)
+    assert (cluster.lease_ms() or 0) > TTL_MS / 2
+
+
+def test_a_beat_tells_whether_somebody_leads_and_of_new_assignments(cluster: Cluster) -> None:
+    joined = cluster.join()
+    epoch = cluster.lead()
+    cluster.want("x")
+    cluster.assign(epoch, "x")
+
+    beat = cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS))
+
+    assert beat.led
+    assert beat.generation == joined.generation + 1
+
+
+def test_a_beat_of_a_lease_that_ended_but_was_not_swept_renews_it(cluster: Cluster) -> None:
+    cluster.join()
+    cluster.end_lease()
+
+    assert cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS)).verdict == "ok"
+
+
+def test_a_beat_of_another_incarnation_is_fenced_and_renews_nothing(cluster: Cluster) -> None:
+    cluster.join()
+    before = cluster.contents()
+
+    assert cluster.run(lease.beat(cluster.keys, N1, I2, ttl_ms=TTL_MS)).verdict == "fenced"
+    assert cluster.contents() == before
+
+
+def test_a_beat_finds_that_all_data_is_lost(cluster: Cluster) -> None:
+    cluster.join()
+    cluster.lose_data()
+
+    assert cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS)).verdict == "data_lost"
+    assert cluster.contents() == {}
+
+
+def test_a_beat_finds_the_loss_also_when_another_node_was_quicker(cluster: Cluster) -> None:
+    """The first node to notice creates the cluster anew; the second must not take that for a sign that all is well."""
+    cluster.join(N1)
+    cluster.join(N2)
+    cluster.lose_data()
+
+    cluster.reassert(node=N1)
+
+    assert cluster.run(lease.beat(cluster.keys, N2, I1, ttl_ms=TTL_MS)).verdict == "data_lost"
+
+
+def test_a_node_drains_and_takes_daemons_again(cluster: Cluster) -> None:
+    cluster.join()
+
+    assert cluster.run(lease.drain(cluster.keys, N1))
+    assert cluster.node()["status"] == "draining"
+    assert (cluster.last().event, cluster.last().node) == ("drain", N1)
+    assert cluster.run(lease.drain(cluster.keys, N1, on=False))
+    assert cluster.node()["status"] == "up"
+    assert cluster.last().event == "uncordon"
+
+
+def test_draining_twice_is_journalled_once(cluster: Cluster) -> None:
+    cluster.join()
+
+    assert cluster.run(lease.drain(cluster.keys, N1))
+    before = cluster.contents()
+    assert cluster.run(lease.drain(cluster.keys, N1))
+
+    assert cluster.contents() == before
+
+
+@pytest.mark.parametrize("incarnation", [None, I2])
+def test_what_is_not_registered_is_not_drained(cluster: Cluster, incarnation: Incarnation | None) -> None:
+    cluster.join(N1)
+    before = cluster.contents()
+    other = N1 if incarnation else N2
+
+    assert not cluster.run(lease.drain(cluster.keys, other, incarnation=incarnation))
+    assert cluster.contents() == before
+
+
+def test_a_node_that_holds_nothing_leaves_without_a_trace(cluster: Cluster) -> None:
+    """Celery #6089: dead workers leave keys behind."""
+    cluster.join(N1)
+    cluster.join(N2)
+
+    assert cluster.run(lease.leave(cluster.keys, N1, I1)) == 0
+
+    assert cluster.node(N1) is None
+    assert cluster.lease_ms(N1) is None
+    assert not any(N1 in key for key in cluster.contents())
+    assert (cluster.last().event, cluster.last().node, cluster.last().cause) == ("leave", N1, I1)
+
+
+def test_a_node_that_holds_daemons_cannot_leave(cluster: Cluster) -> None:
+    cluster.started("x", "y")
+    before = cluster.contents()
+
+    assert cluster.run(lease.leave(cluster.keys, N1, I1)) == 2
+    assert cluster.contents() == before
+
+
+def test_leaving_again_or_as_another_incarnation_changes_nothing(cluster: Cluster) -> None:
+    cluster.join()
+    before = cluster.contents()
+    assert cluster.run(lease.leave(cluster.keys, N1, I2)) == -1
+    assert cluster.contents() == before
+
+    cluster.run(lease.leave(cluster.keys, N1, I1))
+    before = cluster.contents()
+    assert cluster.run(lease.leave(cluster.keys, N1, I1)) == -1
+    assert cluster.contents() == before

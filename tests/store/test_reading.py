@@ -1,0 +1,190 @@
+"""Reading: look-ups, nodes, listings, the overview."""
+
+from celery_daemons.domain.names import DaemonName
+from celery_daemons.domain.records import Address, BookRow, NodeRow
+from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
+from celery_daemons.store import book, lease, reading
+from tests.store.cluster import I1, I2, N1, N2, TAIL, TTL_MS, Cluster, names, row
+
+X = DaemonName("x")
+
+
+def locate(cluster: Cluster, name: str = "x") -> Address | None:
+    """One address, as a client puts it together."""
+    entries, nodes = cluster.run(reading.locate(cluster.keys, names([name])))
+    (entry,) = entries
+    node = nodes.get(entry.node) if entry and entry.node else None
+    return reading.address(DaemonName(name), entry, node[0] if node else None)
+
+
+def test_a_daemon_is_found_with_all_that_its_address_says(cluster: Cluster) -> None:
+    before = cluster.now_ms() / 1000
+    _, tokens = cluster.started("x")
+
+    found = locate(cluster)
+
+    assert found is not None
+    assert (found.name, found.launcher, found.node, found.incarnation) == ("x", TAIL, N1, I1)
+    assert found.token == int(tokens["x"])
+    assert (found.status, found.queue, found.host, found.pid) == (DaemonStatus.RUNNING, "q1", "machine", 11)
+    assert before <= found.started_at <= cluster.now_ms() / 1000
+
+
+def test_an_assigned_daemon_has_an_address_but_no_process_yet(cluster: Cluster) -> None:
+    cluster.join()
+    cluster.want("x")
+    cluster.assign(cluster.lead(), "x")
+
+    found = locate(cluster)
+
+    assert found is not None
+    assert (found.status, found.pid, found.started_at) == (DaemonStatus.ASSIGNED, 0, 0.0)
+
+
+def test_nobody_is_found_under_a_lease_that_ended(cluster: Cluster) -> None:
+    """Ray #20611: a look-up returns the dead."""
+    cluster.started("x")
+    cluster.end_lease()
+
+    assert locate(cluster) is None
+
+
+def test_nobody_is_found_under_another_incarnation_than_the_one_that_ran_it(cluster: Cluster) -> None:
+    cluster.started("x")
+    cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
+
+    assert locate(cluster) is None
+
+
+def test_what_is_unknown_wanted_or_parked_has_no_address(cluster: Cluster) -> None:
+    epoch = cluster.lead()
+    cluster.want("wanted", "parked")
+    cluster.run(book.park(cluster.keys, epoch, [(DaemonName("parked"), "no node is up")]))
+
+    for name in ("unknown", "wanted", "parked"):
+        assert locate(cluster, name) is None
+
+
+def test_many_daemons_are_found_at_once_and_each_node_is_told_once(cluster: Cluster) -> None:
+    wanted = [f"d{number}" for number in range(1000)]
+    cluster.started(*wanted[:500])
+
+    entries, nodes = cluster.run(reading.locate(cluster.keys, names(wanted)))
+
+    assert [entry.node if entry else None for entry in entries] == [N1] * 500 + [None] * 500
+    assert set(nodes) == {N1}
+    record, left_ms = nodes[N1]
+    assert record.host == "machine"
+    assert 0 < left_ms <= TTL_MS
+
+
+def test_nothing_is_looked_up_for_nothing(cluster: Cluster) -> None:
+    assert cluster.run(reading.locate(cluster.keys, [])) == ([], {})
+
+
+def test_nodes_are_listed_with_lease_and_number_of_daemons(cluster: Cluster) -> None:
+    cluster.started("x", "y")
+    cluster.join(N2, labels="", launchers="")
+    cluster.end_lease(N2)
+
+    first, second = reading.nodes(cluster.store)
+
+    assert (first.name, first.incarnation, first.status, first.daemons) == (N1, I1, NodeStatus.UP, 2)
+    assert (first.labels, first.launchers) == (("eu", "gpu"), ("poll", "tail"))
+    assert 0 < first.lease_ms <= TTL_MS
+    assert (second.name, second.status, second.daemons, second.lease_ms) == (N2, NodeStatus.LOST, 0, 0)
+    assert (second.labels, second.launchers) == ((), ())
+
+
+def test_without_nodes_there_are_none(cluster: Cluster) -> None:
+    assert reading.nodes(cluster.store) == []
+    assert reading.leader(cluster.store) is None
+    assert list(reading.records(cluster.store)) == []
+
+
+def test_every_daemon_that_is_wanted_is_listed_once(cluster: Cluster) -> None:
+    epoch, tokens = cluster.started("runs", "stopping")
+    cluster.recall(epoch, "stopping")
+    cluster.want("wanted", "parked", "stopped", "again")
+    cluster.run(book.park(cluster.keys, epoch, [(DaemonName("parked"), "no node is up")]))
+    cluster.desire("stopped", "stop")
+
+    found = {record.name: record for record in reading.records(cluster.store)}
+
+    assert {name: record.status for name, record in found.items()} == {
+        "runs": DaemonStatus.RUNNING,
+        "stopping": DaemonStatus.STOPPING,
+        "wanted": DaemonStatus.PENDING,
+        "parked": DaemonStatus.UNPLACEABLE,
+        "stopped": DaemonStatus.STOPPED,
+        "again": DaemonStatus.PENDING,
+    }
+    runs = found[DaemonName("runs")]
+    assert (runs.node, runs.token, runs.pid, runs.desired) == (N1, int(tokens["runs"]), 11, Desired.RUNNING)
+    parked = found[DaemonName("parked")]
+    assert (parked.node, parked.token, parked.pid, parked.started_at) == (None, None, None, None)
+    assert parked.error == "no node is up"
+
+
+def test_a_stopped_daemon_that_is_started_again_is_pending_and_not_stopped(cluster: Cluster) -> None:
+    epoch, tokens = cluster.started("x")
+    cluster.desire("x", "stop")
+    cluster.recall(epoch, "x")
+    cluster.release("x", tokens["x"])
+    assert [record.status for record in reading.records(cluster.store)] == [DaemonStatus.STOPPED]
+
+    cluster.desire("x", "start")
+
+    assert [record.status for record in reading.records(cluster.store)] == [DaemonStatus.PENDING]
+
+
+def test_a_daemon_whose_node_is_lost_is_pending(cluster: Cluster) -> None:
+    cluster.started("x")
+    cluster.end_lease()
+
+    (record,) = reading.records(cluster.store)
+
+    assert (record.status, record.node, record.token) == (DaemonStatus.PENDING, None, None)
+
+
+def test_listing_pages_through_more_than_one_batch(cluster: Cluster) -> None:
+    wanted = [f"d{number}" for number in range(2500)]
+    for start in range(0, 2500, 1000):
+        cluster.want(*wanted[start : start + 1000])
+
+    assert sorted(record.name for record in reading.records(cluster.store)) == sorted(wanted)
+
+
+def test_the_overview_counts_and_tells_the_leases(cluster: Cluster) -> None:
+    joined = cluster.join(N1)
+    cluster.join(N2)
+    epoch = cluster.lead()
+    cluster.want("x", "y")
+    cluster.assign(epoch, "x")
+    cluster.end_lease(N2)
+
+    overview = cluster.run(reading.overview(cluster.keys))
+
+    assert (overview.specs, overview.entries, overview.created_ms) == (2, 1, joined.created_ms)
+    assert overview.age_ms is not None
+    assert 0 <= overview.age_ms < TTL_MS
+    assert set(overview.leases) == {N1, N2}
+    assert overview.leases[N2] < 0 < overview.leases[N1] <= TTL_MS
+
+
+def test_an_overview_of_nothing_says_that_there_is_no_data(cluster: Cluster) -> None:
+    overview = cluster.run(reading.overview(cluster.keys))
+
+    assert (overview.created_ms, overview.age_ms, overview.leases) == ("", None, {})
+
+
+def test_an_address_needs_a_node_of_the_same_incarnation() -> None:
+    entry = BookRow(status=DaemonStatus.RUNNING, token="7", launcher=TAIL, node=N1, incarnation=I1)
+    free = BookRow(status=DaemonStatus.PENDING, token="7", launcher=TAIL)
+    here: NodeRow = row(I1)
+
+    assert reading.address(X, entry, here) is not None
+    assert reading.address(X, entry, row(I2)) is None
+    assert reading.address(X, entry, None) is None
+    assert reading.address(X, None, here) is None
+    assert reading.address(X, free, here) is None

@@ -1,0 +1,127 @@
+"""What a dead incarnation left behind."""
+
+import pytest
+
+from celery_daemons.store import book, lease
+from tests.store.cluster import I1, I2, N1, N2, TTL_MS, Cluster, row
+
+
+def test_a_node_whose_lease_ended_is_swept_without_a_trace(cluster: Cluster) -> None:
+    """Celery #1758, #6089: what dead workers leave behind."""
+    epoch, tokens = cluster.started("x", "y")
+    cluster.end_lease()
+
+    swept = cluster.sweep(epoch)
+
+    assert sorted(swept.names) == ["x", "y"]
+    assert (swept.left, swept.alive_ms) == (0, 0)
+    assert cluster.node() is None
+    assert cluster.lease_ms() is None
+    assert not any(N1 in key for key in cluster.contents())
+    for name in ("x", "y"):
+        assert cluster.entry(name)["status"] == "pending"
+        assert cluster.entry(name)["token"] == tokens[name]
+        assert "node" not in cluster.entry(name)
+    lost, freed = cluster.events()[-2:]
+    assert (lost.event, lost.node, lost.epoch) == ("lost", N1, epoch)
+    assert (freed.event, sorted(freed.items)) == ("sweep", [("x", tokens["x"], ""), ("y", tokens["y"], "")])
+
+
+def test_a_node_whose_lease_runs_is_left_alone(cluster: Cluster) -> None:
+    """Attacks invariant 1: a monitor that reads an old list of nodes."""
+    epoch, _ = cluster.started("x")
+    before = cluster.contents()
+
+    swept = cluster.sweep(epoch)
+
+    assert 0 < swept.alive_ms <= TTL_MS
+    assert swept.names == ()
+    assert cluster.contents() == before
+
+
+def test_a_node_that_beats_at_the_last_moment_is_left_alone(cluster: Cluster) -> None:
+    epoch, _ = cluster.started("x")
+    cluster.end_lease()
+    cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS))
+
+    assert cluster.sweep(epoch).alive_ms > 0
+    assert cluster.entry("x")["status"] == "running"
+
+
+def test_sweeping_again_changes_nothing(cluster: Cluster) -> None:
+    epoch, _ = cluster.started("x")
+    cluster.end_lease()
+    cluster.sweep(epoch)
+    before = cluster.contents()
+
+    assert cluster.sweep(epoch) == book.Swept((), 0)
+    assert cluster.sweep(epoch, N2) == book.Swept((), 0)
+    assert cluster.contents() == before
+
+
+def test_a_large_node_is_swept_a_batch_at_a_time(cluster: Cluster) -> None:
+    wanted = [f"d{number}" for number in range(25)]
+    epoch, _ = cluster.started(*wanted)
+    cluster.end_lease()
+
+    freed: list[str] = []
+    left: list[int] = []
+    for _ in range(3):
+        swept = cluster.sweep(epoch, limit=10)
+        freed += swept.names
+        left.append(swept.left)
+
+    assert sorted(freed) == sorted(wanted)
+    assert left == [15, 5, 0]
+    assert [event.event for event in cluster.events()].count("lost") == 1
+
+
+def test_what_was_not_swept_yet_is_taken_over_by_the_next_incarnation(cluster: Cluster) -> None:
+    epoch, tokens = cluster.started("x", "y")
+    cluster.end_lease()
+    (freed,) = cluster.sweep(epoch, limit=1).names
+    (kept,) = {"x", "y"} - {freed}
+
+    cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS))
+
+    assert set(cluster.run(book.held(cluster.keys, N1))[1]) == {kept}
+    assert not cluster.claim(kept, tokens[kept], incarnation=I2).refused
+    assert cluster.claim(freed, tokens[freed], incarnation=I2).refused == "not on this node"
+
+
+def test_what_is_swept_is_assigned_under_a_newer_token(cluster: Cluster) -> None:
+    epoch, tokens = cluster.started("x")
+    cluster.join(N2)
+    cluster.end_lease()
+    cluster.sweep(epoch)
+
+    dispatch = cluster.assign(epoch, "x", node=N2)
+
+    assert dispatch is not None
+    assert int(dispatch.tokens[0]) > int(tokens["x"])
+
+
+@pytest.mark.parametrize(("change", "status"), [("stop", "stopped"), ("forget", None)])
+def test_what_was_not_wanted_any_more_is_not_pending(cluster: Cluster, change: str, status: str | None) -> None:
+    epoch, _ = cluster.started("x")
+    if change == "stop":
+        cluster.desire("x", "stop")
+    else:
+        cluster.forget("x")
+    cluster.end_lease()
+
+    cluster.sweep(epoch)
+
+    entry = cluster.entry("x")
+    assert (entry and entry["status"]) == status
+
+
+def test_a_name_that_is_elsewhere_by_now_is_not_freed_there(cluster: Cluster) -> None:
+    epoch, _ = cluster.started("x")
+    cluster.join(N2)
+    cluster.client.sadd(cluster.keys.held(N2), "x")
+    cluster.end_lease(N2)
+
+    assert cluster.sweep(epoch, N2).names == ()
+    assert cluster.entry("x")["node"] == N1
+    assert cluster.held(N2) == set()
