@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench wheel clean
+.PHONY: help demo test lint bench chaos wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ lint: $(STAMP)  ## check style, types and the direction of imports
 
 bench: $(STAMP)  ## measure what the documentation promises
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+chaos: $(STAMP)  ## random faults against four workers for MINUTES (2), repeatable with SEED
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
 
 wheel: $(STAMP)  ## build the sdist, and the wheel out of it, into dist/
 	rm -rf dist

@@ -66,7 +66,11 @@ class Daemons:
         values = {name: conf.get(PREFIX + name) for name in settings_module.NAMES}
         values.update(self._overrides)
         values.update({name: value for name, value in options.items() if value is not None})
-        return settings_module.load(values, fallback_urls=(_text(conf.broker_url), _text(conf.result_backend)))
+        fallbacks = (
+            _home(conf.broker_url, conf.broker_transport_options),
+            _home(conf.result_backend, conf.result_backend_transport_options),
+        )
+        return settings_module.load(values, fallback_urls=fallbacks)
 
     @cached_property
     def cluster(self) -> Cluster:
@@ -217,11 +221,18 @@ class Daemons:
         self.cluster.rescan(launcher)
 
 
-def _text(value: Any) -> str | None:
-    # A broker setting may be a list of URLs for fail-over, or joined by semicolons; the address book has one home.
-    if isinstance(value, (list, tuple)):
-        value = value[0] if value else None
-    return value.split(";")[0] if isinstance(value, str) else None
+def _home(url: Any, transport_options: Any) -> str | None:
+    """Where a broker or backend setting says that Redis is.
+
+    It may be a list of URLs for fail-over, or joined by semicolons: of plain servers the first counts, as the address
+    book has one home; of sentinels all do.
+    """
+    urls = [str(one) for one in url] if isinstance(url, (list, tuple)) else str(url or "").split(";")
+    if not urls[0].startswith("sentinel://"):
+        return urls[0] or None
+    joined = ";".join(urls)
+    name = (transport_options or {}).get("master_name")
+    return f"{joined}?master_name={name}" if name and "master_name=" not in joined else joined
 
 
 def _worker_options() -> list[click.Option]:

@@ -22,7 +22,7 @@ _ABOVE_ZERO: Final = (
     "hosts",
     "vnodes",
 )
-_REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket", "valkey", "valkeys")
+_REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket", "valkey", "valkeys", "sentinel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +171,8 @@ def _check(s: Settings) -> None:
     _rule(
         s,
         "lease_ttl",
-        s.lease_ttl >= _BEATS_PER_LEASE * s.heartbeat_interval,
+        # Rounded: 3 × 0.4 is a little more than 1.2.
+        s.lease_ttl >= round(_BEATS_PER_LEASE * s.heartbeat_interval, 9),
         f"must be at least {_BEATS_PER_LEASE} × {PREFIX}heartbeat_interval ({s.heartbeat_interval}), "
         "or one late heartbeat costs the lease",
     )

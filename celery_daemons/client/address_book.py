@@ -23,14 +23,16 @@ logger = logging.getLogger(__name__)
 #: Seconds that the follower waits for the journal at most; and between two readings of the leases.
 _WAIT: Final = 0.5
 _LEASES_EVERY: Final = 1.0
+#: A shorter lease is read when a third of what is left of it has passed, but no more often than this.
+_LEASES_AT_MOST_EVERY: Final = 0.1
 _RETRY: Final = 0.2
 
 
 class AddressBook:
     """Follows the journal in a thread between ``with`` and its end; look-ups read a dictionary.
 
-    An address is given only while its node's lease runs as far as this process knows: leases are read every second, and
-    one that was not seen renewed counts as ended at the end last seen. After :attr:`lag` seconds without a word,
+    An address is given only while its node's lease runs as far as this process knows: leases are read every second,
+    and one that was not seen renewed counts as ended at the end last seen. After :attr:`lag` seconds without a word,
     what is given may have moved; once every known lease has ended, nothing is given any more.
     """
 
@@ -129,10 +131,11 @@ class AddressBook:
                 if stale:
                     self._load()
                     stale = False
-                changes = self._replica.follow(block_ms=int(_WAIT * 1000))
+                wait = min(_WAIT, max(0.001, leases_at - time.monotonic()))
+                changes = self._replica.follow(block_ms=int(wait * 1000))
                 if changes.nodes or time.monotonic() >= leases_at:
                     stale = self._read_leases()
-                    leases_at = time.monotonic() + _LEASES_EVERY
+                    leases_at = time.monotonic() + self._until_next_reading()
                 self._heard = time.monotonic()
                 self._take(changes)
             except StoreUnavailable as error:
@@ -153,6 +156,11 @@ class AddressBook:
         # From the moment of asking: an end that is too early is an answer not given, one too late would be a wrong one.
         self._ends = {node: asked + left / 1000 for node, left in overview.leases.items()}
         return overview.created_ms != self._replica.created_ms
+
+    def _until_next_reading(self) -> float:
+        now = lease_clock()
+        shortest = min((end - now for end in self._ends.values() if end > now), default=_LEASES_EVERY)
+        return max(_LEASES_AT_MOST_EVERY, min(_LEASES_EVERY, shortest / 3))
 
     def _take(self, changes: Changes) -> None:
         replica = self._replica

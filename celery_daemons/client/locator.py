@@ -1,6 +1,6 @@
 """Look-ups for the price of one HGET: who vouches for an entry is known for as long as its lease is known to run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from celery_daemons.domain.names import DaemonName, NodeName, daemon_name
@@ -31,20 +31,20 @@ class Locator:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._vouchers: dict[NodeName, _Voucher] = {}
+        self._fresh_until = 0.0
 
     def locate(self, name: str) -> Address | None:
         """Where a daemon is; ``None`` unless the lease of its node runs. Raises InvalidName, StoreUnavailable."""
         wanted = daemon_name(name)
-        raw = self._store.entry(wanted)
-        if raw is None:
-            return None
-        row = decode_or_none(BookRow, raw)
-        if row is None or row.node is None:
-            return None
-        voucher = self._vouchers.get(row.node)
-        if voucher is not None and voucher.row.incarnation == row.incarnation and lease_clock() < voucher.until:
-            return reading.address(wanted, row, voucher.row)
-        return self._ask([wanted])[0]
+        if lease_clock() < self._fresh_until:
+            row = decode_or_none(BookRow, self._store.entry(wanted))
+            if row is None or row.node is None:
+                return None
+            voucher = self._vouchers.get(row.node)
+            if voucher is not None and voucher.row.incarnation == row.incarnation and lease_clock() < voucher.until:
+                return reading.address(wanted, row, voucher.row)
+        # The first time, when a lease that was known has ended, or for a node that has joined since.
+        return self._locate_and_learn(wanted)
 
     def locate_many(self, names: Iterable[str]) -> dict[str, Address]:
         """The same for many, those found: one round trip per 1,000."""
@@ -52,16 +52,20 @@ class Locator:
         found: dict[str, Address] = {}
         for start in range(0, len(wanted), BATCH):
             batch = wanted[start : start + BATCH]
-            found.update((address.name, address) for address in self._ask(batch) if address is not None)
+            rows, nodes = self._store.run(reading.locate(self._store.keys, batch))
+            for name, row in zip(batch, rows, strict=True):
+                voucher = nodes.get(row.node) if row is not None and row.node is not None else None
+                address = reading.address(name, row, voucher[0] if voucher else None)
+                if address is not None:
+                    found[name] = address
         return found
 
-    def _ask(self, names: Sequence[DaemonName]) -> list[Address | None]:
+    def _locate_and_learn(self, name: DaemonName) -> Address | None:
+        """Read an entry and all leases in one round trip."""
         asked = lease_clock()
-        rows, nodes = self._store.run(reading.locate(self._store.keys, names))
-        for node, (record, left_ms) in nodes.items():
-            self._vouchers[node] = _Voucher(record, asked + left_ms / 1000)
-        addresses = []
-        for name, row in zip(names, rows, strict=True):
-            voucher = nodes.get(row.node) if row is not None and row.node is not None else None
-            addresses.append(reading.address(name, row, voucher[0] if voucher else None))
-        return addresses
+        row, nodes = reading.entry_and_nodes(self._store, name)
+        vouchers = {node: _Voucher(record, asked + left / 1000) for node, (record, left) in nodes.items() if left > 0}
+        self._vouchers = vouchers
+        self._fresh_until = min((voucher.until for voucher in vouchers.values()), default=0.0)
+        voucher = vouchers.get(row.node) if row is not None and row.node is not None else None
+        return reading.address(name, row, voucher.row if voucher else None)

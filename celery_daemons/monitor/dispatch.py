@@ -1,10 +1,14 @@
 """Sending spawn tasks through Celery, in a thread: a broker that hangs does not hang the monitor."""
 
+import contextlib
 import logging
 import queue
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final
+
+from kombu.entity import Exchange, Queue
 
 from celery_daemons.process import spawn_task
 
@@ -19,7 +23,8 @@ class Dispatcher:
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._due: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue(_BACKLOG)
+        self._due: queue.Queue[Callable[[], None]] = queue.Queue(_BACKLOG)
+        self._connection: Any = None
         self._failing = False
 
     def start(self) -> None:
@@ -28,7 +33,7 @@ class Dispatcher:
 
     def send(self, queue_name: str, payload: dict[str, Any]) -> None:
         """Send a spawn task to a node's spawn queue."""
-        self._put((queue_name, payload))
+        self._put(lambda: self._send(queue_name, payload))
 
     def flush(self, within: float) -> None:
         """Wait until the broker has taken everything, no longer than ``within`` seconds."""
@@ -36,11 +41,11 @@ class Dispatcher:
         while self._due.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.002)
 
-    def sweep(self, queue_name: str) -> None:
-        """Remove the spawn queue of a node that is gone."""
-        self._put((queue_name, None))
+    def sweep(self, spawn_queue: str, task_queue: str, done: Callable[[], object]) -> None:
+        """Remove the queues of a node that is gone, its task queue only if that is empty; ``done`` once they are."""
+        self._put(lambda: self._remove(spawn_queue, task_queue, done))
 
-    def _put(self, item: tuple[str, dict[str, Any] | None]) -> None:
+    def _put(self, item: Callable[[], None]) -> None:
         try:
             self._due.put_nowait(item)
         except queue.Full:
@@ -48,12 +53,9 @@ class Dispatcher:
 
     def _run(self) -> None:
         while True:
-            queue_name, payload = self._due.get()
+            act = self._due.get()
             try:
-                if payload is None:
-                    self._remove(queue_name)
-                else:
-                    self._send(queue_name, payload)
+                act()
             except Exception as error:  # noqa: BLE001 - each transport has errors of its own
                 # Spawn tasks only make it fast: what is lost here costs a heartbeat.
                 if not self._failing:
@@ -61,6 +63,7 @@ class Dispatcher:
                         "dispatch: the broker does not take spawn tasks (%r); nodes go by their heartbeat", error
                     )
                 self._failing = True
+                self._drop_connection()
             else:
                 self._failing = False
             finally:
@@ -74,11 +77,34 @@ class Dispatcher:
             serializer="json",
             ignore_result=True,
             retry=False,
+            producer=self._app.amqp.Producer(self._connected(), auto_declare=False),
         )
 
-    def _remove(self, queue_name: str) -> None:
-        with self._app.connection_for_write() as connection:
-            bound = spawn_task.spawn_queue(queue_name).bind(connection.default_channel)
+    def _remove(self, spawn_queue: str, task_queue: str, done: Callable[[], object]) -> None:
+        channel = self._connected().default_channel
+        # As Celery declares a queue that it makes up for a name.
+        mailbox = Queue(task_queue, Exchange(task_queue, type="direct"), routing_key=task_queue)
+        for queue_, if_empty in ((spawn_task.spawn_queue(spawn_queue), False), (mailbox, True)):
+            bound = queue_.bind(channel)
             # Declared first: a virtual transport only deletes the bindings of queues that it knows.
+            left = bound.queue_declare()
             bound.declare()
+            if if_empty and left.message_count:
+                logger.warning("queue %s: %d tasks wait for a node that is gone", bound.name, left.message_count)
+                continue
             bound.delete()
+            bound.exchange.delete()
+        # It remembers what it has declared, and would not do so again for a node that comes back.
+        self._drop_connection()
+        done()
+
+    def _connected(self) -> Any:
+        if self._connection is None:
+            self._connection = self._app.connection_for_write()
+        return self._connection
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                connection.close()

@@ -4,6 +4,7 @@ import logging
 import random
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 from celery_daemons.domain.names import DaemonName, Epoch, LauncherName, NodeName
@@ -33,6 +34,8 @@ _SWEEP_DELAY: Final = 0.002
 _HEIRS: Final = 3
 #: Seconds that a resigned monitor has for telling them.
 _LAST_WORDS: Final = 0.3
+#: Seconds that a node may be gone before its queues are removed.
+_COMES_BACK_WITHIN: Final = 60.0
 #: Clusters of fewer nodes have no majority to lose: two nodes are half and half.
 _FEW: Final = 3
 #: Seconds between attempts while Redis does not answer.
@@ -69,6 +72,7 @@ class Monitor:
         self._met = ""
         self._lost: dict[NodeName, float] = {}
         self._braking = False
+        self._bury_at = 0.0
         self._pause = min(_TURN, _TURN_SHARE * settings.lease_ttl)
 
     def run(self) -> None:
@@ -148,13 +152,16 @@ class Monitor:
             self._start_anew()
         self._stay_calm_while_young(now, overview.age_ms)
         self._stay_calm_with_another_server(now, overview.server)
-        if (overview.specs, overview.entries) != (len(self._replica.specs), len(self._replica.book)):
+        if (overview.specs, overview.entries) != self._replica.counts:
             # What is still on its way through the journal explains a difference, and is read next.
             behind = self._replica.follow(block_ms=0)
             self._take(behind)
             if not behind.entries:
                 self._replica.load()
                 self._start_anew()
+        if now >= self._bury_at:
+            self._bury()
+            self._bury_at = now + _COMES_BACK_WITHIN
         ended = [node for node, left in overview.leases.items() if left <= 0]
         self._brake(now, ended, len(overview.leases))
         if now >= self._calm_until:
@@ -203,7 +210,6 @@ class Monitor:
             self._store.run(journal.note(self._store.keys, "mass-failure", cause=cause))
 
     def _sweep(self, node: NodeName) -> None:
-        row = self._replica.nodes.get(node)
         while True:
             swept = self._store.run(book.sweep(self._store.keys, self._epoch, node, limit=BATCH))
             self._link.turn(at_most_every=self._pause / 2)
@@ -212,8 +218,14 @@ class Monitor:
             logger.warning("node %s: lease ended, freed %d daemons", node, len(swept.names))
             if swept.left == 0:
                 break
-        if row is not None:
-            self._dispatcher.sweep(row.spawn_queue)
+
+    def _bury(self) -> None:
+        """Remove from the broker what nodes have left there that are gone for a while; a restart takes less."""
+        now_ms = self._store.now_ms()
+        for node, gone in reading.gone(self._store).items():
+            if now_ms - gone.at_ms >= _COMES_BACK_WITHIN * 1000:
+                call = lease.bury(self._store.keys, self._epoch, node)
+                self._dispatcher.sweep(gone.spawn_queue, gone.queue, partial(self._store.run, call))
 
     # Acting
 
@@ -250,7 +262,9 @@ class Monitor:
                 self._send(node, done, names, recalled=False)
 
     def _park(self, plan: Plan) -> None:
-        for batch in _batches(plan.park):
+        told = self._replica.book
+        fresh = [(name, why) for name, why in plan.park if not (name in told and told[name].error == why)]
+        for batch in _batches(fresh):
             for name, why in batch:
                 logger.info("daemon %s: unplaceable: %s", name, why)
             self._store.run(book.park(self._store.keys, self._epoch, batch))

@@ -3,9 +3,12 @@
 import argparse
 import asyncio
 import logging
+import multiprocessing.util
 import os
+import shutil
 import socket
 import sys
+import tempfile
 
 import msgspec
 
@@ -26,6 +29,7 @@ def main() -> None:
     for fd in (arguments.fd, arguments.lifeline):
         os.set_inheritable(fd, False)
     sys.path[:] = boot.sys_path
+    _use_folder(boot.tempdir)
     logs.plain("daemons", level=boot.loglevel, logfile=boot.logfile)
     from celery_daemons.node.agent import Agent
 
@@ -38,9 +42,17 @@ def main() -> None:
         status = 0
     except Exception:
         logging.getLogger("celery_daemons.node").critical("node %s: the agent failed", boot.node, exc_info=True)
+    shutil.rmtree(boot.tempdir, ignore_errors=True)
     # Not sys.exit: multiprocessing would wait for hosts that end on their own account.
     logging.shutdown()
     os._exit(status)
+
+
+def _use_folder(folder: str) -> None:
+    """Let multiprocessing keep its sockets in a folder that somebody removes, also if this process is killed."""
+    tempfile.tempdir = folder
+    multiprocessing.util.get_temp_dir()
+    tempfile.tempdir = None
 
 
 if __name__ == "__main__":

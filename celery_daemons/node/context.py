@@ -5,7 +5,10 @@ import contextlib
 import logging
 import threading
 import time
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from celery_daemons.store.fence import FencedRedis
 
 E = TypeVar("E", asyncio.Event, threading.Event)
 
@@ -35,6 +38,15 @@ class _Context(Generic[E]):
     def beat(self) -> None:
         """Say that the daemon makes progress; asked for only by a launcher with a ``progress_deadline``."""
         self.beaten = time.monotonic()
+
+    def fenced(self, redis: Any) -> "FencedRedis":
+        """Writes to the user's own Redis that are refused once a newer start of this daemon has written there.
+
+        ``redis`` is a client of redis-py, blocking or async. A refused write raises :exc:`ClaimLost`.
+        """
+        from celery_daemons.store.fence import FencedRedis
+
+        return FencedRedis(redis, name=self.name, token=self.token)
 
     @property
     def log(self) -> "logging.LoggerAdapter[logging.Logger]":

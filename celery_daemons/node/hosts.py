@@ -113,8 +113,9 @@ class Host:
         self._channel = await AsyncChannel.over(self._child.sock, FromHost)
         if self._killed:
             self._child.signal(signal.SIGKILL)
-        # Renewals since the fork was asked for went to nobody.
-        self.renew(max(until(), boot.until))
+        # Renewals since the fork was asked for went to nobody. A lease counts even if the allowance was longer: the
+        # node may have joined meanwhile, and this host be given daemons that are swept when that lease ends.
+        self.renew(until() or boot.until)
         receiving = asyncio.create_task(self._receive(events))
         await death
         # What it said before it died is still in the socket: an orderly end must not pass for a crash.
@@ -198,13 +199,13 @@ class HostPool:
         host = Host(isolated=isolated)
         self.all.add(host)
         lease = self._until()
-        now = lease_clock()
         boot = ChildBoot(
             node=self._boot.node,
             app=self._boot.app,
             settings=self._boot.settings,
             title=f"celery_daemons.host: {self._boot.node}",
-            until=lease if lease > now else now + _BOOT_ALLOWANCE,
+            # A lease that has ended meanwhile is one too: a host that nobody vouches for ends as it starts.
+            until=lease or lease_clock() + _BOOT_ALLOWANCE,
             isolated=isolated,
         )
         task = asyncio.create_task(host.launch(self._spawner, boot, self._until, self._events))

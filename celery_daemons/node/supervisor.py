@@ -61,7 +61,8 @@ class Supervisor:
             life = self.lives.get(name)
             if life is None:
                 self._ledger.release(book.Release(name=name, token=token, outcome=Outcome.STOPPED, restarts=0))
-            else:
+            elif int(token) >= int(life.token):
+                # A lower one was recalled, released and assigned here anew since: that message came late.
                 self._stop(life, Afterwards.RELEASE)
 
     def synchronise(self, known_before: Mapping[DaemonName, Life], held: Mapping[DaemonName, BookRow | None]) -> None:

@@ -17,6 +17,7 @@ class Boot(msgspec.Struct, kw_only=True):
     host: str
     worker_pid: int
     launchers: dict[str, dict[str, Any]]
+    tempdir: str = ""
     previous: str | None = None
     hosting: bool = True
     loglevel: int = 20

@@ -1,11 +1,13 @@
 """The only way to Redis: runs calls, blocking or async, and turns the client's errors into the package's."""
 
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import redis
 import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
@@ -60,6 +62,18 @@ def _options(timeout: float) -> dict[str, Any]:
     }
 
 
+def _client(library: Any, url: str, **options: Any) -> Any:
+    """A client of ``library`` (redis, redis.asyncio): of one server, or of the one that sentinels call the primary."""
+    found = server.sentinels(url)
+    if found is None:
+        return library.Redis.from_url(server.normalise(url), **options)
+    timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
+    asked = library.sentinel.Sentinel(found.hosts, sentinel_kwargs=timeouts)
+    return asked.master_for(
+        found.service, db=found.database, username=found.username, password=found.password, **options
+    )
+
+
 class Store:
     """A blocking connection pool to one namespace; safe to share between threads and to use after a fork."""
 
@@ -68,8 +82,9 @@ class Store:
         self.url = url
         self.keys = keys
         self._book = keys.book
-        self.client: Any = client or redis.Redis.from_url(
-            server.normalise(url),
+        self.client: Any = client or _client(
+            redis,
+            url,
             # A broken connection is worth a second try, a server that is silent for the whole timeout is not.
             retry=redis.retry.Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
             redis_connect_func=self._on_connect,
@@ -100,16 +115,23 @@ class Store:
             raise mismatch(layout.decode())
         self._checked = True
 
+    def now_ms(self) -> int:
+        """The server's clock."""
+        seconds, micros = self.read(lambda client: client.time())
+        return int(seconds) * 1000 + int(micros) // 1000
+
     def run(self, call: Call[T]) -> T:
         """Run one verb."""
         if not self._checked:
             self.check()
         with _translated(self.url):
             try:
-                reply = self.client.execute_command(*_pack(call))
-            except NoScriptError:
-                reply = self.client.execute_command(*_pack_whole(call))
+                try:
+                    reply = self.client.execute_command(*_pack(call))
+                except NoScriptError:
+                    reply = self.client.execute_command(*_pack_whole(call))
             except ReadOnlyError:
+                # Not to be met again: by the next call the address may lead to the new primary.
                 self.client.connection_pool.disconnect()
                 raise
         return call.decode(reply)
@@ -123,25 +145,6 @@ class Store:
         except (RedisError, OSError) as error:
             raise _unavailable(self.url, error) from error
         return raw
-
-    def run_many(self, calls: Sequence[Call[T]]) -> list[T]:
-        """Run verbs in one round trip; an error of one does not keep the others from running."""
-        if not self._checked:
-            self.check()
-        with _translated(self.url):
-            pipe = self.client.pipeline(transaction=False)
-            for call in calls:
-                pipe.execute_command(*_pack(call))
-            replies = pipe.execute(raise_on_error=False)
-            for index, reply in enumerate(replies):
-                if isinstance(reply, NoScriptError):
-                    replies[index] = self.client.execute_command(*_pack_whole(calls[index]))
-                elif isinstance(reply, ReadOnlyError):
-                    self.client.connection_pool.disconnect()
-                    raise reply
-                elif isinstance(reply, Exception):
-                    raise reply
-        return [call.decode(reply) for call, reply in zip(calls, replies, strict=True)]
 
     def read(self, query: Callable[[Any], T]) -> T:
         """Run plain commands: ``query`` gets the client; its errors become the package's."""
@@ -161,8 +164,9 @@ class AsyncStore:
     def __init__(self, url: str, keys: Keys, *, timeout: float, client: Any = None) -> None:
         self.url = url
         self.keys = keys
-        self.client: Any = client or redis.asyncio.Redis.from_url(
-            server.normalise(url),
+        self.client: Any = client or _client(
+            redis.asyncio,
+            url,
             retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
             redis_connect_func=self._on_connect,
             **_options(timeout),
@@ -190,9 +194,10 @@ class AsyncStore:
         """Run one verb."""
         with _translated(self.url):
             try:
-                reply = await self.client.execute_command(*_pack(call))
-            except NoScriptError:
-                reply = await self.client.execute_command(*_pack_whole(call))
+                try:
+                    reply = await self.client.execute_command(*_pack(call))
+                except NoScriptError:
+                    reply = await self.client.execute_command(*_pack_whole(call))
             except ReadOnlyError:
                 await self.client.connection_pool.disconnect()
                 raise

@@ -59,6 +59,11 @@ class Keys:
         return self._key("scans")
 
     @property
+    def gone(self) -> str:
+        """Hash: node that left or was lost → its queues, until the monitor has removed them from the broker."""
+        return self._key("gone")
+
+    @property
     def journal(self) -> str:
         """Stream: every change."""
         return self._key("journal")

@@ -60,7 +60,7 @@ def join(
 
     return Call(
         "join",
-        (keys.cluster, keys.nodes, keys.leases, keys.generation(node), keys.journal, keys.clock),
+        (keys.cluster, keys.nodes, keys.leases, keys.generation(node), keys.journal, keys.clock, keys.gone),
         (node, encode(row), ttl_ms, previous or "", LAYOUT),
         decode,
     )
@@ -92,7 +92,7 @@ def leave(keys: Keys, node: NodeName, incarnation: Incarnation) -> Call[int]:
     """Leave the cluster; 0 when done, else how many daemons the node still holds, or -1 when it is fenced."""
     return Call(
         "leave",
-        (keys.nodes, keys.leases, keys.held(node), keys.generation(node), keys.journal),
+        (keys.nodes, keys.leases, keys.held(node), keys.generation(node), keys.journal, keys.gone),
         (node, incarnation),
         int,
     )
@@ -113,6 +113,11 @@ def campaign(
 def settle(keys: Keys, epoch: Epoch, server: str) -> Call[bool]:
     """Record that the leases on a server, named by its run id, can be trusted; false when the epoch is over."""
     return Call("settle", (keys.monitor, keys.cluster), (str(epoch), server), bool)
+
+
+def bury(keys: Keys, epoch: Epoch, node: NodeName) -> Call[bool]:
+    """Forget the queues of a node that is gone; false when it has come back."""
+    return Call("bury", (keys.monitor, keys.gone), (str(epoch), node), bool)
 
 
 def resign(keys: Keys, epoch: Epoch, *, cause: str) -> Call[bool]:

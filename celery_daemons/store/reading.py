@@ -1,5 +1,6 @@
 """Reading the address book: look-ups, nodes and listings, joined with the leases that vouch for them."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -106,25 +107,48 @@ def scans(store: Store, kind: type[T]) -> dict[str, T]:
     return {text(launcher): msgspec.json.decode(record, type=kind) for launcher, record in raw.items()}
 
 
-def node_rows(store: Store) -> dict[NodeName, tuple[NodeRow, int]]:
-    """Every registered node's record with what is left of its lease in ms, in one round trip."""
+NodeRows = dict[NodeName, tuple[NodeRow, int]]
 
-    def query(client: Any) -> Any:
-        pipe = client.pipeline(transaction=False)
-        pipe.hgetall(store.keys.nodes)
-        pipe.zrange(store.keys.leases, 0, -1, withscores=True)
-        pipe.time()
-        return pipe.execute()
 
-    rows, leases, (seconds, micros) = store.read(query)
-    now_ms = seconds * 1000 + micros // 1000
+def _ask_nodes(pipe: Any, keys: Keys) -> None:
+    pipe.hgetall(keys.nodes)
+    pipe.zrange(keys.leases, 0, -1, withscores=True)
+    pipe.time()
+
+
+def _read_nodes(rows: Any, leases: Any, time: tuple[int, int]) -> NodeRows:
+    now_ms = time[0] * 1000 + time[1] // 1000
     ends = {text(node): int(end) for node, end in leases}
-    found = {}
+    found: NodeRows = {}
     for raw_name, raw in rows.items():
         name, row = text(raw_name), decode_or_none(NodeRow, raw)
         if row is not None:
             found[NodeName(name)] = (row, ends.get(name, 0) - now_ms)
     return found
+
+
+def node_rows(store: Store) -> NodeRows:
+    """Every registered node's record with what is left of its lease in ms, in one round trip."""
+
+    def query(client: Any) -> Any:
+        pipe = client.pipeline(transaction=False)
+        _ask_nodes(pipe, store.keys)
+        return pipe.execute()
+
+    return _read_nodes(*store.read(query))
+
+
+def entry_and_nodes(store: Store, name: DaemonName) -> tuple[BookRow | None, NodeRows]:
+    """A daemon's entry beside all nodes and leases, in one round trip."""
+
+    def query(client: Any) -> Any:
+        pipe = client.pipeline(transaction=False)
+        pipe.hget(store.keys.book, name)
+        _ask_nodes(pipe, store.keys)
+        return pipe.execute()
+
+    entry, *nodes = store.read(query)
+    return decode_or_none(BookRow, entry), _read_nodes(*nodes)
 
 
 def nodes(store: Store) -> list[Node]:
@@ -143,6 +167,26 @@ def nodes(store: Store) -> list[Node]:
         (node(name, *rows[name], daemons=count) for name, count in zip(names, counts, strict=True)),
         key=lambda one: one.name,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """The queues of a node that is gone since ``at_ms``."""
+
+    at_ms: int
+    queue: str
+    spawn_queue: str
+
+
+def gone(store: Store) -> dict[NodeName, Gone]:
+    """Nodes that are gone and whose queues may still be in the broker."""
+    raw = store.read(lambda client: client.hgetall(store.keys.gone))
+    found = {}
+    for name, record in raw.items():
+        # One that cannot be read says of no queue that it may be removed.
+        with contextlib.suppress(msgspec.MsgspecError):
+            found[NodeName(text(name))] = msgspec.json.decode(record, type=Gone)
+    return found
 
 
 def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:

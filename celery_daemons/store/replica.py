@@ -40,6 +40,7 @@ class Replica:
         self.nodes: dict[NodeName, NodeRow] = {}
         #: Daemons with a record that cannot be read: left alone until an operator has put it right.
         self.corrupt: set[DaemonName] = set()
+        self._unreadable: set[tuple[type[Any], DaemonName]] = set()
         self.position = "0-0"
         self.created_ms = ""
 
@@ -48,11 +49,18 @@ class Replica:
         position = journal.last_id(self._store)
         keys = self._store.keys
         self.corrupt = set()
+        self._unreadable = set()
         self.specs = self._pages(keys.specs, SpecRow) if self._with_specs else {}
         self.book = self._pages(keys.book, BookRow)
         self.load_nodes()
         self.created_ms = self._store.run(reading.overview(keys)).created_ms
         self.position = position
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many specs and entries Redis should hold if this copy agrees with it."""
+        unreadable = [kind for kind, _ in self._unreadable]
+        return len(self.specs) + unreadable.count(SpecRow), len(self.book) + unreadable.count(BookRow)
 
     def load_nodes(self) -> None:
         """Read the nodes' records."""
@@ -90,6 +98,7 @@ class Replica:
         for start in range(0, len(wanted), BATCH):
             chunk = wanted[start : start + BATCH]
             self.corrupt.difference_update(chunk)
+            self._unreadable = {(kind, name) for kind, name in self._unreadable if name in self.corrupt}
 
             def query(client: Any, chunk: list[DaemonName] = chunk) -> Any:
                 pipe = client.pipeline(transaction=False)
@@ -119,6 +128,7 @@ class Replica:
                 "spec" if kind is SpecRow else "book",
             )
             self.corrupt.add(name)
+            self._unreadable.add((kind, name))
 
     def _pages(self, key: str, kind: type[Any]) -> dict[DaemonName, Any]:
         rows: dict[DaemonName, Any] = {}

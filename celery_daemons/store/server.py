@@ -1,8 +1,9 @@
 """What the package asks of a Redis: its address, its version, and that it evicts nothing."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from celery_daemons.errors import ConfigurationError
 
@@ -25,28 +26,64 @@ def normalise(url: str) -> str:
     return f"{scheme}:{rest}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sentinels:
+    """Sentinels to ask for the primary of ``service``, and how to speak to that."""
+
+    hosts: tuple[tuple[str, int], ...]
+    service: str
+    database: int
+    username: str | None
+    password: str | None
+
+
+def sentinels(url: str) -> Sentinels | None:
+    """Read ``sentinel://host:26379;sentinel://host:26379/0?master_name=…``; ``None`` for another kind of URL."""
+    if not url.startswith("sentinel://"):
+        return None
+    places = [urlsplit(place) for place in url.split(";")]
+    query = dict(pair for place in places for pair in parse_qsl(place.query))
+    paths = [place.path.strip("/") for place in places if place.path.strip("/")]
+    users = [place for place in places if place.password]
+    return Sentinels(
+        hosts=tuple((place.hostname or "localhost", place.port or 26379) for place in places),
+        service=query.get("master_name", ""),
+        database=int(paths[-1]) if paths else 0,
+        username=unquote(users[0].username) if users and users[0].username else None,
+        password=unquote(users[0].password) if users and users[0].password else None,
+    )
+
+
 def check_url(url: str) -> None:
     """Raise :exc:`ConfigurationError` for a URL that no client can be made from; it quotes nothing of a password."""
-    try:
-        _ = urlsplit(url).port
-    except ValueError:
+    for place in url.split(";"):
+        try:
+            _ = urlsplit(place).port
+        except ValueError:
+            raise ConfigurationError(
+                "daemons_redis_url: its port is no number; write redis://host:6379/0, and percent-encode characters "
+                "like # / ? @ in a password"
+            ) from None
+        parts = urlsplit(normalise(place))
+        database = parts.path.strip("/")
+        if parts.scheme != "unix" and database and not database.isdigit():
+            raise ConfigurationError(
+                f"daemons_redis_url: the database {database!r} of {shown(url)} is no number; write redis://host:6379/0"
+            )
+    found = sentinels(url)
+    if found is not None and not found.service:
         raise ConfigurationError(
-            "daemons_redis_url: its port is no number; write redis://host:6379/0, and percent-encode characters like "
-            "# / ? @ in a password"
-        ) from None
-    parts = urlsplit(normalise(url))
-    database = parts.path.strip("/")
-    if parts.scheme != "unix" and database and not database.isdigit():
-        raise ConfigurationError(
-            f"daemons_redis_url: the database {database!r} of {shown(url)} is no number; write redis://host:6379/0"
+            f"daemons_redis_url: {shown(url)} names no primary; append ?master_name=… as the sentinels call it"
         )
 
 
 def shown(url: str) -> str:
-    """The URL without its password and query, for messages and logs."""
-    parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{place}{parts.path}"
+    """The URL without passwords and query, for messages and logs."""
+    places = []
+    for place in url.split(";"):
+        parts = urlsplit(place)
+        places.append(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
+    return ";".join(places)
 
 
 def check(info: Mapping[str, Any], url: str) -> None:

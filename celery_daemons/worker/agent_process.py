@@ -3,10 +3,12 @@
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +29,10 @@ _LONGEST_PAUSE: Final = 30.0
 _HEALTHY: Final = 30.0
 #: Seconds that the hosts of a dead agent get to die in, before the next agent waits for their lease instead.
 _BURIAL: Final = 3.0
+
+
+#: The longest path of a folder in which sockets can be made: theirs have 108 bytes at most, and some more parts.
+_SHORT_PATH: Final = 40
 
 
 class AgentProcess:
@@ -57,6 +63,7 @@ class AgentProcess:
 
     def start(self) -> None:
         """Start the agent: a fresh interpreter, since this one may be patched, or hold threads."""
+        self._boot.tempdir = _short_folder()
         ours, theirs = socket.socketpair()
         lifeline, held = socket.socketpair()
         ours.setblocking(False)
@@ -190,6 +197,14 @@ class AgentProcess:
                 self._process.wait(1)
         self._process = None
         self._sock = None
+        # An agent that was killed has left it.
+        shutil.rmtree(self._boot.tempdir, ignore_errors=True)
+
+
+def _short_folder() -> str:
+    """A new folder for the sockets of the agent's processes, whose paths have to be short whatever ``TMPDIR`` says."""
+    usual = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="celery-daemons-", dir=usual if len(usual) <= _SHORT_PATH else "/tmp")  # noqa: S108
 
 
 def _python_path() -> str:

@@ -5,6 +5,7 @@ import time
 from typing import Any, Final
 
 from celery import bootsteps
+from celery.utils.nodenames import node_format
 from celery.worker import state
 from kombu.common import ignore_errors
 from kombu.messaging import Consumer
@@ -30,6 +31,11 @@ def settings_of(app: Any) -> Settings:
     """The settings of the app's Daemons, complete and checked."""
     settings: Settings = app._celery_daemons.settings
     return settings
+
+
+def _expanded(logfile: Any, node: str) -> str | None:
+    """A worker's ``--logfile`` with its ``%n`` and the like filled in; ``%i`` and ``%I`` are of pool processes."""
+    return node_format(logfile, node, i="", I="") if isinstance(logfile, str) else None
 
 
 def _shutting_down() -> bool:
@@ -67,7 +73,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
             settings,
             node=worker.hostname,
             loglevel=worker.loglevel,
-            logfile=worker.logfile if isinstance(worker.logfile, str) else None,
+            logfile=_expanded(worker.logfile, worker.hostname),
         )
         self._drain_timeout = settings.drain_timeout
         worker.daemons_agent = AgentProcess(boot)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from celery_daemons import InvalidName
+from celery_daemons import ConfigurationError, InvalidName
 from tests.conftest import RUNNING
 from tests.support.crews import DIARY, SOON, Crew
 from tests.support.servers import Server
@@ -25,6 +25,10 @@ async def coroutine(ctx):
 @daemons.launcher
 def function(ctx):
     ctx.stopping.wait()
+
+@daemons.launcher(labels=["moon"])
+async def on_the_moon(ctx):
+    pass
 
 @daemons.launcher(backoff=60)
 async def failing(ctx):
@@ -127,7 +131,7 @@ def test_daemons_are_listed_by_node_launcher_and_status(crew: Crew) -> None:
         at_home = {name for name, address in addresses.items() if address.node == node and name != "six"}
         assert names(node=node, status="running") == at_home
     assert names(node="nowhere@test") == set()
-    with pytest.raises(ValueError, match="asleep"):
+    with pytest.raises(ConfigurationError, match="asleep"):
         names(status="asleep")
 
     # Then a record holds the address and what befell the daemon
@@ -218,8 +222,8 @@ def test_coroutine_calls_leave_the_loop_free(crew: Crew) -> None:
 
         ticking = asyncio.create_task(tick())
         # A wait of a second, for something that will not come.
-        with pytest.raises(TimeoutError):
-            await crew.daemons.aio.spawn("never", "failing", wait=1)
+        with pytest.raises(TimeoutError, match="carries the labels moon"):
+            await crew.daemons.aio.spawn("never", "on_the_moon", wait=1)
         ticking.cancel()
         return ticks
 

@@ -25,6 +25,8 @@ def find(client: Any, keys: Keys, before: set[str]) -> list[str]:
         keys.specs,
         keys.book,
         keys.scans,
+        keys.gone,
+        keys.gone,
         keys.journal,
     }
     registered = {NodeName(name.decode()) for name in client.hkeys(keys.nodes)}

@@ -73,6 +73,8 @@ VERBS: dict[str, Callable[[Cluster, Epoch], Any]] = {
     "held": lambda c, e: c.run(book.held(c.keys, N1)),
     "locate": lambda c, e: c.run(reading.locate(c.keys, [X])),
     "nodes": lambda c, e: reading.nodes(c.store),
+    "gone": lambda c, e: reading.gone(c.store),
+    "bury": lambda c, e: c.run(lease.bury(c.keys, e, N1)),
     "records": lambda c, e: list(reading.records(c.store)),
     "overview": lambda c, e: c.run(reading.overview(c.keys)),
     "reassert": lambda c, e: c.reassert([running("x", TOKEN)]),
@@ -105,6 +107,7 @@ def break_records(
     pipe.hset(keys.specs, "x", GOOD_SPEC if specs is None else specs)
     pipe.hset(keys.book, "x", GOOD_ENTRY if entries is None else entries)
     pipe.sadd(keys.held(N1), "x")
+    pipe.hset(keys.gone, N1, nodes or "{}")
     pipe.execute()
 
 

@@ -110,6 +110,15 @@ class Proxy:
 
         self._order(order)
 
+    def retarget(self, port: int) -> None:
+        """Serve new connections from the server on another port, and reset those to the old one."""
+
+        def order() -> None:
+            self._target = port
+            self._reset_all()
+
+        self._order(order)
+
     def hole(self, which: Which = "both") -> None:
         """Swallow what is sent, without a word: no error, no end of file.
 

@@ -240,7 +240,7 @@ class Server:
         with suppress(OSError), socket.create_connection((HOST, self.port), timeout=PING_LIMIT) as probe:
             probe.sendall(b"PING\r\nINFO server\r\n")
             answer = probe.recv(65536)
-            # While it loads its data it answers -LOADING. Somebody else's server may have had the port a moment earlier.
+            # While it loads its data it answers -LOADING. The port may have become somebody else's a moment earlier.
             ours = f"process_id:{process.pid}\r\n".encode()
             return answer.startswith(b"+PONG") and (ours in answer or ours in probe.recv(65536))
         return False

@@ -19,6 +19,7 @@ def all_keys(namespace: str) -> list[str]:
         keys.specs,
         keys.book,
         keys.scans,
+        keys.gone,
         keys.journal,
     ]
     return shared + [key for node in ODD for key in (keys.held(node), keys.generation(node))]

@@ -48,6 +48,7 @@ def test_a_socket_with_a_database_reaches_that_database() -> None:
         ("redis://:secret@db/0?password=secret", "redis://db/0"),
         ("unix://:secret@/run/redis.sock", "unix:///run/redis.sock"),
         ("redis://db", "redis://db"),
+        ("sentinel://:secret@a:1;sentinel://:secret@b:2/3?master_name=m", "sentinel://a:1;sentinel://b:2/3"),
     ],
 )
 def test_what_is_shown_of_a_url_holds_no_password(url: str, shown: str) -> None:
@@ -80,3 +81,45 @@ def test_no_refusal_shows_a_password() -> None:
 
 def test_a_server_that_hides_its_policy_is_believed() -> None:
     server.check({"redis_version": "7.0.15"}, "redis://db")
+
+
+def test_sentinels_are_read_as_celery_writes_them() -> None:
+    found = server.sentinels("sentinel://u:p%40ss@a:1;sentinel://b;sentinel://c:3/2?master_name=main")
+
+    assert found == server.Sentinels(
+        hosts=(("a", 1), ("b", 26379), ("c", 3)), service="main", database=2, username="u", password="p@ss"
+    )
+    assert server.sentinels("redis://a") is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://db:6379/0",
+        "redis://",
+        "redis+socket:///run/redis.sock?virtual_host=1",
+        "unix:///run/redis.sock",
+        "rediss://user:p%23ss@db/15",
+        "sentinel://a:1;sentinel://b:2/0?master_name=main",
+    ],
+)
+def test_a_url_that_a_client_can_be_made_from(url: str) -> None:
+    server.check_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://:sec#ret@db:6379/0", "port is no number"),
+        ("redis://:sec/ret@db:6379/0", "port is no number"),
+        ("redis://db:port/0", "port is no number"),
+        ("redis://db:6379/zero", "database 'zero'"),
+        ("sentinel://a:1;sentinel://b:2", "names no primary"),
+        ("sentinel://a:1;sentinel://b:x/0?master_name=main", "port is no number"),
+    ],
+)
+def test_a_url_that_no_client_can_be_made_from_is_refused_without_a_password(url: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why) as caught:
+        server.check_url(url)
+
+    assert "sec" not in str(caught.value)

@@ -3,7 +3,7 @@
 -- Tokens and epochs are microseconds of Redis TIME, below 2^53: exact as Lua numbers, but cjson and tostring round
 -- them, so they travel and are stored as strings.
 
-local JOURNAL_ENTRIES = 5000
+local JOURNAL_ENTRIES = 2000
 
 local function now_us()
   local t = redis.call('TIME')
@@ -84,14 +84,23 @@ local function get(key, field, shape)
   return record, (raw and not record) or false
 end
 
+local function put(key, field, record)
+  redis.call('HSET', key, field, cjson.encode(record))
+end
+
+-- Remember the queues of a node that is gone: somebody has to remove them from the broker, unless it comes back.
+local function remember(gone, node, record)
+  if record then
+    local queues = {at_ms = now_ms(), queue = record.queue, spawn_queue = record.spawn_queue}
+    -- A full server refuses this, and must not keep the node from leaving.
+    redis.pcall('HSET', gone, node, cjson.encode(queues))
+  end
+end
+
 -- Whether the monitor's lease is held under this epoch.
 local function leads(monitor, epoch)
   local leader = read(redis.call('GET', monitor), LEADER)
   return leader ~= nil and leader.epoch == epoch
-end
-
-local function put(key, field, record)
-  redis.call('HSET', key, field, cjson.encode(record))
 end
 
 -- Take a daemon off its node but remember what befell it; a daemon that nobody wants is not remembered.

@@ -6,6 +6,7 @@
 -- KEYS[4] generation  string  of this node
 -- KEYS[5] journal     stream
 -- KEYS[6] clock       string
+-- KEYS[7] gone        hash    queues of nodes that are gone
 -- ARGV[1] node
 -- ARGV[2] record      the node's record as JSON
 -- ARGV[3] ttl_ms
@@ -32,6 +33,7 @@ if not layout then
   mint(KEYS[6], 1)
 end
 record.started_ms = now
+redis.call('HDEL', KEYS[7], node)
 put(KEYS[2], node, record)
 redis.call('ZADD', KEYS[3], now + ttl, node)
 -- Not counted from 1: after a loss of data it would come by the value that the agent still has in mind.

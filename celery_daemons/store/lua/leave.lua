@@ -5,6 +5,7 @@
 -- KEYS[3] held        set     names assigned to the node
 -- KEYS[4] generation  string
 -- KEYS[5] journal     stream
+-- KEYS[6] gone        hash    queues of nodes that are gone
 -- ARGV[1] node
 -- ARGV[2] incarnation
 --
@@ -13,7 +14,9 @@ local record = get(KEYS[1], ARGV[1], NODE)
 if not record or record.incarnation ~= ARGV[2] then return -1 end
 local held = redis.call('SCARD', KEYS[3])
 if held > 0 then return held end
+-- First what needs no memory: what follows is then allowed on a full server too.
 redis.call('HDEL', KEYS[1], ARGV[1])
+remember(KEYS[6], ARGV[1], record)
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('DEL', KEYS[4])
 journal(KEYS[5], 'leave', ARGV[1], nil, ARGV[2])

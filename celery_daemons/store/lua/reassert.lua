@@ -9,6 +9,7 @@
 -- KEYS[7] generation  string  of the node
 -- KEYS[8] clock       string
 -- KEYS[9] journal     stream
+-- KEYS[10] gone       hash    queues of nodes that are gone
 -- ARGV[1] node
 -- ARGV[2] record      the node's record as JSON
 -- ARGV[3] ttl_ms
@@ -32,6 +33,7 @@ if registered and registered.incarnation == node.incarnation then
   -- An operator's drain, which the node itself knows nothing of.
   if registered.status == 'draining' then node.status = 'draining' end
 end
+redis.call('HDEL', KEYS[10], ARGV[1])
 put(KEYS[2], ARGV[1], node)
 redis.call('ZADD', KEYS[3], now + tonumber(ARGV[3]), ARGV[1])
 local highest = mint(KEYS[8], 1)

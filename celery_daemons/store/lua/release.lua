@@ -11,6 +11,8 @@
 --
 -- Returns 1 or 0 per item: 0 when a newer token, another node or nobody holds the name.
 local reply, done = {}, {}
+-- As in beat: what is given back frees memory, and a full server must not stop a node from draining.
+redis.call('SREM', KEYS[3], '')
 for i, item in ipairs(cjson.decode(ARGV[2])) do
   local name, record = item.name, get(KEYS[2], item.name, ENTRY)
   reply[i] = 0

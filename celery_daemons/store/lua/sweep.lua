@@ -8,6 +8,7 @@
 -- KEYS[6] held        set     of the node
 -- KEYS[7] generation  string  of the node
 -- KEYS[8] journal     stream
+-- KEYS[9] gone        hash    queues of nodes that are gone
 -- ARGV[1] epoch
 -- ARGV[2] node
 -- ARGV[3] limit       the most daemons to free in this call
@@ -17,7 +18,10 @@ if not leads(KEYS[1], ARGV[1]) then return {'epoch'} end
 local now = now_ms()
 local lease = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[2]) or '0')
 if lease > now then return {'alive', lease - now} end
+local node = get(KEYS[2], ARGV[2], NODE)
+-- First what needs no memory: what follows is then allowed on a full server too.
 if redis.call('HDEL', KEYS[2], ARGV[2]) == 1 then journal(KEYS[8], 'lost', ARGV[2], ARGV[1], 'its lease ended') end
+remember(KEYS[9], ARGV[2], node)
 redis.call('ZREM', KEYS[3], ARGV[2])
 redis.call('DEL', KEYS[7])
 local reply, done = {'swept', 0}, {}
@@ -28,7 +32,7 @@ for _, name in ipairs(redis.call('SRANDMEMBER', KEYS[6], ARGV[3])) do
     done[#done + 1] = {name, record.token, ''}
     reply[#reply + 1] = name
   end
-  -- Last: a full server refuses the writes above but not this one, and nobody would look for the daemon again.
+  -- Last: if the lines above fail, the name is still where the next sweep looks for it.
   redis.call('SREM', KEYS[6], name)
 end
 reply[2] = redis.call('SCARD', KEYS[6])

@@ -1,0 +1,1 @@
+"""The log shipper on real workers that are killed, paused and drained, with an audit of every line."""

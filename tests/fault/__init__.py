@@ -1,0 +1,1 @@
+"""Tests that attack the invariants: each causes the faults that the documentation claims to survive."""

@@ -1,0 +1,343 @@
+"""The stage of the fault tests: nodes that run daemons of every kind, each with a way of its own to Redis."""
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from celery_daemons import Address
+from celery_daemons.domain.names import DaemonName, NodeName
+from celery_daemons.domain.placement import Ring
+from celery_daemons.domain.records import Leader
+from celery_daemons.store.keys import LAYOUT, Keys
+from tests.integration.conftest import Client
+from tests.support.processes import alive, halted
+from tests.support.projects import Project
+from tests.support.proxy import Proxy
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+from tests.support.witness import WITNESSED, LifeSeen, Witness
+from tests.support.workers import Worker
+
+#: Seconds in which anything here happens, on a machine that does other things as well.
+SOON = 30.0
+LEASE = 1.5
+#: Short leases, so that a test can wait for the end of one; nothing moves but by the fault.
+SHORT: dict[str, Any] = {
+    "lease_ttl": LEASE,
+    "heartbeat_interval": 0.3,
+    "reconcile_interval": 1.0,
+    "rebalance": "off",
+    "drain_timeout": 10.0,
+}
+VNODES = 40
+
+#: Where a worker's broker is: on the server of the address book and reached as that is, on the same but reached
+#: directly, or on another server.
+Broker = Literal["behind", "beside", "apart"]
+
+HEAD = """\
+import asyncio, json, os, time
+from pathlib import Path
+from celery import Celery
+from celery_daemons import Daemons
+
+app = Celery("proj", broker=os.environ.get("QUEUE_URL", BROKER_URL))
+app.conf.update(task_default_queue=NAMESPACE, broker_connection_retry_on_startup=True)
+daemons = Daemons(app, namespace=NAMESPACE, redis_url=os.environ.get("BOOK_URL", BROKER_URL), **SETTINGS)
+
+
+def listed(launcher):
+    names = json.loads((Path(FOLDER) / "listed.json").read_text())
+    return [launcher.spec(name) for name in names if name.startswith(launcher.name + ".")]
+
+
+@app.task(name="proj.note")
+def note(word):
+    with open(FOLDER + "/notes", "a") as notes:
+        notes.write(word + "\\n")
+"""
+
+#: A coroutine, a process and a thread; all of them listed.
+KINDS = """
+
+@daemons.launcher("strand", isolation="thread", stop_grace=2)
+def strand(ctx, number=0):
+    testify("begins", ctx)
+    while not ctx.stopping.is_set():
+        testify("lives", ctx)
+        ctx.sleep(0.02)
+
+
+@watch.recovery_scanner
+def all_watches():
+    return listed(watch)
+
+
+@alone.recovery_scanner
+def all_alone():
+    return listed(alone)
+
+
+@strand.recovery_scanner
+def all_strands():
+    return listed(strand)
+"""
+SOURCE = HEAD + WITNESSED + KINDS
+#: How many of each kind every node prefers.
+EACH = {"watch": 2, "alone": 1, "strand": 1}
+
+
+def names_for(nodes: Iterable[str], each: Mapping[str, int] = EACH, *, on: str | None = None) -> list[str]:
+    """Names of which the ring gives every node, or only the one that is given, so many of each kind."""
+    ring = Ring({NodeName(node): 1.0 for node in nodes}, vnodes=VNODES)
+    chosen = []
+    for kind, wanted in each.items():
+        for node in ring.nodes if on is None else (on,):
+            numbers = (f"{kind}.{number}" for number in count())
+            theirs = (name for name in numbers if next(ring.preference(DaemonName(name))) == node)
+            chosen += islice(theirs, wanted)
+    return sorted(chosen)
+
+
+class Stage:
+    """Some nodes, their daemons, a witness of them, and a client that sees Redis whatever befalls the nodes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nodes: Iterable[str] = ("w1", "w2"),
+        settings: Mapping[str, Any] | None = None,
+        source: str = SOURCE,
+        broker: Broker = "beside",
+        wanted: Iterable[str] | None = None,
+        options: Mapping[str, list[str]] | None = None,
+    ) -> None:
+        self._resources = ExitStack()
+        self._options = options or {}
+        self.server = self._resources.enter_context(Server("valkey"))
+        self.ways = {f"{name}@test": self._way() for name in nodes}
+        self.view = self._way()
+        self.wanted = sorted(wanted) if wanted is not None else names_for(self.ways)
+        queues = self._resources.enter_context(Server("valkey")).url if broker == "apart" else self.server.url
+        self.project = Project(
+            folder,
+            source,
+            broker_url=queues,
+            namespace=f"stage-{uuid.uuid4().hex[:12]}",
+            settings={**SHORT, **(settings or {})},
+        )
+        self.witness = Witness(self.project.folder)
+        self.client = Client(self.view.url, self.project.namespace, vnodes=VNODES)
+        self._resources.callback(self.client.close)
+        self.workers = {node: self._worker(node, queues if broker != "behind" else None) for node in self.ways}
+        self.before: dict[str, Address] = {}
+        #: Whether the last test that used it came to its end; if not, nothing here can be counted on.
+        self.well = True
+
+    def open(self) -> "Stage":
+        """Start everything."""
+        self.list_daemons(self.wanted)
+        # A cluster that has been there for a while: in a new one the monitor waits for a lease's time.
+        with self.server.client() as redis:
+            redis.hset(Keys(self.project.namespace).cluster, mapping={"layout": LAYOUT, "created_ms": "1"})
+        for worker in self.workers.values():
+            worker.start()
+        return self
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        for worker in self.workers.values():
+            worker.close()
+        self._resources.close()
+
+    def begin(self) -> "Stage":
+        """Bring everything into the state in which a test expects it."""
+        for way in (*self.ways.values(), self.view):
+            way.heal()
+        for worker in self.workers.values():
+            if not worker.running:
+                worker.start()
+        self.all_well()
+        if not self._options and any(self.holds(node) != self.prefers(node) for node in self.ways):
+            # Placed anew, they go to where the ring wants them.
+            before = self.client.locate_many(self.wanted)
+            for name in self.wanted:
+                self.client.restart(name)
+            wait_until(lambda: self.client.restarted(before), within=SOON, because="all were told to restart")
+        self.before = self.all_well()
+        self.well = False
+        return self
+
+    # Looking
+
+    def all_well(self) -> dict[str, Address]:
+        """Wait until every node is up, somebody leads and everything wanted runs."""
+        self.client.wait_up(*self.ways, within=SOON)
+        wait_until(self.client.leader, within=SOON, because="a monitor is elected")
+        return self.client.wait_running_all(self.wanted, because="it is wanted", within=SOON)
+
+    def final_check(self) -> dict[str, Address]:
+        """What every fault test ends with: all that is wanted runs, once, and its tokens only grow."""
+        now = self.all_well()
+        began = time.monotonic()
+        wait_until(lambda: self._all_signs_since(began), within=SOON, because="what is said to run does run")
+        self.witness.check()
+        lives = self.witness.lives()
+        for name, address in self.client.locate_many(self.wanted).items():
+            assert address.token >= max(life.token for life in lives[name]), f"the token of {name} fell: {address}"
+        self.well = True
+        return now
+
+    def untouched(self, names: Iterable[str]) -> None:
+        """Assert that these daemons kept their tokens."""
+        now = self.client.locate_many(names)
+        for name in names:
+            assert now[name].token == self.before[name].token, f"{name} was restarted, and nothing had happened to it"
+
+    def on(self, node: str) -> list[str]:
+        """What ran on a node when the test began."""
+        return [name for name, address in self.before.items() if address.node == node]
+
+    def off(self, node: str) -> list[str]:
+        """What ran elsewhere."""
+        return [name for name, address in self.before.items() if address.node != node]
+
+    def holds(self, node: str) -> set[str]:
+        """What runs there now."""
+        return {name for name, address in self.client.locate_many(self.wanted).items() if address.node == node}
+
+    def prefers(self, node: str) -> set[str]:
+        """What the ring wants there."""
+        ring = Ring({NodeName(name): 1.0 for name in self.ways}, vnodes=VNODES)
+        return {name for name in self.wanted if next(ring.preference(DaemonName(name))) == node}
+
+    def leading(self) -> tuple[str, Leader]:
+        """The node that leads, and its lease."""
+        leader = wait_until(self.client.leader, within=SOON, because="a monitor is elected")
+        return str(leader.node), leader
+
+    def other(self, node: str) -> str:
+        """A node that is another one."""
+        return next(name for name in self.ways if name != node)
+
+    def wait_moved(self, node: str) -> None:
+        """Wait until what ran on a node runs elsewhere."""
+        names = self.on(node)
+        wait_until(lambda: self.client.moved(names, off=node), within=SOON, because=f"what ran on {node} runs elsewhere")
+
+    def wait_event(self, event: str, *, since: str = "0-0", times: int = 1) -> None:
+        """Wait until the journal tells of something, after an entry's id."""
+        wait_until(lambda: len(self.events(event, since)) >= times, within=SOON, because=f"{event} is journalled")
+
+    def events(self, event: str, since: str = "0-0") -> list[Any]:
+        """The journal's entries about something, after an entry's id."""
+        after = _position(since)
+        return [one for one in self.client.events(last=2000) if one.event == event and _position(one.id) > after]
+
+    def journal_end(self) -> str:
+        """The id of the newest entry."""
+        last = self.client.events(last=1)
+        return last[-1].id if last else "0-0"
+
+    # Processes
+
+    def agent(self, node: str) -> psutil.Process:
+        """The agent of a node."""
+        (found,) = self.agents(node)
+        return found
+
+    def agents(self, node: str) -> list[psutil.Process]:
+        """The agent of a node, if there is one."""
+        return [one for one in self.workers[node].tree() if _command(one)[1:3] == ["-m", "celery_daemons.node"]]
+
+    def hosts(self, node: str) -> list[psutil.Process]:
+        """Its hosts."""
+        return self._titled(node, "celery_daemons.host")
+
+    def monitor(self, node: str) -> psutil.Process:
+        """Its monitor."""
+        (found,) = self._titled(node, "celery_daemons.monitor")
+        return found
+
+    def _titled(self, node: str, title: str) -> list[psutil.Process]:
+        return [one for one in self.workers[node].tree() if any(part.startswith(title) for part in _command(one))]
+
+    # Acting
+
+    def list_daemons(self, names: Iterable[str]) -> None:
+        """What the recovery scanners yield from now on."""
+        path = self.project.folder / "listed.json"
+        path.with_suffix(".new").write_text(json.dumps(sorted(names)))
+        path.with_suffix(".new").replace(path)
+
+    def flag(self, name: str, *, up: bool = True) -> None:
+        """Raise or lower a flag that the project's code looks at."""
+        path = self.project.folder / name
+        if up:
+            path.touch()
+        else:
+            path.unlink(missing_ok=True)
+
+    def retarget(self, server: Server) -> None:
+        """Let every way lead to another server."""
+        self.server = server
+        for way in (*self.ways.values(), self.view):
+            way.retarget(server.port)
+
+    def _way(self) -> Proxy:
+        return self._resources.enter_context(Proxy(self.server.port))
+
+    def _worker(self, node: str, queues: str | None) -> Worker:
+        way = self.ways[node].url
+        env = {"BOOK_URL": way, "QUEUE_URL": queues or way}
+        name = node.partition("@")[0]
+        options = ["--without-mingle", "--without-gossip", *self._options.get(name, ())]
+        return Worker(self.project, name, concurrency=1, options=options, env=env)
+
+    def _all_signs_since(self, began: float) -> bool:
+        lives = self.witness.lives()
+        tokens = {name: address.token for name, address in self.client.locate_many(self.wanted).items()}
+        return all(
+            any(life.token == tokens.get(name) and life.last > began for life in lives.get(name, []))
+            for name in self.wanted
+        )
+
+
+def freeze(*processes: psutil.Process) -> None:
+    """Stop processes in their tracks."""
+    for process in processes:
+        process.suspend()
+    wait_until(lambda: all(halted(one) for one in processes), within=SOON, because="SIGSTOP was sent")
+
+
+def thaw(*processes: psutil.Process) -> None:
+    """Let them go on, those that are left."""
+    for process in processes:
+        if alive(process):
+            process.resume()
+
+
+def wait_dead(processes: Iterable[psutil.Process], *, because: str) -> None:
+    """Wait until none of them is alive."""
+    wanted = list(processes)
+    wait_until(lambda: not any(alive(one) for one in wanted), within=SOON, because=because)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _position(entry_id: str) -> tuple[int, int]:
+    ms, _, sequence = entry_id.partition("-")
+    return int(ms), int(sequence or 0)

@@ -1,0 +1,260 @@
+"""What a daemon is given, and how it is asked and then made to stop."""
+
+import os
+import signal
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+
+from tests.conftest import RUNNING
+from tests.support.crews import DIARY, SOON, Crew
+from tests.support.processes import wait_gone
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+SOURCE = (
+    DIARY
+    + """
+def fields(ctx):
+    return {"launcher": ctx.launcher, "node": ctx.node, "token": ctx.token, "stopping": ctx.stopping.is_set()}
+
+@daemons.launcher
+async def coroutine(ctx, *args, **kwargs):
+    note(ctx.name, "runs", given=repr((args, kwargs)), **fields(ctx))
+    ctx.log.info("speaks %s", "up")
+    try:
+        await asyncio.sleep(1000)
+    except asyncio.CancelledError:
+        note(ctx.name, "cancelled", **fields(ctx))
+        raise
+
+@daemons.launcher
+def function(ctx, *args, **kwargs):
+    note(ctx.name, "runs", given=repr((args, kwargs)), **fields(ctx))
+    ctx.log.info("speaks %s", "up")
+    ctx.stopping.wait()
+    note(ctx.name, "stops", **fields(ctx))
+
+@daemons.launcher(isolation="thread")
+def threaded(ctx, *args, **kwargs):
+    function(ctx, *args, **kwargs)
+
+@daemons.launcher(isolation="process")
+async def own_loop(ctx, *args, **kwargs):
+    await coroutine(ctx, *args, **kwargs)
+
+@daemons.launcher
+def sleeper(ctx):
+    note(ctx.name, "sleeps")
+    began = time.monotonic()
+    ctx.sleep(0.2)
+    nap = time.monotonic() - began
+    note(ctx.name, "napped", nap=nap, **fields(ctx))
+    ctx.sleep(1000)
+    note(ctx.name, "woke", **fields(ctx))
+
+@daemons.launcher(isolation="thread")
+def thread_sleeper(ctx):
+    sleeper(ctx)
+
+@daemons.launcher
+async def coroutine_sleeper(ctx):
+    note(ctx.name, "sleeps")
+    began = time.monotonic()
+    await ctx.sleep(0.2)
+    note(ctx.name, "napped", nap=time.monotonic() - began, **fields(ctx))
+    try:
+        await ctx.sleep(1000)
+    finally:
+        note(ctx.name, "woke", **fields(ctx))
+
+@daemons.launcher(stop_grace=0.5)
+def deaf(ctx):
+    note(ctx.name, "runs", **fields(ctx))
+    while True:
+        time.sleep(0.02)
+
+@daemons.launcher(stop_grace=0.5)
+async def deaf_coroutine(ctx):
+    note(ctx.name, "runs", **fields(ctx))
+    while True:
+        try:
+            await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            pass
+
+@daemons.launcher(stop_grace=0.5)
+async def stuck_coroutine(ctx):
+    note(ctx.name, "runs", **fields(ctx))
+    while True:
+        time.sleep(0.02)
+
+@daemons.launcher(stop_grace=20)
+async def slow_to_stop(ctx):
+    try:
+        await asyncio.sleep(1000)
+    finally:
+        await asyncio.sleep(1)
+        note(ctx.name, "tidied up", **fields(ctx))
+"""
+)
+
+#: What Celery's own JSON carries.
+VALUES: dict[str, Any] = {
+    "when": datetime(2026, 2, 28, 23, 59, 59, 999999, tzinfo=timezone(timedelta(hours=5, minutes=30))),
+    "utc": datetime(2026, 1, 1, tzinfo=UTC),
+    "naive": datetime(2026, 1, 1, 12),  # noqa: DTZ001 - to be handed on as it is
+    "day": date(2024, 2, 29),
+    "clock": time(12, 30, 1),
+    "id": UUID("12345678-1234-5678-1234-567812345678"),
+    "price": Decimal("1.10"),
+    "raw": b"\x00\xff",
+    "text": "Grüße, 世界 🦊 \u2028 \x00 \"quoted\" 'too' \\",
+    "nested": {"list": [1, 2.5, None, True, {"deep": ["é"]}], "empty": {}, "big": 2**53 + 1, "small": -1e-300},
+    "name": "not the daemon's",
+}
+
+
+@pytest.fixture(scope="module")
+def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    with Crew(tmp_path_factory.mktemp("context"), valkey, SOURCE) as crew:
+        crew.worker()
+        yield crew
+
+
+@pytest.fixture
+def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
+    request.node.stash[RUNNING] = list(shared.workers.values())
+    yield shared
+    shared.forget_all()
+
+
+@pytest.mark.parametrize("launcher", ["coroutine", "function", "threaded", "own_loop"])
+def test_the_context_says_who_a_daemon_is_and_hears_that_it_shall_stop(crew: Crew, launcher: str) -> None:
+    # When
+    address = crew.spawn(f"me-{launcher}", launcher)
+
+    # Then
+    told = {key: crew.noted(address.name, "runs")[key] for key in ("launcher", "node", "token", "stopping", "pid")}
+    assert told == {
+        "launcher": launcher,
+        "node": "w1@test",
+        "token": address.token,
+        "stopping": False,
+        "pid": address.pid,
+    }
+    wait_until(
+        lambda: f"daemon {address.name}: speaks up" in crew.workers["w1"].output, within=SOON, because="it logs"
+    )
+
+    # When
+    crew.daemons.stop(address.name, wait=SOON)
+
+    # Then: a coroutine by its cancellation, the others by the event
+    entry = crew.noted(address.name, "cancelled" if launcher in ("coroutine", "own_loop") else "stops")
+    assert (entry["stopping"], entry["token"]) == (True, address.token)
+
+
+@pytest.mark.parametrize("launcher", ["sleeper", "thread_sleeper", "coroutine_sleeper"])
+def test_a_sleep_takes_its_time_but_ends_early_when_the_daemon_shall_stop(crew: Crew, launcher: str) -> None:
+    # Given
+    crew.spawn(launcher, launcher)
+    nap = crew.noted(launcher, "napped")
+    assert 0.19 < nap["nap"] < 5
+    assert nap["stopping"] is False
+
+    # When
+    crew.daemons.stop(launcher, wait=SOON)
+
+    # Then
+    assert crew.noted(launcher, "woke")["stopping"] is True
+
+
+def test_sigterm_from_anybody_asks_a_process_daemon_to_stop_and_it_is_started_anew(crew: Crew) -> None:
+    # Given
+    address = crew.spawn("signalled", "function")
+
+    # When
+    os.kill(address.pid, signal.SIGTERM)
+
+    # Then
+    assert crew.noted("signalled", "stops")["stopping"] is True
+    assert crew.anew(address).pid != address.pid
+
+
+def test_arguments_arrive_as_they_were_given(crew: Crew) -> None:
+    # When
+    for launcher in ("coroutine", "function"):
+        crew.daemons.spawn(
+            f"given-{launcher}", launcher, args=[VALUES["text"], VALUES["when"], [VALUES["id"]]], kwargs=VALUES
+        )
+
+    # Then
+    expected = repr(((VALUES["text"], VALUES["when"], [VALUES["id"]]), VALUES))
+    for launcher in ("coroutine", "function"):
+        given = crew.noted(f"given-{launcher}", "runs")["given"]
+        assert given_in_order(given) == given_in_order(expected)
+
+
+def given_in_order(text: str) -> str:
+    """A call's text, whatever the order of its keyword arguments."""
+    args, kwargs = eval(text, {"datetime": __import__("datetime"), "UUID": UUID, "Decimal": Decimal})  # noqa: S307
+    return repr((args, sorted(kwargs.items())))
+
+
+def test_a_daemon_gets_its_whole_grace_to_stop(crew: Crew) -> None:
+    # Given
+    crew.spawn("tidy", "slow_to_stop")
+
+    # When
+    crew.daemons.stop("tidy", wait=SOON)
+
+    # Then
+    assert crew.noted("tidy", "tidied up")["stopping"] is True
+
+
+def test_a_process_that_does_not_stop_in_its_grace_is_killed(crew: Crew) -> None:
+    # Given
+    address = crew.spawn("deaf", "deaf")
+    process = psutil.Process(address.pid)
+
+    # When
+    crew.daemons.stop("deaf", wait=SOON)
+
+    # Then
+    wait_gone([process])
+    (record,) = crew.daemons.list()
+    assert (record.status, record.desired, record.node) == ("stopped", "stopped", None)
+    assert len(crew.diary("deaf", "runs")) == 1
+
+
+@pytest.mark.parametrize("launcher", ["deaf_coroutine", "stuck_coroutine"])
+def test_a_coroutine_that_does_not_stop_in_its_grace_costs_its_host_and_each_neighbour_one_restart(
+    crew: Crew, launcher: str
+) -> None:
+    # Given
+    names = [f"beside-{launcher}-{number}" for number in range(5)]
+    before = [crew.spawn(name, "coroutine") for name in names]
+    alone = crew.spawn(f"apart-{launcher}", "function")
+    stubborn = crew.spawn(launcher, launcher)
+    host = psutil.Process(stubborn.pid)
+    assert {address.pid for address in before} == {host.pid}
+
+    # When
+    crew.daemons.stop(launcher, wait=SOON)
+
+    # Then
+    wait_gone([host])
+    after = [crew.anew(address) for address in before]
+    assert len({address.pid for address in after}) == 1
+    assert after[0].pid != host.pid
+    assert [len(crew.diary(name, "runs")) for name in names] == [2] * 5
+    assert {record.restarts for record in crew.daemons.list(launcher="coroutine")} == {1}
+
+    # Then daemons in processes of their own have noticed nothing
+    assert crew.daemons.locate(alone.name) == alone

@@ -1,0 +1,304 @@
+"""How the lives of a daemon end, and when the next one begins."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from celery_daemons import DaemonRecord
+from tests.conftest import RUNNING
+from tests.support.crews import DIARY, SOON, Crew
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+#: By each launcher's name: its policy, and where it runs. A first life ends as the argument says, a second one stays.
+SOURCE = (
+    DIARY
+    + """
+import sys
+from celery_daemons import Launcher
+
+class Doom(BaseException):
+    pass
+
+def first_life(ctx, how):
+    note(ctx.name, "starts", token=ctx.token)
+    if os.path.exists(f"{FOLDER}/was-{ctx.name}") and not how.startswith("always"):
+        return False
+    open(f"{FOLDER}/was-{ctx.name}", "w").close()
+    return how.removeprefix("always ")
+
+def end(how):
+    if how == "raise":
+        raise RuntimeError("broken on purpose: é \\udcff")
+    if how == "doom":
+        raise Doom("of its own kind")
+    if how == "interrupt":
+        raise KeyboardInterrupt
+    if how == "exit":
+        sys.exit(3)
+    if how == "os-exit":
+        os._exit(4)
+    if how == "cancel":
+        raise asyncio.CancelledError
+
+async def act_async(ctx, how):
+    if how := first_life(ctx, how):
+        await asyncio.sleep(0)
+        if how == "hang":
+            await asyncio.sleep(1000)
+        if how == "spin":
+            time.sleep(1000)
+        return end(how)
+    while True:
+        ctx.beat()
+        await asyncio.sleep(0.02)
+
+def act(ctx, how):
+    if how := first_life(ctx, how):
+        if how in ("hang", "spin"):
+            time.sleep(1000)
+        return end(how)
+    while not ctx.stopping.is_set():
+        ctx.beat()
+        ctx.sleep(0.02)
+
+class Untimely:
+    def __init__(self):
+        end(open(f"{FOLDER}/untimely").read())
+
+    async def run(self, ctx):
+        note(ctx.name, "starts", token=ctx.token)
+        await asyncio.sleep(1000)
+
+quick = {"backoff": 0.2, "backoff_max": 0.4, "stop_grace": 0.5}
+for policy in ("permanent", "transient", "temporary"):
+    daemons.register_launcher(f"{policy}-shared", Launcher(act_async, restart=policy, **quick))
+    daemons.register_launcher(f"{policy}-process", Launcher(act, restart=policy, **quick))
+    daemons.register_launcher(f"{policy}-thread", Launcher(act, restart=policy, isolation="thread", **quick))
+for isolation, code in (("shared", act_async), ("process", act), ("thread", act)):
+    watched = Launcher(code, isolation=isolation, progress_deadline=1, **quick)
+    daemons.register_launcher(f"watched-{isolation}", watched)
+daemons.register_launcher("slow", Launcher(act_async, backoff=60))
+daemons.register_launcher("doomed", Launcher(act_async, max_restarts=2, backoff=0.05, backoff_max=0.4))
+daemons.register_launcher("untimely", Launcher(Untimely, **quick))
+"""
+)
+
+PLACES = ["shared", "process", "thread"]
+
+
+@pytest.fixture(scope="module")
+def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    with Crew(tmp_path_factory.mktemp("lives"), valkey, SOURCE) as crew:
+        crew.worker()
+        yield crew
+
+
+@pytest.fixture
+def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
+    request.node.stash[RUNNING] = list(shared.workers.values())
+    yield shared
+    shared.forget_all()
+
+
+def record(crew: Crew, name: str) -> DaemonRecord:
+    """What the book holds of one daemon."""
+    return next(record for record in crew.daemons.list() if record.name == name)
+
+
+def tokens(crew: Crew, name: str) -> list[int]:
+    """The tokens of a daemon's lives, in the order of their starts."""
+    return [entry["token"] for entry in crew.diary(name, "starts")]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_restart_policy_decides_what_follows_a_failure_and_what_a_return(crew: Crew, place: str) -> None:
+    # When
+    for policy in ("permanent", "transient", "temporary"):
+        for how in ("raise", "return"):
+            crew.daemons.spawn(f"{policy}-{how}-{place}", f"{policy}-{place}", args=[how])
+
+    # Then these start a second time, under a newer token
+    again = [f"{what}-{place}" for what in ("permanent-raise", "permanent-return", "transient-raise")]
+    for name in again:
+        crew.noted(name, "starts", times=2)
+        wait_until(lambda name=name: record(crew, name).status == "running", within=SOON, because="it lives on")
+        first, second = tokens(crew, name)
+        assert first < second == record(crew, name).token
+
+    # Then those have ended for good, and a failure is told
+    final = [f"{what}-{place}" for what in ("transient-return", "temporary-raise", "temporary-return")]
+    for name in final:
+        wait_until(lambda name=name: record(crew, name).status == "stopped", within=SOON, because="its life is over")
+        assert record(crew, name).desired == "stopped"
+        assert len(tokens(crew, name)) == 1
+    assert (record(crew, f"temporary-raise-{place}").error or "").startswith("RuntimeError: broken on purpose: é")
+    assert record(crew, f"temporary-return-{place}").error is None
+
+    # When somebody starts one of these, it begins a new life
+    crew.daemons.start(final[0])
+    crew.noted(final[0], "starts", times=2)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [("doom", "Doom: of its own kind"), ("exit", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt: ")],
+)
+def test_whatever_a_daemon_raises_fails_it_and_nobody_else(crew: Crew, place: str, how: str, told: str) -> None:
+    # Given
+    name = f"{how}-{place}"
+    neighbours = [crew.spawn(f"beside-{name}-{other}", f"permanent-{other}", "stay") for other in PLACES]
+    neighbours = [crew.anew(address) for address in neighbours]
+
+    # When
+    crew.daemons.spawn(name, f"transient-{place}", args=[how])
+
+    # Then
+    crew.noted(name, "starts", times=2)
+    wait_until(lambda: record(crew, name).status == "running", within=SOON, because="its second life goes on")
+    assert record(crew, name).error == told
+    assert [crew.daemons.locate(address.name) for address in neighbours] == neighbours
+
+
+def test_a_coroutine_that_cancels_itself_has_failed(crew: Crew) -> None:
+    crew.daemons.spawn("cancels-itself", "transient-shared", args=["cancel"])
+
+    crew.noted("cancels-itself", "starts", times=2)
+    wait_until(lambda: record(crew, "cancels-itself").status == "running", within=SOON, because="it lives on")
+    assert record(crew, "cancels-itself").error == "CancelledError: it cancelled itself"
+
+
+@pytest.mark.parametrize("how", ["raise", "exit", "doom"])
+def test_a_class_that_fails_as_it_is_made_is_tried_again_and_its_neighbours_live_on(crew: Crew, how: str) -> None:
+    # Given
+    neighbour = crew.spawn(f"beside-untimely-{how}", "permanent-shared", "stay")
+    neighbour = crew.anew(neighbour)
+    cause = crew.project.folder / "untimely"
+    cause.write_text(how)
+
+    # When
+    name = f"untimely-{how}"
+    crew.daemons.spawn(name, "untimely")
+
+    # Then
+    wait_until(lambda: record(crew, name).restarts >= 2, within=SOON, because="it is permanent")
+    assert record(crew, name).error
+    assert tokens(crew, name) == []
+
+    # When it can be made
+    cause.write_text("well")
+
+    # Then
+    crew.noted(name, "starts")
+    assert crew.daemons.locate(neighbour.name) == neighbour
+
+
+def test_a_process_that_vanishes_is_started_anew(crew: Crew) -> None:
+    # When: without a word, by whatever exit status
+    crew.daemons.spawn("vanishes", "transient-process", args=["os-exit"])
+
+    # Then
+    crew.noted("vanishes", "starts", times=2)
+    wait_until(lambda: record(crew, "vanishes").status == "running", within=SOON, because="it lives on")
+    assert record(crew, "vanishes").restarts == 1
+
+
+def test_a_coroutine_that_ends_its_whole_host_costs_each_neighbour_one_restart(crew: Crew) -> None:
+    # Given
+    neighbours = [crew.spawn(f"beside-vanishing-{n}", "permanent-shared", "stay") for n in range(4)]
+    neighbours = [crew.anew(address) for address in neighbours]
+    before = [len(tokens(crew, address.name)) for address in neighbours]
+
+    # When
+    crew.daemons.spawn("vanishing", "permanent-shared", args=["os-exit"])
+
+    # Then
+    for address in neighbours:
+        crew.anew(address)
+    crew.noted("vanishing", "starts", times=2)
+    assert [len(tokens(crew, address.name)) for address in neighbours] == [count + 1 for count in before]
+
+
+def test_a_daemon_that_waits_for_its_next_start_says_so_and_why(crew: Crew) -> None:
+    # When
+    crew.daemons.spawn("slow", "slow", args=["always raise"])
+
+    # Then
+    wait_until(lambda: record(crew, "slow").status == "backoff", within=SOON, because="it fails at once")
+    found = record(crew, "slow")
+    assert (found.error or "").startswith("RuntimeError: broken on purpose")
+    assert (found.node, found.desired) == ("w1@test", "running")
+
+    # When it is stopped while it waits
+    crew.daemons.stop("slow", wait=SOON)
+
+    # Then
+    assert record(crew, "slow").status == "stopped"
+
+
+def test_a_daemon_that_always_fails_is_failed_but_never_given_up(crew: Crew) -> None:
+    """supervisor #487, circus #1157: given up for ever, or a hot restart loop."""
+    # When
+    crew.daemons.spawn("doomed", "doomed", args=["always raise"])
+
+    # Then
+    wait_until(lambda: record(crew, "doomed").status == "failed", within=SOON, because="it has failed three times")
+    assert record(crew, "doomed").restarts >= 3
+    lives = len(tokens(crew, "doomed"))
+    crew.noted("doomed", "starts", times=lives + 2)
+
+    # Then its tokens only ever grew
+    seen = tokens(crew, "doomed")
+    assert seen == sorted(set(seen))
+
+
+@pytest.mark.parametrize(("place", "how"), [("shared", "hang"), ("shared", "spin"), ("process", "hang")])
+def test_a_daemon_without_progress_is_started_anew_and_one_that_beats_is_left_alone(
+    crew: Crew, place: str, how: str
+) -> None:
+    # Given
+    name = f"{how}-watched-{place}"
+    steady = crew.spawn(f"steady-{name}", "watched-process", "return")
+    steady = crew.anew(steady)
+
+    # When
+    crew.daemons.spawn(name, f"watched-{place}", args=[how])
+
+    # Then
+    crew.noted(name, "starts", times=2)
+    wait_until(lambda: record(crew, name).status == "running", within=SOON, because="its second life goes on")
+    found = record(crew, name)
+    assert (found.error, found.restarts) == ("hung: no progress for 1 s", 1)
+    assert crew.daemons.locate(steady.name) == steady
+
+
+def test_a_thread_without_progress_costs_its_host_after_its_grace(crew: Crew) -> None:
+    # When
+    crew.daemons.spawn("hung-thread", "watched-thread", args=["hang"])
+
+    # Then
+    crew.noted("hung-thread", "starts", times=2)
+    wait_until(lambda: record(crew, "hung-thread").status == "running", within=SOON, because="it lives on")
+    first, second = crew.diary("hung-thread", "starts")
+    assert first["pid"] != second["pid"]
+
+
+def test_unknown_arguments_are_the_daemon_s_failure_not_the_host_s(crew: Crew) -> None:
+    # Given
+    neighbour = crew.anew(crew.spawn("beside-wrong", "permanent-shared", "stay"))
+
+    # When
+    wrong: dict[str, Any] = {"no_such": 1}
+    for place in PLACES:
+        crew.daemons.spawn(f"wrong-{place}", f"permanent-{place}", kwargs=wrong)
+
+    # Then
+    for place in PLACES:
+        wait_until(
+            lambda place=place: "unexpected keyword argument" in (record(crew, f"wrong-{place}").error or ""),
+            within=SOON,
+            because="its launcher takes no such argument",
+        )
+    assert crew.daemons.locate(neighbour.name) == neighbour

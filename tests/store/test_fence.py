@@ -1,0 +1,123 @@
+"""Fenced writes: the last guard, where neither lease nor claim can help."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import fakeredis
+import pytest
+
+from celery_daemons.errors import ClaimLost
+from celery_daemons.store.fence import FencedRedis
+from tests.store.cluster import Cluster
+
+#: Tokens that fourteen digits could not tell apart.
+OLD, NEW = 1795443778122220, 1795443778122221
+
+
+@pytest.fixture
+def key(cluster: Cluster) -> Iterator[str]:
+    """A key of the user's own, removed with its fence."""
+    key = f"{cluster.keys.namespace}-log"
+    yield key
+    cluster.client.delete(key, f"{{{key}}}:fence")
+
+
+def fenced(cluster: Cluster, token: int) -> FencedRedis:
+    return FencedRedis(cluster.client, name="x", token=token)
+
+
+WRITES: dict[str, tuple[Callable[[FencedRedis, str], Any], Any]] = {
+    "set": (lambda redis, key: redis.set(key, "v"), b"OK"),
+    "incrby": (lambda redis, key: redis.incrby(key, 3), 3),
+    "hset": (lambda redis, key: redis.hset(key, {"a": 1, "b": 2}), 2),
+    "hdel": (lambda redis, key: redis.hdel(key, "a"), 0),
+    "rpush": (lambda redis, key: redis.rpush(key, "a", "b"), 2),
+    "sadd": (lambda redis, key: redis.sadd(key, "a", "b"), 2),
+    "zadd": (lambda redis, key: redis.zadd(key, {"a": 1.5}), 1),
+    "delete": (lambda redis, key: redis.delete(key), 0),
+}
+
+
+@pytest.mark.parametrize("command", WRITES)
+def test_the_newest_start_writes_as_often_as_it_likes(cluster: Cluster, key: str, command: str) -> None:
+    write, answer = WRITES[command]
+
+    assert write(fenced(cluster, OLD), key) == answer
+    write(fenced(cluster, OLD), key)
+    write(fenced(cluster, NEW), key)
+
+
+@pytest.mark.parametrize("command", [*WRITES, "xadd"])
+def test_an_older_start_is_refused_once_a_newer_one_has_written(cluster: Cluster, key: str, command: str) -> None:
+    """Kleppmann 2016: paused past its lease, it goes on in the middle of a write."""
+    write = WRITES[command][0] if command in WRITES else lambda redis, key: redis.xadd(key, {"a": "b"})
+    write(fenced(cluster, NEW), key)
+    before = cluster.client.dump(key)
+
+    with pytest.raises(ClaimLost, match=f"daemon x: token {OLD} may write to .* no more, token {NEW} has"):
+        write(fenced(cluster, OLD), key)
+
+    assert cluster.client.dump(key) == before
+
+
+def test_an_entry_of_a_stream_is_given_its_id_by_the_server(cluster: Cluster, key: str) -> None:
+    entry_id = fenced(cluster, OLD).xadd(key, {"line": "one"})
+
+    assert cluster.client.xrange(key) == [(entry_id, {b"line": b"one"})]
+
+
+def test_each_key_has_a_fence_of_its_own(cluster: Cluster, key: str) -> None:
+    fenced(cluster, NEW).set(key, "new")
+
+    fenced(cluster, OLD).set(f"{key}-2", "old")
+
+    assert cluster.client.get(f"{key}-2") == b"old"
+    cluster.client.delete(f"{key}-2", f"{{{key}-2}}:fence")
+
+
+def test_a_key_with_a_hash_tag_and_its_fence_share_it(cluster: Cluster, key: str) -> None:
+    tagged = f"{{{key}}}:part"
+
+    fenced(cluster, OLD).set(tagged, "v")
+
+    assert cluster.client.exists(f"{tagged}:fence") == 1
+    cluster.client.delete(tagged, f"{tagged}:fence")
+
+
+@pytest.mark.parametrize(
+    ("key", "fence"),
+    [
+        ("log", "{log}:fence"),
+        ("{a}log", "{a}log:fence"),
+        ("log{a}b", "log{a}b:fence"),
+        ("log{", "{log{}:fence"),
+    ],
+)
+def test_the_fence_stands_beside_its_key(key: str, fence: str) -> None:
+    client = fakeredis.FakeRedis()
+
+    FencedRedis(client, name="x", token=OLD).set(key, "v")
+
+    assert client.exists(fence) == 1
+
+
+def test_the_fence_outlives_what_was_deleted(cluster: Cluster, key: str) -> None:
+    fenced(cluster, NEW).set(key, "v")
+    fenced(cluster, NEW).delete(key)
+
+    with pytest.raises(ClaimLost):
+        fenced(cluster, OLD).set(key, "v")
+
+
+@pytest.mark.asyncio
+async def test_with_an_async_client_every_call_is_awaited() -> None:
+    client = fakeredis.FakeAsyncRedis()
+    newer, older = (FencedRedis(client, name="x", token=token) for token in (NEW, OLD))
+
+    assert await older.rpush("log", "one") == 1
+    assert await newer.rpush("log", "two") == 2
+    with pytest.raises(ClaimLost):
+        await older.rpush("log", "three")
+
+    assert await client.lrange("log", 0, -1) == [b"one", b"two"]
+    await client.aclose()

@@ -1,0 +1,63 @@
+"""What is remembered of nodes that are gone: the queues that somebody has to remove from the broker."""
+
+import pytest
+
+from celery_daemons.domain.names import Epoch
+from celery_daemons.store import lease, reading
+from tests.store.cluster import I1, N1, N2, Cluster
+
+
+def test_the_queues_of_a_node_that_left_are_remembered(cluster: Cluster) -> None:
+    """Kombu #294: dead workers leave queues behind."""
+    before = cluster.now_ms()
+    cluster.join()
+    cluster.run(lease.leave(cluster.keys, N1, I1))
+
+    (gone,) = reading.gone(cluster.store).values()
+
+    assert (gone.queue, gone.spawn_queue) == ("q1", "s1")
+    assert before <= gone.at_ms <= cluster.now_ms() == pytest.approx(cluster.store.now_ms(), abs=1000)
+
+
+def test_the_queues_of_a_node_that_was_lost_are_remembered(cluster: Cluster) -> None:
+    epoch, _ = cluster.started("x")
+    cluster.end_lease()
+
+    cluster.sweep(epoch)
+    cluster.sweep(epoch)
+
+    assert set(reading.gone(cluster.store)) == {N1}
+
+
+@pytest.mark.parametrize("how", ["join", "reassert"])
+def test_a_node_that_comes_back_keeps_its_queues(cluster: Cluster, how: str) -> None:
+    cluster.join()
+    cluster.run(lease.leave(cluster.keys, N1, I1))
+
+    if how == "join":
+        cluster.join()
+    else:
+        cluster.reassert()
+
+    assert reading.gone(cluster.store) == {}
+
+
+def test_queues_that_were_removed_are_forgotten(cluster: Cluster) -> None:
+    epoch = cluster.lead()
+    cluster.join()
+    cluster.run(lease.leave(cluster.keys, N1, I1))
+
+    assert cluster.run(lease.bury(cluster.keys, epoch, N1))
+    assert not cluster.run(lease.bury(cluster.keys, epoch, N1))
+    assert not cluster.run(lease.bury(cluster.keys, epoch, N2))
+    assert reading.gone(cluster.store) == {}
+
+
+def test_only_the_leader_forgets_queues(cluster: Cluster) -> None:
+    epoch = cluster.lead()
+    cluster.join()
+    cluster.run(lease.leave(cluster.keys, N1, I1))
+    before = cluster.contents()
+
+    assert not cluster.run(lease.bury(cluster.keys, Epoch(epoch - 1), N1))
+    assert cluster.contents() == before

@@ -1,0 +1,80 @@
+"""A namespace that another version of the layout lives in: refused, and untouched."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from celery_daemons.errors import LayoutMismatch
+from celery_daemons.store import book, journal, lease, reading, wishes
+from celery_daemons.store.connection import Store
+from tests.store.cluster import ARGUMENTS, I1, N1, TAIL, TTL_MS, Cluster, names, row, running
+from tests.store.conftest import Connect
+
+
+def dump(cluster: Cluster) -> dict[bytes, bytes]:
+    """Every key of the namespace to the byte."""
+    return {key: cluster.client.dump(key) for key in cluster.client.keys(f"{{{cluster.keys.namespace}}}:*")}
+
+
+@pytest.fixture
+def other_version(cluster: Cluster) -> dict[bytes, bytes]:
+    """A cluster at work, of layout 9; answers all that is in it."""
+    cluster.started("x")
+    cluster.client.hset(cluster.keys.cluster, "layout", "9")
+    return dump(cluster)
+
+
+X = names(["x"])
+CALLS: dict[str, Callable[[Store], Any]] = {
+    "join": lambda s: s.run(lease.join(s.keys, N1, row(), ttl_ms=TTL_MS)),
+    "reassert": lambda s: s.run(book.reassert(s.keys, N1, row(), [running("x", "7")], ttl_ms=TTL_MS)),
+    "campaign": lambda s: s.run(lease.campaign(s.keys, N1, I1, ttl_ms=TTL_MS)),
+    "want": lambda s: s.run(wishes.want(s.keys, [(X[0], TAIL, ARGUMENTS)], mode="replace")),
+    "stop": lambda s: s.run(wishes.desire(s.keys, X[0], "stop")),
+    "forget": lambda s: s.run(wishes.forget(s.keys, X, cause="test")),
+    "note": lambda s: s.run(journal.note(s.keys, "test")),
+    "locate": lambda s: s.run(reading.locate(s.keys, X)),
+    "entry": lambda s: s.entry(X[0]),
+    "nodes": reading.nodes,
+    "records": lambda s: list(reading.records(s)),
+    "check": lambda s: s.check(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_new_client_of_another_version_is_refused_whatever_it_asks(
+    cluster: Cluster, other_version: dict[bytes, bytes], connect: Connect, call: str
+) -> None:
+    client = connect(cluster.keys.namespace)
+    # The double's client counts as checked; users' tests hand theirs over.
+    client._checked = False
+    if "FakeRedis" in type(client.client).__name__:
+        pytest.skip("the double has no INFO to check")
+
+    with pytest.raises(LayoutMismatch, match="holds key layout v9, this version of celery_daemons speaks v1"):
+        CALLS[call](client)
+
+    client.close()
+    assert dump(cluster) == other_version
+
+
+@pytest.mark.parametrize("call", ["join", "reassert"])
+def test_a_node_of_another_version_is_refused_also_by_the_scripts_themselves(
+    cluster: Cluster, other_version: dict[bytes, bytes], call: str
+) -> None:
+    """The layout may change between a client's check and its call."""
+    with pytest.raises(LayoutMismatch, match="run versions that share a layout"):
+        CALLS[call](cluster.store)
+
+    assert dump(cluster) == other_version
+
+
+def test_the_same_layout_is_welcome(cluster: Cluster, connect: Connect) -> None:
+    cluster.started("x")
+    client = connect(cluster.keys.namespace)
+
+    client.check()
+
+    assert len(reading.nodes(client)) == 1
+    client.close()

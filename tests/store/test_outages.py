@@ -1,0 +1,252 @@
+"""A server that is down, silent, full, locked, evicting or a replica: one kind of error, in time."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from redis.exceptions import RedisError
+
+from celery_daemons.errors import ConfigurationError, DaemonsError, StoreUnavailable
+from celery_daemons.store import book, journal, lease, reading, wishes
+from celery_daemons.store.connection import AsyncStore, Store
+from celery_daemons.store.keys import Keys
+from tests.conftest import NewServer
+from tests.store.cluster import ARGUMENTS, I1, N1, TAIL, TTL_MS, Cluster, names
+from tests.support.servers import Flavour, Server, free_port
+from tests.support.waiting import wait_until
+
+KEYS = Keys("outage")
+#: The timeout that the stores here are given.
+TIMEOUT = 0.3
+#: How long a call may take that has one timeout to wait for, on a busy machine.
+SOON = 1.5
+
+WANT = wishes.want(KEYS, [(names(["x"])[0], TAIL, ARGUMENTS)], mode="spawn")
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def flavour(request: pytest.FixtureRequest) -> Flavour:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def own(new_server: NewServer, flavour: Flavour) -> Server:
+    """A server that belongs to the test."""
+    return new_server(flavour=flavour)
+
+
+@pytest.fixture
+def own_store(own: Server) -> Iterator[Store]:
+    store = Store(own.url, KEYS, timeout=TIMEOUT)
+    yield store
+    store.close()
+
+
+def unavailable(store: Store) -> StoreUnavailable:
+    """Every way to use the store fails alike, and in time; answers the last error."""
+    caught: StoreUnavailable | None = None
+    for use in (
+        lambda: store.run(WANT),
+        lambda: store.entry(names(["x"])[0]),
+        lambda: reading.nodes(store),
+        lambda: journal.last_id(store),
+    ):
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable) as raised:
+            use()
+        assert time.monotonic() - began < SOON
+        assert not isinstance(raised.value, RedisError)
+        assert isinstance(raised.value, DaemonsError)
+        caught = raised.value
+    assert caught is not None
+    return caught
+
+
+def test_nobody_listens() -> None:
+    store = Store(f"redis://:secret@127.0.0.1:{free_port()}/0", KEYS, timeout=TIMEOUT)
+
+    error = unavailable(store)
+
+    assert "does not answer as it should" in str(error)
+    assert "daemons_redis_url" in str(error)
+    assert "secret" not in str(error)
+
+
+def test_a_server_that_is_killed_and_comes_back(own: Server, own_store: Store) -> None:
+    own_store.run(WANT)
+
+    own.kill()
+    unavailable(own_store)
+    own.start()
+
+    assert own_store.run(WANT) == ["new"]
+
+
+def test_a_server_that_is_silent_is_waited_for_no_longer_than_the_timeout(own: Server, own_store: Store) -> None:
+    own_store.run(WANT)
+
+    own.pause()
+    try:
+        unavailable(own_store)
+    finally:
+        own.resume()
+
+    wait_until(lambda: answers(own_store), within=5, because="the server goes on")
+
+
+def answers(store: Store) -> bool:
+    try:
+        store.run(WANT)
+    except StoreUnavailable:
+        return False
+    return True
+
+
+def test_a_connection_that_broke_meanwhile_costs_nothing(own: Server, own_store: Store) -> None:
+    own_store.run(WANT)
+
+    own.restart(keep_data=False)
+
+    assert own_store.run(WANT) == ["new"]
+    assert own_store.connects >= 2
+
+
+def test_a_server_that_forgot_the_scripts_is_told_them_again(own: Server, own_store: Store) -> None:
+    own_store.run(WANT)
+
+    own_store.client.script_flush()
+    assert own_store.run(WANT) == ["same"]
+
+
+def test_a_replica_that_cannot_be_written_is_not_available(
+    own: Server, own_store: Store, new_server: NewServer, flavour: Flavour
+) -> None:
+    """Redis-py #435, #935: after a fail-over a client goes on writing to the old primary."""
+    own_store.run(WANT)
+    primary = new_server(flavour=flavour)
+    with own.client() as client:
+        client.replicaof("127.0.0.1", primary.port)
+
+    note = journal.note(KEYS, "test")
+    with pytest.raises(StoreUnavailable, match=r"is a read-only replica; point daemons_redis_url at the primary"):
+        own_store.run(note)
+    connects = own_store.connects
+    with own.client() as client:
+        client.replicaof("no", "one")
+
+    assert own_store.run(note) == 1
+    assert own_store.connects > connects, "it went on with a connection that had met a replica"
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-lru"])
+def test_a_server_that_may_evict_keys_is_refused(new_server: NewServer, flavour: Flavour, policy: str) -> None:
+    server = new_server(f"maxmemory-policy {policy}", "maxmemory 100mb", flavour=flavour)
+    store = Store(server.url, KEYS)
+
+    with pytest.raises(ConfigurationError, match=f"may evict keys .maxmemory-policy {policy}"):
+        store.run(WANT)
+
+    assert store.client.dbsize() == 0
+    store.close()
+
+
+def test_a_server_that_wants_a_password(new_server: NewServer, flavour: Flavour) -> None:
+    server = new_server(flavour=flavour)
+    with server.client() as client:
+        client.config_set("requirepass", "sesame")
+    wrong = Store(f"redis://:guess@127.0.0.1:{server.port}/0", KEYS)
+    right = Store(f"redis://:sesame@127.0.0.1:{server.port}/0", KEYS)
+
+    with pytest.raises(StoreUnavailable) as caught:
+        wrong.run(WANT)
+
+    assert "guess" not in str(caught.value)
+    assert right.run(WANT) == ["new"]
+    wrong.close()
+    right.close()
+
+
+def test_a_full_server_costs_no_lease_and_stops_nobody_from_leaving(own: Server, own_store: Store) -> None:
+    """A queue that nobody empties fills the server: what runs goes on, and a worker can still be shut down."""
+    cluster = Cluster(own_store)
+    epoch, tokens = cluster.started("x", "y")
+    cluster.client.zadd(KEYS.leases, {N1: cluster.now_ms() + 5000})
+    cluster.client.config_set("maxmemory", 1)
+
+    assert cluster.run(lease.beat(KEYS, N1, I1, ttl_ms=TTL_MS)).verdict == "ok"
+    assert (cluster.lease_ms() or 0) > TTL_MS / 2
+    assert cluster.run(lease.campaign(KEYS, N1, I1, ttl_ms=TTL_MS, epoch=epoch)) == epoch
+    assert len(cluster.run(book.held(KEYS, N1))[1]) == 2
+    for name, token in tokens.items():
+        assert cluster.release(name, token)
+    assert cluster.run(lease.leave(KEYS, N1, I1)) == 0
+
+
+def test_a_full_server_takes_no_verb_by_halves(own: Server, own_store: Store) -> None:
+    cluster = Cluster(own_store)
+    epoch, tokens = cluster.started("x", "y")
+    cluster.want("free")
+    before = cluster.contents()
+    cluster.client.config_set("maxmemory", 1)
+
+    for denied in (
+        lambda: cluster.want("z"),
+        lambda: cluster.assign(epoch, "free"),
+        lambda: cluster.claim("x", tokens["x"]),
+        lambda: cluster.report("x", tokens["x"]),
+        lambda: cluster.recall(epoch, "x"),
+    ):
+        with pytest.raises(StoreUnavailable, match="OutOfMemory"):
+            denied()
+    assert cluster.contents() == before
+
+    cluster.client.config_set("maxmemory", 0)
+    cluster.end_lease()
+    cluster.client.config_set("maxmemory", 1)
+    assert sorted(cluster.sweep(epoch).names) == ["x", "y"]
+
+
+@pytest.mark.asyncio
+async def test_the_async_store_does_the_same(own: Server) -> None:
+    store = AsyncStore(own.url, KEYS, timeout=TIMEOUT)
+
+    await store.check()
+    assert await store.run(WANT) == ["new"]
+    await store.client.script_flush()
+    assert await store.run(WANT) == ["same"]
+    assert await store.read(lambda client: client.hlen(KEYS.specs)) == 1
+    server_id = await store.server_id()
+
+    own.restart(keep_data=False)
+    with pytest.raises(StoreUnavailable):
+        await store.run(WANT)
+    assert await store.run(WANT) == ["new"]
+    assert await store.server_id() != server_id
+    own.pause()
+    try:
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await store.run(WANT)
+        assert time.monotonic() - began < SOON
+    finally:
+        own.resume()
+    own.kill()
+    for use in (store.run(WANT), store.check(), store.server_id(), store.read(lambda client: client.ping())):
+        with pytest.raises(StoreUnavailable):
+            await use
+    await store.close()
+
+
+@pytest.mark.asyncio
+async def test_the_async_store_refuses_what_evicts_and_what_is_a_replica(
+    new_server: NewServer, flavour: Flavour
+) -> None:
+    evicting = new_server("maxmemory-policy allkeys-lru", flavour=flavour)
+    store = AsyncStore(evicting.url, KEYS, timeout=TIMEOUT)
+    with pytest.raises(ConfigurationError):
+        await store.check()
+    with evicting.client() as client:
+        client.replicaof("127.0.0.1", free_port())
+    with pytest.raises(StoreUnavailable, match="read-only replica"):
+        await store.run(WANT)
+    await store.close()
