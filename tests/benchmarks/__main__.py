@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.measures import MEASURES, Row
+from tests.benchmarks.measures import MEASURES
+from tests.benchmarks.rows import Row
 
 
 def main() -> None:

@@ -3,23 +3,14 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import psutil
 
+from tests.benchmarks import failover
+from tests.benchmarks.rows import Row
 from tests.benchmarks.stage import Stage, median, quantile, stage, times
 from tests.support.workers import Worker
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One figure; ``aim`` is an upper bound in the same unit."""
-
-    name: str
-    value: float
-    unit: str
-    aim: float | None = None
 
 
 def _of_role(worker: Worker, role: str) -> list[psutil.Process]:
@@ -225,4 +216,8 @@ MEASURES: dict[str, Callable[[], Iterator[Row]]] = {
     "memory": memory,
     "fail-over": fail_over,
     "command-line": command_line,
+    "workers": failover.workers,
+    "machines": failover.machines,
+    "redis": failover.redis_loss,
+    "resignation": failover.resignation,
 }

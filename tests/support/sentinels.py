@@ -4,7 +4,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import redis
 
@@ -60,7 +60,8 @@ class Sentinel:
 
     def primary_port(self) -> int:
         """Where the primary is now."""
-        return int(self._client().sentinel_get_master_addr_by_name(NAME)[1])
+        found: Any = self._client().sentinel_get_master_addr_by_name(NAME)
+        return int(found[1])
 
     def _client(self) -> redis.Redis:
         return redis.Redis(host=HOST, port=self.port, decode_responses=True, protocol=2)

@@ -1,0 +1,181 @@
+"""How long daemons are away when something dies: read from the journal, which has Redis's time for both ends."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery_daemons.store import journal
+from tests.benchmarks.rows import Row
+from tests.benchmarks.stage import Stage, median, quantile, stage
+
+DAEMONS = 1000
+ROUNDS = 10
+
+
+class Cluster3:
+    """Three workers with a thousand daemons between them."""
+
+    def __init__(self, scene: Stage) -> None:
+        self.scene = scene
+        self.store = scene.cluster.store
+        scene.list(DAEMONS)
+        self.workers = {f"w{number}@test": scene.worker(f"w{number}") for number in (1, 2, 3)}
+        self.wait_whole()
+
+    def wait_whole(self) -> None:
+        """Wait until three nodes are up and all daemons run."""
+        self.scene.wait(lambda: sum(node.status == "up" for node in self.scene.cluster.nodes()) == 3)
+        self.scene.wait(lambda: self.scene.count_running() == DAEMONS, every=0.2)
+
+    def even_out(self) -> None:
+        """Give each node its share again: what ran elsewhere stays there by itself."""
+        for node in self.scene.cluster.nodes():
+            if node.daemons > DAEMONS / 3 * 1.3:
+                self.scene.cluster.drain(node.name, wait=30)
+                self.scene.cluster.uncordon(node.name)
+                self.wait_whole()
+
+    def leader(self) -> str:
+        """The node that leads."""
+        return self.scene.wait(self.scene.cluster.leader).node
+
+    def victim(self) -> str:
+        """A node that does not lead."""
+        leader = self.leader()
+        return max((n for n in self.scene.cluster.nodes() if n.name != leader), key=lambda node: node.daemons).name
+
+    def names(self, node: str) -> set[str]:
+        """What runs on a node."""
+        return {record.name for record in self.scene.cluster.list(node=node)}
+
+    def mark(self) -> tuple[str, int]:
+        """Where the journal is, and what time Redis has."""
+        return journal.last_id(self.store), self.store.now_ms()
+
+    def away(self, names: set[str], mark: tuple[str, int], within: float = 30.0) -> float:
+        """Seconds from the mark until the last of these is reported as running."""
+        position, began = mark
+        missing, last = set(names), began
+        deadline = time.monotonic() + within
+        while missing:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(missing)} daemons did not come back")
+            for entry in journal.follow(self.store, position, block_ms=100):
+                position = entry.id
+                if entry.event == "report":
+                    back = {item[0] for item in entry.items if item[2] == "running"} & missing
+                    missing -= back
+                    last = entry.at_ms if back else last
+        return (last - began) / 1000
+
+    def next_event(self, event: str, mark: tuple[str, int], within: float = 30.0) -> float:
+        """Seconds from the mark until an event."""
+        position, began = mark
+        deadline = time.monotonic() + within
+        while time.monotonic() < deadline:
+            for entry in journal.follow(self.store, position, block_ms=100):
+                position = entry.id
+                if entry.event == event:
+                    return (entry.at_ms - began) / 1000
+        raise TimeoutError(f"no {event} in {within} s")
+
+    def replace(self, node: str) -> None:
+        """Start a new worker for one that is dead."""
+        self.workers[node].close()
+        self.workers[node] = self.scene.worker(node.partition("@")[0])
+        self.wait_whole()
+
+
+@contextmanager
+def _cluster(**settings: Any) -> Iterator[Cluster3]:
+    with stage(**settings) as scene:
+        yield Cluster3(scene)
+
+
+def workers() -> Iterator[Row]:
+    """``kill -9`` of one of three workers that does not lead."""
+    with _cluster() as cluster:
+        taken = []
+        for _ in range(ROUNDS):
+            victim = cluster.victim()
+            names, mark = cluster.names(victim), cluster.mark()
+            cluster.workers[victim].kill()
+            taken.append(cluster.away(names, mark))
+            cluster.replace(victim)
+            cluster.even_out()
+        yield Row(
+            f"a worker of three killed, {DAEMONS} daemons in all: its third runs elsewhere, p50",
+            median(taken),
+            "s",
+            0.3,
+        )
+        yield Row("the same, p99", quantile(taken, 0.99), "s", 0.6)
+
+
+def machines() -> Iterator[Row]:
+    """Everything of a node at once, frozen nodes, and the monitor's node."""
+    for lease, beat, bound in ((5.0, 1.0, 5.5), (2.0, 0.4, 2.5)):
+        with _cluster(lease_ttl=lease, heartbeat_interval=beat) as cluster:
+            taken, frozen = [], []
+            for _ in range(3):
+                victim = cluster.victim()
+                names, mark = cluster.names(victim), cluster.mark()
+                cluster.workers[victim].kill_tree()
+                taken.append(cluster.away(names, mark))
+                cluster.replace(victim)
+                cluster.even_out()
+                victim = cluster.victim()
+                names, mark = cluster.names(victim), cluster.mark()
+                cluster.workers[victim].pause_tree()
+                frozen.append(cluster.away(names, mark))
+                cluster.workers[victim].resume_tree()
+                cluster.wait_whole()
+                cluster.even_out()
+            yield Row(f"a machine lost, lease {lease:g} s: longest", max(taken), "s", bound)
+            yield Row(f"a node frozen, lease {lease:g} s: longest", max(frozen), "s", bound)
+            leader, mark = cluster.leader(), cluster.mark()
+            cluster.workers[leader].kill_tree()
+            yield Row(
+                f"the monitor's machine lost, lease {lease:g} s: another leads",
+                cluster.next_event("lead", mark),
+                "s",
+                bound,
+            )
+
+
+def redis_loss() -> Iterator[Row]:
+    """FLUSHALL under a thousand daemons."""
+    with _cluster() as cluster:
+        client = cluster.store.client
+        before = {record.name: record.token for record in cluster.scene.cluster.list()}
+        began = time.monotonic()
+        client.flushall()
+        cluster.scene.wait(lambda: client.hlen(cluster.store.keys.book) == DAEMONS, every=0.005)
+        taken = time.monotonic() - began
+        cluster.wait_whole()
+        after = {record.name: record.token for record in cluster.scene.cluster.list()}
+        yield Row(f"FLUSHALL with {DAEMONS} daemons: all in the book again", taken, "s", 2.0)
+        yield Row("of these restarted", float(sum(after[name] != token for name, token in before.items())), "", 0.0)
+
+
+def resignation() -> Iterator[Row]:
+    """SIGTERM to the monitor's worker: nobody leads for so long."""
+    with stage() as scene:
+        names = ("w1", "w2", "w3")
+        workers = {f"{name}@test": scene.worker(name) for name in names}
+        taken = []
+        for _ in range(6):
+            scene.wait(lambda: sum(node.status == "up" for node in scene.cluster.nodes()) == 3)
+            leader = scene.wait(scene.cluster.leader).node
+            time.sleep(1)
+            position = journal.last_id(scene.cluster.store)
+            workers[leader].stop()
+            entries = journal.follow(scene.cluster.store, position, block_ms=5000, count=1000)
+            ends = {entry.event: entry.at_ms for entry in entries if entry.event in ("resign", "lead")}
+            while "lead" not in ends:
+                ends |= {e.event: e.at_ms for e in journal.follow(scene.cluster.store, entries[-1].id, block_ms=5000)}
+            taken.append((ends["lead"] - ends["resign"]) / 1000)
+            workers[leader] = scene.worker(leader.partition("@")[0])
+        yield Row("a monitor resigned: another leads, median", median(taken) * 1e3, "ms", 200.0)
+        yield Row("the same, longest", max(taken) * 1e3, "ms")
