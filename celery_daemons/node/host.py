@@ -31,6 +31,7 @@ from celery_daemons.process.messages import (
     ToHost,
     Unready,
 )
+from celery_daemons.store.codec import printable
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def main(boot: ChildBoot, sock: socket.socket) -> int:
     try:
         registry = registry_of(loaded_app())
     except ConfigurationError as error:
-        channel.send(Unready(str(error)))
+        channel.send(Unready(printable(str(error))))
         return 1
     host: Host = (IsolatedHost if boot.isolated else SharedHost)(channel, registry, boot.node, deadman)
     channel.send(Ready(os.getpid()))
@@ -176,8 +177,12 @@ class Host(ABC):
 
 
 def failure(error: BaseException) -> str:
-    """An exception as one short text."""
-    return f"{type(error).__name__}: {error}"[:_ERROR_LENGTH]
+    """An exception as one short text that the channel can carry, whatever the exception is like."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - the text of an exception is user code too
+        text = type(error).__name__
+    return printable(text[:_ERROR_LENGTH])
 
 
 def end_of(name: str, token: int, *, stopping: bool, error: BaseException | None) -> End:

@@ -44,6 +44,8 @@ class Life:
     host: Host | None = None
     since: float = 0.0
     end: End | None = None
+    #: Why the life before this one ended.
+    error: str | None = None
     unwanted: bool = False
     afterwards: Afterwards = Afterwards.RELEASE
     history: RestartHistory | None = None

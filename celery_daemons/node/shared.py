@@ -47,7 +47,9 @@ class SharedHost(Host):
             except BaseException as error:  # noqa: BLE001 - a class may raise anything when it is made, also SystemExit
                 # Nor may the rest of the batch suffer from a launcher not known here, or from the want of a thread.
                 self._note_end(end_of(item.name, item.token, stopping=False, error=error))
-        self._flush_soon()
+        # Before the first step of the first of them: one that never lets go of the loop has started all the same, and
+        # only what has started can be found to hang.
+        self._flush()
 
     def _begin_one(
         self, item: StartItem, launcher: Launcher, args: tuple[object, ...], kwargs: dict[str, object]

@@ -146,7 +146,8 @@ class Supervisor:
             life = self._life_on(host, name, token)
             if life is not None and life.state is State.STARTING:
                 life.state, life.since = State.RUNNING, time.monotonic()
-                self._report(life, DaemonStatus.RUNNING)
+                # A restart at once was not worth a report of its own; its cause is.
+                self._report(life, DaemonStatus.RUNNING, error=life.error)
 
     def host_ended(self, host: Host, message: Ended) -> None:
         """Daemons ended. One that has a process to itself has ended when that is dead, and not before."""
@@ -214,6 +215,7 @@ class Supervisor:
         life.restarts += 1
         life.state = State.WAITING
         status = DaemonStatus.FAILED if failed else DaemonStatus.BACKOFF
+        life.error = end.error
         why = end.error or f"{end.outcome} by itself"
         logger.log(
             logging.ERROR if failed else logging.WARNING, "daemon %s: %s, next start in %.1f s", life.name, why, delay

@@ -186,15 +186,20 @@ class Stage:
 
     def final_check(self) -> dict[str, Address]:
         """What every fault test ends with: all that is wanted runs, once, and its tokens only grow."""
-        now = self.all_well()
+        self.all_well()
         began = time.monotonic()
-        wait_until(lambda: self._all_signs_since(began), within=SOON, because="what is said to run does run")
+        now = wait_until(lambda: self._run_since(began), within=SOON, because="what is said to run does run")
         self.witness.check()
         lives = self.witness.lives()
-        for name, address in self.client.locate_many(self.wanted).items():
+        for name, address in now.items():
             assert address.token >= max(life.token for life in lives[name]), f"the token of {name} fell: {address}"
         self.well = True
         return now
+
+    def lease_end(self, node: str) -> float:
+        """When Redis takes a node's lease for over, in milliseconds by its clock; 0 for a node without one."""
+        with self.server.client() as redis:
+            return float(redis.zscore(Keys(self.project.namespace).leases, node) or 0)
 
     def untouched(self, names: Iterable[str]) -> None:
         """Assert that these daemons kept their tokens."""
@@ -286,6 +291,12 @@ class Stage:
         else:
             path.unlink(missing_ok=True)
 
+    def empty(self, node: str) -> None:
+        """Let what runs on a node move away from it, and let the node take daemons again."""
+        self.client.drain(node, wait=SOON)
+        self.wait_moved(node)
+        self.client.uncordon(node)
+
     def retarget(self, server: Server) -> None:
         """Let every way lead to another server."""
         self.server = server
@@ -302,13 +313,13 @@ class Stage:
         options = ["--without-mingle", "--without-gossip", *self._options.get(name, ())]
         return Worker(self.project, name, concurrency=1, options=options, env=env)
 
-    def _all_signs_since(self, began: float) -> bool:
+    def _run_since(self, began: float) -> dict[str, Address] | None:
+        """Where everything is, if each has shown a sign of life since then, under the token of the book."""
+        now = self.client.running(*self.wanted)
         lives = self.witness.lives()
-        tokens = {name: address.token for name, address in self.client.locate_many(self.wanted).items()}
-        return all(
-            any(life.token == tokens.get(name) and life.last > began for life in lives.get(name, []))
-            for name in self.wanted
-        )
+        if now is None or any(lives[name][-1].last <= began for name in now):
+            return None
+        return now if all(lives[name][-1].token == address.token for name, address in now.items()) else None
 
 
 def freeze(*processes: psutil.Process) -> None:

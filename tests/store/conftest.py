@@ -10,9 +10,10 @@ import pytest
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 from tests.conftest import FLAVOURS
+from tests.conftest import _require as require
 from tests.store import leaks
 from tests.store.cluster import Cluster
-from tests.support.servers import Server, ServerMissing
+from tests.support.servers import Server
 
 Connect = Callable[[str], Store]
 
@@ -29,10 +30,8 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
                 return Store("redis://double", Keys(namespace), client=client)
 
         else:
-            try:
-                server = stack.enter_context(Server(FLAVOURS[request.param]))
-            except ServerMissing as missing:
-                pytest.skip(str(missing))
+            require(FLAVOURS[request.param])
+            server = stack.enter_context(Server(FLAVOURS[request.param]))
 
             def connect(namespace: str) -> Store:
                 return Store(server.url, Keys(namespace))

@@ -39,6 +39,7 @@ def delays(options: LauncherOptions, lives: list[float], dice: random.Random | N
         ("transient", Outcome.FINISHED, False),
         ("temporary", Outcome.FAILED, False),
         ("temporary", Outcome.FINISHED, False),
+        ("temporary", Outcome.STOPPED, True),
     ],
 )
 def test_the_policy_decides_whether_it_starts_again(policy: Restart, outcome: Outcome, again: bool) -> None:
