@@ -208,6 +208,34 @@ def command_line() -> Iterator[Row]:
     yield Row("the entry point, on top of celery's own imports", median([b - a for a, b in pairs]) * 1e3, "ms", 20.0)
 
 
+def ordinary_tasks() -> Iterator[Row]:
+    """What the worker's own tasks notice: the time for a thousand of them, beside a worker without daemons."""
+    with stage() as scene:
+        plain, ours = scene.worker("plain", concurrency=2, options=["-Q", "plain", "--no-daemons"]), None
+        ours = scene.worker("ours", concurrency=2, options=["-Q", "ours"])
+        plain.wait_ready(), ours.wait_ready()
+        scene.list(200)
+        scene.cluster.rescan("rest")
+        scene.wait(lambda: scene.count_running() == 200)
+        ratios = [_drain_tasks(scene, "ours") / _drain_tasks(scene, "plain") for _ in range(7)]
+        yield Row("1,000 tasks on a node with 200 daemons, as a multiple of a plain worker", median(ratios), "×")
+
+
+def _drain_tasks(scene: Stage, queue: str) -> float:
+    """Seconds for the worker to take a thousand tasks that wait when it is let go on."""
+    name = f"{queue}@test"
+    control = "import proj\nproj.app.control.%s_consumer(%r, destination=[%r], reply=True)"
+    scene.project.python(control % ("cancel", queue, name))
+    scene.project.python(f"import proj\nfor _ in range(1000): proj.sleep.apply_async((0,), queue={queue!r})")
+    client = scene.cluster.store.client
+    left = client.llen(queue)
+    scene.project.python(control % ("add", queue, name))
+    scene.wait(lambda: client.llen(queue) < left, every=0.0005)
+    began, left = time.perf_counter(), client.llen(queue)
+    scene.wait(lambda: client.llen(queue) == 0, every=0.0005)
+    return (time.perf_counter() - began) / left
+
+
 MEASURES: dict[str, Callable[[], Iterator[Row]]] = {
     "cold-start": cold_start,
     "spawn": spawn_latency,
@@ -216,6 +244,7 @@ MEASURES: dict[str, Callable[[], Iterator[Row]]] = {
     "memory": memory,
     "fail-over": fail_over,
     "command-line": command_line,
+    "tasks": ordinary_tasks,
     "workers": failover.workers,
     "machines": failover.machines,
     "redis": failover.redis_loss,
