@@ -11,6 +11,7 @@ from celery_daemons import settings as settings_module
 from celery_daemons.client.address_book import AddressBook
 from celery_daemons.client.aio import Aio
 from celery_daemons.client.cluster import Cluster, ClusterStatus
+from celery_daemons.domain.names import check_name
 from celery_daemons.domain.records import Address, DaemonRecord, JournalEntry, Node
 from celery_daemons.errors import ConfigurationError, SpawnTimeout
 from celery_daemons.launcher import Launcher, Registry, encode_arguments
@@ -70,7 +71,11 @@ class Daemons:
             _home(conf.broker_url, conf.broker_transport_options),
             _home(conf.result_backend, conf.result_backend_transport_options),
         )
-        return settings_module.load(values, fallback_urls=fallbacks)
+        settings = settings_module.load(values, fallback_urls=fallbacks)
+        check_name(settings.namespace, "daemons_namespace")
+        for label in settings.node_labels:
+            check_name(label, "node label")
+        return settings
 
     @cached_property
     def cluster(self) -> Cluster:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from celery_daemons.domain.names import check_name
 from celery_daemons.errors import ConfigurationError
@@ -30,6 +30,14 @@ class LauncherOptions:
     labels: tuple[str, ...] = ()
     weight: float = 1.0
     prune: bool = False
+
+    @classmethod
+    def from_plain(cls, given: dict[str, Any]) -> "LauncherOptions":
+        """The options as another process wrote them down."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
+        }
+        return cls(**values)
 
     def check(self, launcher: str) -> None:
         """Raise :exc:`ConfigurationError` that names the launcher, the option and the rule."""

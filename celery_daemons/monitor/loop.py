@@ -3,6 +3,7 @@
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from typing import Final
@@ -11,6 +12,7 @@ from celery_daemons.domain.names import DaemonName, Epoch, LauncherName, NodeNam
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.errors import StoreUnavailable
 from celery_daemons.launcher import Registry
+from celery_daemons.monitor.caution import Caution
 from celery_daemons.monitor.dispatch import Dispatcher
 from celery_daemons.monitor.link import AgentLink
 from celery_daemons.monitor.plan import Plan, Planner
@@ -36,8 +38,6 @@ _HEIRS: Final = 3
 _LAST_WORDS: Final = 0.3
 #: Seconds that a node may be gone before its queues are removed.
 _COMES_BACK_WITHIN: Final = 60.0
-#: Clusters of fewer nodes have no majority to lose: two nodes are half and half.
-_FEW: Final = 3
 #: Seconds between attempts while Redis does not answer.
 _RETRY: Final = 0.2
 
@@ -53,6 +53,7 @@ class Monitor:
         dispatcher: Dispatcher,
         link: AgentLink,
         epoch: Epoch,
+        scanning: Store,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -62,17 +63,15 @@ class Monitor:
         self._epoch = epoch
         self._replica = Replica(store, with_specs=True)
         self._planner = Planner(self._replica, settings, self._options)
-        self._scans = Scans(registry, settings, store, epoch, lambda: self._replica.specs)
+        self._scans = Scans(registry, settings, scanning, epoch, lambda: self._replica.specs)
         self._dirty: set[DaemonName] = set()
         self._look_at = 0.0
-        self._calm_until = 0.0
+        self._caution = Caution(settings.lease_ttl)
         self._loaded = False
-        self._connects = -1
         self._server = ""
-        self._met = ""
-        self._lost: dict[NodeName, float] = {}
-        self._braking = False
         self._bury_at = 0.0
+        #: Nodes whose queues the dispatcher's thread has removed.
+        self._removed: deque[NodeName] = deque()
         self._pause = min(_TURN, _TURN_SHARE * settings.lease_ttl)
 
     def run(self) -> None:
@@ -83,10 +82,15 @@ class Monitor:
                 self._turn()
             except StoreUnavailable as error:
                 logger.warning("monitor: %s", error)
-                # Every node has to have had a lease's time to beat again before one of them may count as lost.
-                self._calm_until = time.monotonic() + self._settings.lease_ttl
+                self._caution.after_outage()
                 self._loaded = False
                 time.sleep(_RETRY)
+
+    def _meet(self) -> None:
+        """Find out which server this is, and stay with it: what is decided on one must not be written to another."""
+        self._store.unpin()
+        self._server = self._store.server_id()
+        self._store.pin()
 
     def hand_over(self, node: str) -> None:
         """Tell some other nodes that nobody leads any more; called in the link's thread, after the epoch is over."""
@@ -106,6 +110,7 @@ class Monitor:
 
     def _turn(self) -> None:
         if not self._loaded:
+            self._meet()
             self._replica.load()
             self._start_anew()
         now = time.monotonic()
@@ -115,7 +120,7 @@ class Monitor:
         self._act()
         wait = min(self._pause, self._look_at - now, self._scans.next_due - now)
         if self._dirty:
-            wait = min(wait, self._calm_until - now)
+            wait = min(wait, self._caution.until - now)
         self._take(self._replica.follow(block_ms=max(1, int(wait * 1000))))
 
     def _start_anew(self) -> None:
@@ -150,8 +155,12 @@ class Monitor:
                 logger.warning("monitor: Redis has lost its data, waiting one lease for nodes to tell what they run")
             self._replica.load()
             self._start_anew()
-        self._stay_calm_while_young(now, overview.age_ms)
-        self._stay_calm_with_another_server(now, overview.server)
+        self._caution.with_data_of(overview.age_ms)
+        self._caution.after_silence(overview.heard_ms)
+        settled = overview.server
+        if self._caution.with_server(self._server, settled=settled):
+            self._store.run(lease.settle(self._store.keys, self._epoch, self._server))
+            settled = self._server
         if (overview.specs, overview.entries) != self._replica.counts:
             # What is still on its way through the journal explains a difference, and is read next.
             behind = self._replica.follow(block_ms=0)
@@ -163,51 +172,19 @@ class Monitor:
             self._bury()
             self._bury_at = now + _COMES_BACK_WITHIN
         ended = [node for node, left in overview.leases.items() if left <= 0]
-        self._brake(now, ended, len(overview.leases))
-        if now >= self._calm_until:
+        cause = self._caution.with_losses(ended, len(overview.leases))
+        if cause is not None:
+            self._store.run(journal.note(self._store.keys, "mass-failure", cause=cause))
+        if self._caution.sweeps:
             for node in ended:
                 self._sweep(node)
         pauses = [left / 1000 + _SWEEP_DELAY for left in overview.leases.values() if left > 0]
         if ended:
-            pauses.append(max(0.05, self._calm_until - now))
+            pauses.append(max(0.05, self._caution.sweeps_from - now, self._caution.until - now))
+        if settled != self._server:
+            # No node starts anything before.
+            pauses.append(max(0.05, self._caution.until - now))
         self._look_at = time.monotonic() + min([self._settings.reconcile_interval, *pauses])
-
-    def _stay_calm_while_young(self, now: float, age_ms: int | None) -> None:
-        """After a loss of data, those who hold daemons speak first: each has told within its lease, or is dead."""
-        if age_ms is None:
-            self._calm_until = now + self._settings.lease_ttl
-        elif age_ms < self._settings.lease_ttl_ms:
-            self._calm_until = max(self._calm_until, now + (self._settings.lease_ttl_ms - age_ms) / 1000)
-
-    def _stay_calm_with_another_server(self, now: float, settled: str) -> None:
-        """After a restart or a promotion too: leases may be those of a while ago, the last writes may be missing."""
-        if self._store.connects != self._connects:
-            self._connects, self._server = self._store.connects, self._store.server_id()
-        if settled == self._server:
-            return
-        if self._met != self._server:
-            self._met = self._server
-            if settled:
-                logger.warning("monitor: Redis is another server than before, waiting one lease for all nodes to beat")
-                self._calm_until = now + self._settings.lease_ttl
-        if now >= self._calm_until:
-            self._store.run(lease.settle(self._store.keys, self._epoch, self._server))
-
-    def _brake(self, now: float, ended: list[NodeName], registered: int) -> None:
-        """If most nodes are lost at once, wait one more lease: it is rather the network than so many machines."""
-        window = now - self._settings.lease_ttl
-        self._lost = {node: at for node, at in self._lost.items() if at > window or node in ended}
-        gone = sum(node not in ended for node in self._lost)
-        for node in ended:
-            self._lost.setdefault(node, now)
-        if not ended:
-            self._braking = False
-        elif not self._braking and registered + gone >= _FEW and len(self._lost) * 2 > registered + gone:
-            self._braking = True
-            self._calm_until = max(self._calm_until, now + self._settings.lease_ttl)
-            cause = f"{len(self._lost)} of {registered + gone} nodes are lost within one lease: waiting one more"
-            logger.error("monitor: %s", cause)
-            self._store.run(journal.note(self._store.keys, "mass-failure", cause=cause))
 
     def _sweep(self, node: NodeName) -> None:
         while True:
@@ -221,16 +198,17 @@ class Monitor:
 
     def _bury(self) -> None:
         """Remove from the broker what nodes have left there that are gone for a while; a restart takes less."""
+        while self._removed:
+            self._store.run(lease.bury(self._store.keys, self._epoch, self._removed.popleft()))
         now_ms = self._store.now_ms()
         for node, gone in reading.gone(self._store).items():
             if now_ms - gone.at_ms >= _COMES_BACK_WITHIN * 1000:
-                call = lease.bury(self._store.keys, self._epoch, node)
-                self._dispatcher.sweep(gone.spawn_queue, gone.queue, partial(self._store.run, call))
+                self._dispatcher.sweep(gone.spawn_queue, gone.queue, partial(self._removed.append, node))
 
     # Acting
 
     def _act(self) -> None:
-        if not self._dirty or time.monotonic() < self._calm_until:
+        if not self._dirty or not self._caution.over:
             return
         dirty, self._dirty = self._dirty, set()
         plan = self._planner.plan(dirty)

@@ -33,9 +33,11 @@ def main(boot: ChildBoot, sock: socket.socket) -> int:
         link.unready(str(error))
         return 1
     store = Store(settings.redis_url, Keys(settings.namespace), timeout=_TIMEOUT)
+    # The monitor's own stays with the one server that it has made sure of; scanners come and go in threads.
+    scanning = Store(settings.redis_url, Keys(settings.namespace), timeout=_TIMEOUT)
     dispatcher = Dispatcher(app)
     dispatcher.start()
-    monitor = Monitor(store, settings, registry, dispatcher, link, Epoch(boot.epoch))
+    monitor = Monitor(store, settings, registry, dispatcher, link, Epoch(boot.epoch), scanning)
     link.start(lambda: monitor.hand_over(boot.node))
     try:
         monitor.run()

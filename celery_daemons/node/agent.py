@@ -56,16 +56,16 @@ class Agent:
         timeout = max(
             0.2, (self.settings.lease_ttl - self.settings.lease_margin - self.settings.heartbeat_interval) / 2
         )
-        self._store = AsyncStore(self.settings.redis_url, self._keys, timeout=timeout)
+        self._store = AsyncStore(self.settings.redis_url, self._keys, timeout=timeout, wary=True)
         self._spawner = Spawner(boot, lifeline)
         self._election = Election(boot, self.settings, self._spawner, self._store)
-        options = {name: LauncherOptions(**_tupled(given)) for name, given in boot.launchers.items()}
+        options = {name: LauncherOptions.from_plain(given) for name, given in boot.launchers.items()}
         self._supervisor = Supervisor(options)
         self._ledger = Ledger(self._store, self._node, self._supervisor.claimed)
-        self._heartbeat = Heartbeat(
-            self._store, self.settings, self._node, self._row(), lambda: running(self._supervisor.lives.values())
-        )
+        self._heartbeat = Heartbeat(self._store, self.settings, self._node, self._row(), self._running)
         self._ledger.lease_runs = self._heartbeat.runs
+        self._ledger.settled_with = self._heartbeat.settled_with
+        self._ledger.differs = self._catch_up
         self._pool = HostPool(boot, self._spawner, self._supervisor, lambda: self._heartbeat.until)
         self._supervisor.connect(self._pool, self._ledger)
         self._control = Control(control, boot.worker_pid, self._hear)
@@ -165,6 +165,7 @@ class Agent:
                 await self._election.after_beat(incarnation, led=bool(led))
             except DaemonsError as error:
                 logger.warning("monitor %s: %s", self._node, error)
+                self._heartbeat.meet()
             self._election.check_lease()
             await asyncio.sleep(self.settings.heartbeat_interval)
 
@@ -219,6 +220,10 @@ class Agent:
 
     # Catching up
 
+    def _catch_up(self) -> None:
+        """Read the book at the next heartbeat, whatever its generation is."""
+        self._generation = -1
+
     async def _synchronise(self, generation: int) -> None:
         """Read what is assigned here, unless the spawn tasks that say so come in after all."""
         incarnation = self._heartbeat.incarnation
@@ -263,6 +268,10 @@ class Agent:
 
     # What this node is
 
+    def _running(self) -> list[book.Running]:
+        self._ledger.void_answers()
+        return running(self._supervisor.lives.values())
+
     def _row(self) -> NodeRow:
         return NodeRow(
             incarnation=Incarnation(self._boot.previous or ""),
@@ -287,7 +296,3 @@ class Agent:
             # A part of the agent that is not there any more cannot be missed for long: the worker starts a new agent.
             logger.critical("node %s: the agent failed", self._node, exc_info=task.exception())
             self._leave(self.settings.drain_timeout)
-
-
-def _tupled(given: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}

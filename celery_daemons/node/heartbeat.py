@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between attempts to join where something has to be put right first.
 _JOIN_RETRY: Final = 5.0
+#: The most errors of one outage that are remembered.
+_COMPLAINTS: Final = 20
 
 
 class Heartbeat:
@@ -40,15 +42,25 @@ class Heartbeat:
         self._running = running
         self._previous: Incarnation | None = row.incarnation or None
         self._told_taken = False
-        self._silent = False
-        self._connects = 0
-        self._server = ""
+        #: What went wrong since Redis last answered: each is worth one line.
+        self._complaints: set[str] = set()
+        #: Another server answers, and has not been told yet what runs here.
+        self._untold = False
+        self._doubt_until = 0.0
         self.incarnation: Incarnation | None = None
         self.until = 0.0
 
     def runs(self) -> bool:
         """Whether the lease runs, as far as this process can know."""
         return self.incarnation is not None and lease_clock() < self.until
+
+    def settled_with(self) -> str | None:
+        """The server whose word on what to start may be taken; ``None`` while another node may know better.
+
+        Redis compares it with the one that a monitor has settled with. Should an earlier server be back, for which that
+        was done, the time since it was met here counts.
+        """
+        return None if lease_clock() < self._doubt_until else self._store.trust.server
 
     @property
     def pause(self) -> float:
@@ -83,10 +95,10 @@ class Heartbeat:
                 await self._tell_taken(answer)
                 await asyncio.sleep(min(answer.left_ms / 1000 + 0.01, self.pause))
                 continue
-            # A node that has just joined has nothing to tell a server again that was another's before.
-            self._connects, self._server = 0, ""
+            # A node that has just joined has nothing to tell.
+            self._untold = self._told_taken = False
+            self._complaints.clear()
             self._row = row
-            self._told_taken = self._silent = False
             self.incarnation = self._previous = row.incarnation
             self.until = sent + self._settings.lease_ttl - self._settings.lease_margin
             logger.info("node %s: joined as incarnation %s", self._node, row.incarnation)
@@ -102,25 +114,18 @@ class Heartbeat:
             )
             # Nobody may sweep a lease that still runs here: if it is not known, Redis has forgotten it.
             forgotten = answer.verdict != "ok" and sent < self.until
-            if forgotten or (await self._another_server() and answer.verdict == "ok"):
+            if forgotten or (self._untold and answer.verdict == "ok"):
                 answer = await self._reassert() or answer
+                self._untold = False
         except StoreUnavailable as error:
             self._unanswered(error)
             return None
         if answer.verdict == "ok":
             self.until = sent + self._settings.lease_ttl - self._settings.lease_margin
-            if self._silent:
+            if self._complaints:
                 logger.info("node %s: Redis answers again", self._node)
-            self._silent = False
+            self._complaints.clear()
         return answer
-
-    async def _another_server(self) -> bool:
-        """Whether this is not the server that answered before: it may lack the last writes, and say nothing of it."""
-        if self._store.connects == self._connects:
-            return False
-        connects, server = self._store.connects, await self._store.server_id()
-        self._connects, before, self._server = connects, self._server, server
-        return before not in ("", server)
 
     async def _reassert(self) -> lease.Beat | None:
         logger.warning("node %s: Redis may have lost what it knew of this node, telling it again", self._node)
@@ -168,5 +173,14 @@ class Heartbeat:
         await self._store.run(journal.note(self._store.keys, "name-taken", node=self._node, cause=why))
 
     def _unanswered(self, error: StoreUnavailable) -> None:
-        logger.log(logging.DEBUG if self._silent else logging.WARNING, "node %s: %s", self._node, error)
-        self._silent = True
+        text = str(error)
+        logger.log(logging.DEBUG if text in self._complaints else logging.WARNING, "node %s: %s", self._node, error)
+        if len(self._complaints) < _COMPLAINTS:
+            self._complaints.add(text)
+        self.meet()
+
+    def meet(self) -> None:
+        """Go on with another server if there is one: it may lack the last writes, and say nothing of it."""
+        if self._store.trust.accept():
+            self._untold = True
+            self._doubt_until = lease_clock() + self._settings.lease_ttl

@@ -31,6 +31,7 @@ class Ledger:
         self._claims: dict[DaemonName, str] = {}
         self._reports: dict[DaemonName, book.Report] = {}
         self._releases: dict[tuple[DaemonName, str], book.Release] = {}
+        self._under_way: dict[DaemonName, str] = {}
         self._due = asyncio.Event()
         self._busy = False
         #: Changes whenever what was sent before no longer counts.
@@ -38,6 +39,10 @@ class Ledger:
         self.incarnation: Incarnation | None = None
         #: Set while the node knows its lease to run: nothing but a release may be sent without.
         self.lease_runs: Callable[[], bool] = lambda: False
+        #: The server whose book may be believed, if any may.
+        self.settled_with: Callable[[], str | None] = lambda: None
+        #: Called when Redis refused something: the book says otherwise than this node thinks.
+        self.differs: Callable[[], None] = lambda: None
 
     @property
     def idle(self) -> bool:
@@ -61,6 +66,13 @@ class Ledger:
         self._releases[release.name, release.token] = release
         self._due.set()
 
+    def withdraw(self, name: DaemonName) -> bool:
+        """Claim a daemon no more; false when the claim is on its way, and may be granted."""
+        if name in self._under_way:
+            return False
+        self._claims.pop(name, None)
+        return True
+
     def drop(self, name: DaemonName) -> None:
         """Owe nothing about a daemon any more."""
         self._claims.pop(name, None)
@@ -72,6 +84,10 @@ class Ledger:
         self._claims.clear()
         self._reports.clear()
         self._releases.clear()
+
+    def void_answers(self) -> None:
+        """Let what is on its way count for nothing: another server will hear it again."""
+        self._era += 1
 
     def poke(self) -> None:
         """Try now what is due."""
@@ -105,7 +121,7 @@ class Ledger:
         elif self._reports:
             await self._send(self._reports, self._send_reports)
         elif self._claims:
-            await self._send(self._claims, self._send_claims)
+            return await self._send_claims(self.incarnation)
         else:
             return False
         return True
@@ -126,16 +142,29 @@ class Ledger:
 
     async def _send_reports(self, batch: dict[DaemonName, book.Report]) -> None:
         assert self.incarnation is not None
-        await self._store.run(book.report(self._store.keys, self._node, self.incarnation, list(batch.values())))
+        taken = await self._store.run(book.report(self._store.keys, self._node, self.incarnation, list(batch.values())))
+        if not all(taken):
+            self.differs()
 
-    async def _send_claims(self, batch: dict[DaemonName, str]) -> None:
-        assert self.incarnation is not None
-        era = self._era
-        items = list(batch.items())
-        claims = await self._store.run(book.claim(self._store.keys, self._node, self.incarnation, items))
+    async def _send_claims(self, incarnation: Incarnation) -> bool:
+        """Claim what is due; false when that has to wait for a monitor, the next heartbeat tries again."""
+        server = self.settled_with()
+        if server is None:
+            return False
+        batch = dict(list(self._claims.items())[:BATCH])
+        items, era = list(batch.items()), self._era
+        self._under_way = batch
+        try:
+            claims = await self._store.run(book.claim(self._store.keys, self._node, incarnation, items, server=server))
+        finally:
+            self._under_way = {}
+        if claims is None:
+            logger.info("node %s: starts nothing before a monitor has settled with this server", self._node)
+            return False
         if era != self._era:
-            return
+            return True
         for name, token in items:
             if self._claims.get(name) == token:
                 del self._claims[name]
         self._claimed(items, claims)
+        return True

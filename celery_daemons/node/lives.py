@@ -27,6 +27,7 @@ class Afterwards(Enum):
 
     RELEASE = "release"
     RESTART = "restart"
+    POLICY = "policy"  #: what its restart policy says of how it ended
     DROP = "drop"  #: it is no longer this node's: nothing to give back
 
 

@@ -161,18 +161,18 @@ class Supervisor:
                 self._ended(life, life.end, blameless=False)
 
     def host_hung(self, host: Host, items: list[tuple[str, int]]) -> None:
-        """Daemons make no progress: they are stopped, by force if need be, and started again."""
+        """Daemons make no progress: they are stopped, by force if need be, which is a failure to their policy."""
         for name, token in items:
             life = self._life_on(host, name, token)
             if life is None or life.state is not State.RUNNING:
                 continue
             options = self._launchers[life.launcher]
-            logger.warning("daemon %s: no progress for %s s, restarting it", name, options.progress_deadline)
+            logger.warning("daemon %s: no progress for %s s, ending it", name, options.progress_deadline)
             life.end = End(name, token, Outcome.FAILED, f"hung: no progress for {options.progress_deadline} s")
             if host.isolated:
                 host.kill()
             else:
-                self._stop(life, Afterwards.RESTART)
+                self._stop(life, Afterwards.POLICY)
 
     def host_died(self, host: Host) -> None:
         """Everything that ran in the host has ended."""
@@ -199,7 +199,9 @@ class Supervisor:
             self._remove(life)
         elif (stopping and life.afterwards is Afterwards.RELEASE) or self.draining:
             self._release(life, Outcome.STOPPED)
-        elif stopping or restarts_after(self._launchers[life.launcher], outcome):
+        elif (stopping and life.afterwards is Afterwards.RESTART) or restarts_after(
+            self._launchers[life.launcher], outcome
+        ):
             self._restart_later(life, end, blameless=blameless)
         else:
             logger.info("daemon %s: %s, and its restart policy wants no other start", life.name, end.outcome)
@@ -243,6 +245,8 @@ class Supervisor:
             life.unwanted = afterwards is not Afterwards.RESTART
             if afterwards is Afterwards.DROP:
                 self._remove(life)
+            elif afterwards is Afterwards.RELEASE and self._ledger.withdraw(life.name):
+                self._release(life, Outcome.STOPPED)
         elif life.state is State.WAITING:
             if afterwards is Afterwards.DROP:
                 self._remove(life)

@@ -198,13 +198,23 @@ def held(keys: Keys, node: NodeName) -> Call[tuple[int, dict[DaemonName, BookRow
 
 
 def claim(
-    keys: Keys, node: NodeName, incarnation: Incarnation, items: Sequence[tuple[DaemonName, str]]
-) -> Call[list[Claim]]:
-    """Take ``(name, token)`` each so as to start them. Raises LeaseLost when the node is fenced."""
+    keys: Keys,
+    node: NodeName,
+    incarnation: Incarnation,
+    items: Sequence[tuple[DaemonName, str]],
+    *,
+    server: str = "",
+) -> Call[list[Claim] | None]:
+    """Take ``(name, token)`` each so as to start them; ``None`` while no monitor has settled with ``server``.
 
-    def decode(reply: Any) -> list[Claim]:
+    Raises LeaseLost when the node is fenced.
+    """
+
+    def decode(reply: Any) -> list[Claim] | None:
         if not reply:
             raise LeaseLost(f"node {node}: incarnation {incarnation} is fenced, it claims nothing")
+        if isinstance(reply[0], bytes):
+            return None
         claims = []
         for item in reply:
             if len(item) == 2:
@@ -218,8 +228,8 @@ def claim(
 
     return Call(
         "claim",
-        (keys.nodes, keys.leases, keys.specs, keys.book, keys.clock, keys.journal),
-        (node, incarnation, encode(items)),
+        (keys.nodes, keys.leases, keys.specs, keys.book, keys.clock, keys.journal, keys.cluster),
+        (node, incarnation, encode(items), server),
         decode,
     )
 

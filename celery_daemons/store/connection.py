@@ -17,6 +17,7 @@ from celery_daemons.store import server
 from celery_daemons.store.calls import Call
 from celery_daemons.store.keys import LAYOUT, Keys
 from celery_daemons.store.lease import mismatch
+from celery_daemons.store.trust import Trust
 
 T = TypeVar("T")
 
@@ -90,13 +91,21 @@ class Store:
             redis_connect_func=self._on_connect,
             **_options(timeout),
         )
-        #: How many connections were made: a new one may have met another server.
-        self.connects = 0
+        self._pinned = False
         self._checked = client is not None
 
     def _on_connect(self, connection: Any) -> None:
+        if self._pinned:
+            raise redis.ConnectionError("the connection was lost, and another server may answer now")
         connection.on_connect()
-        self.connects += 1
+
+    def pin(self) -> None:
+        """Make no new connection until :meth:`unpin`: whoever has made sure of the server stays with that server."""
+        self._pinned = True
+
+    def unpin(self) -> None:
+        """Connect again when needed."""
+        self._pinned = False
 
     def server_id(self) -> str:
         """Which server answers: another one after a restart, or after a replica was promoted."""
@@ -159,9 +168,12 @@ class Store:
 
 
 class AsyncStore:
-    """The same for an asyncio loop; every command has ``timeout`` seconds and no retry: the caller keeps the clock."""
+    """The same for an asyncio loop; every command has ``timeout`` seconds and no retry: the caller keeps the clock.
 
-    def __init__(self, url: str, keys: Keys, *, timeout: float, client: Any = None) -> None:
+    A ``wary`` one talks to another server than before only after ``trust.accept()``.
+    """
+
+    def __init__(self, url: str, keys: Keys, *, timeout: float, client: Any = None, wary: bool = False) -> None:
         self.url = url
         self.keys = keys
         self.client: Any = client or _client(
@@ -171,12 +183,14 @@ class AsyncStore:
             redis_connect_func=self._on_connect,
             **_options(timeout),
         )
-        #: How many connections were made: a new one may have met another server.
-        self.connects = 0
+        self.trust = Trust()
+        self._wary = wary
 
     async def _on_connect(self, connection: Any) -> None:
         await connection.on_connect()
-        self.connects += 1
+        if self._wary:
+            await connection.send_command("INFO", "server")
+            self.trust.meet(await connection.read_response())
 
     async def server_id(self) -> str:
         """Which server answers: another one after a restart, or after a replica was promoted."""

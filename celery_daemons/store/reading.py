@@ -61,12 +61,14 @@ def locate(keys: Keys, names: Sequence[DaemonName]) -> Call[Located]:
 class Overview:
     """The cluster in numbers; ``leases`` are the milliseconds left, negative for what has ended.
 
-    ``age_ms`` is how long ago the cluster's data was created, ``None`` if there is none; ``server`` is the run id of
-    the server that a monitor last settled with, empty for none.
+    ``age_ms`` is how long ago the cluster's data was created, ``None`` if there is none; ``heard_ms`` how long ago the
+    first node was heard again after a time in which no lease ran, ``None`` if there was no such time; ``server`` is the
+    run id of the server that a monitor last settled with, empty for none.
     """
 
     created_ms: str
     age_ms: int | None
+    heard_ms: int | None
     specs: int
     entries: int
     server: str
@@ -77,11 +79,12 @@ def overview(keys: Keys) -> Call[Overview]:
     """The state of the cluster, at a cost that does not depend on the number of daemons."""
 
     def decode(reply: Any) -> Overview:
-        now, created = int(reply[0]), text(reply[1])
-        ends = zip(reply[5::2], reply[6::2], strict=True)
+        now, created, heard = int(reply[0]), text(reply[1]), text(reply[5])
+        ends = zip(reply[6::2], reply[7::2], strict=True)
         return Overview(
             created_ms=created,
             age_ms=now - int(created) if created else None,
+            heard_ms=now - int(heard) if heard else None,
             specs=int(reply[2]),
             entries=int(reply[3]),
             server=text(reply[4]),

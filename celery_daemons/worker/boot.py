@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from celery_daemons.domain.names import check_name, node_name
+from celery_daemons.domain.names import node_name
 from celery_daemons.launcher import registry_of
 from celery_daemons.process import spawn_task
 from celery_daemons.process.apploader import import_string
@@ -25,9 +25,6 @@ def boot_for(
     logfile: str | None = None,
 ) -> Boot:
     """Describe a node of this process. Raises ConfigurationError, InvalidName."""
-    for label in settings.node_labels:
-        check_name(label, "node label")
-    check_name(settings.namespace, "daemons_namespace")
     registry = registry_of(app)
     return Boot(
         node=node_name(node),

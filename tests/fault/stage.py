@@ -5,105 +5,35 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 
 from celery_daemons import Address
-from celery_daemons.domain.names import DaemonName, NodeName
-from celery_daemons.domain.placement import Ring
 from celery_daemons.domain.records import Leader
 from celery_daemons.store.keys import LAYOUT, Keys
+from tests.fault.cast import SOURCE, VNODES, chosen_by_ring, names_for
+from tests.fault.signals import SOON
 from tests.integration.conftest import Client
-from tests.support.processes import alive, halted
 from tests.support.projects import Project
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
-from tests.support.witness import WITNESSED, LifeSeen, Witness
+from tests.support.witness import Witness
 from tests.support.workers import Worker
 
-#: Seconds in which anything here happens, on a machine that does other things as well.
-SOON = 30.0
-LEASE = 1.5
 #: Short leases, so that a test can wait for the end of one; nothing moves but by the fault.
 SHORT: dict[str, Any] = {
-    "lease_ttl": LEASE,
+    "lease_ttl": 1.5,
     "heartbeat_interval": 0.3,
     "reconcile_interval": 1.0,
     "rebalance": "off",
     "drain_timeout": 10.0,
 }
-VNODES = 40
-
 #: Where a worker's broker is: on the server of the address book and reached as that is, on the same but reached
 #: directly, or on another server.
 Broker = Literal["behind", "beside", "apart"]
-
-HEAD = """\
-import asyncio, json, os, time
-from pathlib import Path
-from celery import Celery
-from celery_daemons import Daemons
-
-app = Celery("proj", broker=os.environ.get("QUEUE_URL", BROKER_URL))
-app.conf.update(task_default_queue=NAMESPACE, broker_connection_retry_on_startup=True)
-daemons = Daemons(app, namespace=NAMESPACE, redis_url=os.environ.get("BOOK_URL", BROKER_URL), **SETTINGS)
-
-
-def listed(launcher):
-    names = json.loads((Path(FOLDER) / "listed.json").read_text())
-    return [launcher.spec(name) for name in names if name.startswith(launcher.name + ".")]
-
-
-@app.task(name="proj.note")
-def note(word):
-    with open(FOLDER + "/notes", "a") as notes:
-        notes.write(word + "\\n")
-"""
-
-#: A coroutine, a process and a thread; all of them listed.
-KINDS = """
-
-@daemons.launcher("strand", isolation="thread", stop_grace=2)
-def strand(ctx, number=0):
-    testify("begins", ctx)
-    while not ctx.stopping.is_set():
-        testify("lives", ctx)
-        ctx.sleep(0.02)
-
-
-@watch.recovery_scanner
-def all_watches():
-    return listed(watch)
-
-
-@alone.recovery_scanner
-def all_alone():
-    return listed(alone)
-
-
-@strand.recovery_scanner
-def all_strands():
-    return listed(strand)
-"""
-SOURCE = HEAD + WITNESSED + KINDS
-#: How many of each kind every node prefers.
-EACH = {"watch": 2, "alone": 1, "strand": 1}
-
-
-def names_for(nodes: Iterable[str], each: Mapping[str, int] = EACH, *, on: str | None = None) -> list[str]:
-    """Names of which the ring gives every node, or only the one that is given, so many of each kind."""
-    ring = Ring({NodeName(node): 1.0 for node in nodes}, vnodes=VNODES)
-    chosen = []
-    for kind, wanted in each.items():
-        for node in ring.nodes if on is None else (on,):
-            numbers = (f"{kind}.{number}" for number in count())
-            theirs = (name for name in numbers if next(ring.preference(DaemonName(name))) == node)
-            chosen += islice(theirs, wanted)
-    return sorted(chosen)
 
 
 class Stage:
@@ -186,7 +116,10 @@ class Stage:
 
     def final_check(self) -> dict[str, Address]:
         """What every fault test ends with: all that is wanted runs, once, and its tokens only grow."""
+        leases = {node: self.lease_end(node) for node in self.ways}
         self.all_well()
+        for node, end in leases.items():
+            wait_until(lambda n=node, e=end: self.lease_end(n) > e, within=SOON, because=f"{node} is heard again")
         began = time.monotonic()
         now = wait_until(lambda: self._run_since(began), within=SOON, because="what is said to run does run")
         self.witness.check()
@@ -221,8 +154,7 @@ class Stage:
 
     def prefers(self, node: str) -> set[str]:
         """What the ring wants there."""
-        ring = Ring({NodeName(name): 1.0 for name in self.ways}, vnodes=VNODES)
-        return {name for name in self.wanted if next(ring.preference(DaemonName(name))) == node}
+        return {name for name in self.wanted if chosen_by_ring(name, self.ways) == node}
 
     def leading(self) -> tuple[str, Leader]:
         """The node that leads, and its lease."""
@@ -236,7 +168,7 @@ class Stage:
     def wait_moved(self, node: str) -> None:
         """Wait until what ran on a node runs elsewhere."""
         names = self.on(node)
-        wait_until(lambda: self.client.moved(names, off=node), within=SOON, because=f"what ran on {node} runs elsewhere")
+        wait_until(lambda: self.client.moved(names, off=node), within=SOON, because=f"{node} is left")
 
     def wait_event(self, event: str, *, since: str = "0-0", times: int = 1) -> None:
         """Wait until the journal tells of something, after an entry's id."""
@@ -320,26 +252,6 @@ class Stage:
         if now is None or any(lives[name][-1].last <= began for name in now):
             return None
         return now if all(lives[name][-1].token == address.token for name, address in now.items()) else None
-
-
-def freeze(*processes: psutil.Process) -> None:
-    """Stop processes in their tracks."""
-    for process in processes:
-        process.suspend()
-    wait_until(lambda: all(halted(one) for one in processes), within=SOON, because="SIGSTOP was sent")
-
-
-def thaw(*processes: psutil.Process) -> None:
-    """Let them go on, those that are left."""
-    for process in processes:
-        if alive(process):
-            process.resume()
-
-
-def wait_dead(processes: Iterable[psutil.Process], *, because: str) -> None:
-    """Wait until none of them is alive."""
-    wanted = list(processes)
-    wait_until(lambda: not any(alive(one) for one in wanted), within=SOON, because=because)
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import psutil
 
+from tests.fault.cast import SOURCE, names_for
 from tests.fault.conftest import OnStage
-from tests.fault.stage import SOON, SOURCE, Stage, freeze, names_for, thaw, wait_dead
+from tests.fault.signals import SOON, freeze, thaw, wait_dead
+from tests.fault.stage import Stage
 from tests.support.processes import alive
 from tests.support.waiting import wait_until
 from tests.support.witness import LifeSeen

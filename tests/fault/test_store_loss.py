@@ -7,7 +7,8 @@ from redis import Redis
 
 from tests.conftest import NewServer
 from tests.fault.conftest import OnStage
-from tests.fault.stage import SOON, Stage, wait_dead
+from tests.fault.signals import SOON, wait_dead
+from tests.fault.stage import Stage
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import wait_until

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kombu import Connection
+from kombu.connection import Connection
 
 from tests.conftest import RUNNING
 from tests.support.crews import DIARY, SOON, Crew
@@ -38,7 +38,7 @@ for folder in ("queue", "control", "processed"):
 
 app.conf.broker_transport_options = {
     "data_folder_in": FOLDER + "/queue", "data_folder_out": FOLDER + "/queue", "control_folder": FOLDER + "/control",
-    "store_processed": True, "processed_folder": FOLDER + "/processed",
+    "store_processed": True, "processed_folder": FOLDER + "/processed", "polling_interval": 0.1,
 }
 """
 

@@ -149,9 +149,7 @@ def test_the_context_says_who_a_daemon_is_and_hears_that_it_shall_stop(crew: Cre
         "stopping": False,
         "pid": address.pid,
     }
-    wait_until(
-        lambda: f"daemon {address.name}: speaks up" in crew.workers["w1"].output, within=SOON, because="it logs"
-    )
+    wait_until(lambda: f"daemon {address.name}: speaks up" in crew.workers["w1"].output, within=SOON, because="it logs")
 
     # When
     crew.daemons.stop(address.name, wait=SOON)

@@ -95,7 +95,9 @@ def test_signatures_spawn_in_groups_and_in_chains_that_pass_the_name_in_and_the_
         runs(crew, f"in-group-{number}", result)
     runs(crew, "chained-7", named.get(timeout=SOON))
     assert crew.noted("chained-7", "runs")["kwargs"] == {"word": "late"}
-    assert immutable.get(timeout=SOON) == runs(crew, "immutable", asdict(crew.daemons.locate("immutable"))).queue
+    address = crew.daemons.locate("immutable")
+    assert address is not None
+    assert immutable.get(timeout=SOON) == address.queue
     assert crew.noted("immutable", "runs")["args"] == [1]
 
 

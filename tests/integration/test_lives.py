@@ -1,11 +1,11 @@
 """How the lives of a daemon end, and when the next one begins."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
-from celery_daemons import DaemonRecord
 from tests.conftest import RUNNING
 from tests.support.crews import DIARY, SOON, Crew
 from tests.support.servers import Server
@@ -44,23 +44,13 @@ def end(how):
 
 async def act_async(ctx, how):
     if how := first_life(ctx, how):
-        if how == "hang":
-            await asyncio.sleep(1000)
-        if how == "spin":
-            time.sleep(1000)
         return end(how)
-    while True:
-        ctx.beat()
-        await asyncio.sleep(0.02)
+    await asyncio.sleep(1000)
 
 def act(ctx, how):
     if how := first_life(ctx, how):
-        if how in ("hang", "spin"):
-            time.sleep(1000)
         return end(how)
-    while not ctx.stopping.is_set():
-        ctx.beat()
-        ctx.sleep(0.02)
+    ctx.stopping.wait()
 
 class Untimely:
     def __init__(self):
@@ -75,9 +65,6 @@ for policy in ("permanent", "transient", "temporary"):
     daemons.register_launcher(f"{policy}-shared", Launcher(act_async, restart=policy, **quick))
     daemons.register_launcher(f"{policy}-process", Launcher(act, restart=policy, **quick))
     daemons.register_launcher(f"{policy}-thread", Launcher(act, restart=policy, isolation="thread", **quick))
-for isolation, code in (("shared", act_async), ("process", act), ("thread", act)):
-    watched = Launcher(code, isolation=isolation, progress_deadline=1, **quick)
-    daemons.register_launcher(f"watched-{isolation}", watched)
 daemons.register_launcher("slow", Launcher(act_async, backoff=60))
 daemons.register_launcher("doomed", Launcher(act_async, max_restarts=2, backoff=0.05, backoff_max=0.4))
 daemons.register_launcher("untimely", Launcher(Untimely, **quick))
@@ -101,9 +88,9 @@ def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
     shared.forget_all()
 
 
-def record(crew: Crew, name: str) -> DaemonRecord:
-    """What the book holds of one daemon."""
-    return next(record for record in crew.daemons.list() if record.name == name)
+def told(crew: Crew, name: str, error: str) -> bool:
+    """Whether the book holds this error of a daemon."""
+    return error in (crew.record(name).error or "")
 
 
 def tokens(crew: Crew, name: str) -> list[int]:
@@ -122,18 +109,18 @@ def test_a_restart_policy_decides_what_follows_a_failure_and_what_a_return(crew:
     again = [f"{what}-{place}" for what in ("permanent-raise", "permanent-return", "transient-raise")]
     for name in again:
         crew.noted(name, "starts", times=2)
-        wait_until(lambda name=name: record(crew, name).status == "running", within=SOON, because="it lives on")
+        crew.settled(name, "running")
         first, second = tokens(crew, name)
-        assert first < second == record(crew, name).token
+        assert first < second == crew.record(name).token
 
     # Then those have ended for good, and a failure is told
     final = [f"{what}-{place}" for what in ("transient-return", "temporary-raise", "temporary-return")]
     for name in final:
-        wait_until(lambda name=name: record(crew, name).status == "stopped", within=SOON, because="its life is over")
-        assert record(crew, name).desired == "stopped"
+        crew.settled(name, "stopped")
+        assert crew.record(name).desired == "stopped"
         assert len(tokens(crew, name)) == 1
-    assert (record(crew, f"temporary-raise-{place}").error or "").startswith("RuntimeError: broken on purpose: é")
-    assert record(crew, f"temporary-return-{place}").error is None
+    assert (crew.record(f"temporary-raise-{place}").error or "").startswith("RuntimeError: broken on purpose: é")
+    assert crew.record(f"temporary-return-{place}").error is None
 
     # When somebody starts one of these, it begins a new life
     crew.daemons.start(final[0])
@@ -155,8 +142,8 @@ def test_whatever_a_daemon_raises_fails_it_and_nobody_else(crew: Crew, place: st
 
     # Then
     crew.noted(name, "starts", times=2)
-    wait_until(lambda: record(crew, name).status == "running", within=SOON, because="its second life goes on")
-    assert record(crew, name).error == told
+    crew.settled(name, "running")
+    assert crew.record(name).error == told
     assert [crew.daemons.locate(address.name) for address in neighbours] == neighbours
 
 
@@ -164,8 +151,8 @@ def test_a_coroutine_that_cancels_itself_has_failed(crew: Crew) -> None:
     crew.daemons.spawn("cancels-itself", "transient-shared", args=["cancel"])
 
     crew.noted("cancels-itself", "starts", times=2)
-    wait_until(lambda: record(crew, "cancels-itself").status == "running", within=SOON, because="it lives on")
-    assert record(crew, "cancels-itself").error == "CancelledError: it cancelled itself"
+    crew.settled("cancels-itself", "running")
+    assert crew.record("cancels-itself").error == "CancelledError: it cancelled itself"
 
 
 @pytest.mark.parametrize("how", ["raise", "exit", "doom"])
@@ -180,8 +167,8 @@ def test_a_class_that_fails_as_it_is_made_is_tried_again_and_its_neighbours_live
     crew.daemons.spawn(name, "untimely")
 
     # Then
-    wait_until(lambda: record(crew, name).restarts >= 2, within=SOON, because="it is permanent")
-    assert record(crew, name).error
+    wait_until(lambda: crew.record(name).restarts >= 2, within=SOON, because="it is permanent")
+    assert crew.record(name).error
     assert tokens(crew, name) == []
 
     # When it can be made
@@ -198,8 +185,8 @@ def test_a_process_that_vanishes_is_started_anew(crew: Crew) -> None:
 
     # Then
     crew.noted("vanishes", "starts", times=2)
-    wait_until(lambda: record(crew, "vanishes").status == "running", within=SOON, because="it lives on")
-    assert record(crew, "vanishes").restarts == 1
+    crew.settled("vanishes", "running")
+    assert crew.record("vanishes").restarts == 1
 
 
 def test_a_coroutine_that_ends_its_whole_host_costs_each_neighbour_one_restart(crew: Crew) -> None:
@@ -221,8 +208,8 @@ def test_a_daemon_that_waits_for_its_next_start_says_so_and_why(crew: Crew) -> N
     crew.daemons.spawn("slow", "slow", args=["always raise"])
 
     # Then
-    wait_until(lambda: record(crew, "slow").status == "backoff", within=SOON, because="it fails at once")
-    found = record(crew, "slow")
+    crew.settled("slow", "backoff")
+    found = crew.record("slow")
     assert (found.error or "").startswith("RuntimeError: broken on purpose")
     assert (found.node, found.desired) == ("w1@test", "running")
 
@@ -230,7 +217,7 @@ def test_a_daemon_that_waits_for_its_next_start_says_so_and_why(crew: Crew) -> N
     crew.daemons.stop("slow", wait=SOON)
 
     # Then
-    assert record(crew, "slow").status == "stopped"
+    assert crew.record("slow").status == "stopped"
 
 
 def test_a_daemon_that_always_fails_is_failed_but_never_given_up(crew: Crew) -> None:
@@ -239,44 +226,14 @@ def test_a_daemon_that_always_fails_is_failed_but_never_given_up(crew: Crew) -> 
     crew.daemons.spawn("doomed", "doomed", args=["always raise"])
 
     # Then
-    wait_until(lambda: record(crew, "doomed").status == "failed", within=SOON, because="it has failed three times")
-    assert record(crew, "doomed").restarts >= 3
+    crew.settled("doomed", "failed")
+    assert crew.record("doomed").restarts >= 3
     lives = len(tokens(crew, "doomed"))
     crew.noted("doomed", "starts", times=lives + 2)
 
     # Then its tokens only ever grew
     seen = tokens(crew, "doomed")
     assert seen == sorted(set(seen))
-
-
-@pytest.mark.parametrize(("place", "how"), [("shared", "hang"), ("shared", "spin"), ("process", "hang")])
-def test_a_daemon_without_progress_is_started_anew_and_one_that_beats_is_left_alone(
-    crew: Crew, place: str, how: str
-) -> None:
-    # Given
-    name = f"{how}-watched-{place}"
-    steady = crew.spawn(f"steady-{name}", "watched-process", "stay")
-
-    # When
-    crew.daemons.spawn(name, f"watched-{place}", args=[how])
-
-    # Then
-    crew.noted(name, "starts", times=2)
-    wait_until(lambda: record(crew, name).status == "running", within=SOON, because="its second life goes on")
-    found = record(crew, name)
-    assert (found.error, found.restarts) == ("hung: no progress for 1 s", 1)
-    assert crew.daemons.locate(steady.name) == steady
-
-
-def test_a_thread_without_progress_costs_its_host_after_its_grace(crew: Crew) -> None:
-    # When
-    crew.daemons.spawn("hung-thread", "watched-thread", args=["hang"])
-
-    # Then
-    crew.noted("hung-thread", "starts", times=2)
-    wait_until(lambda: record(crew, "hung-thread").status == "running", within=SOON, because="it lives on")
-    first, second = crew.diary("hung-thread", "starts")
-    assert first["pid"] != second["pid"]
 
 
 def test_unknown_arguments_are_the_daemon_s_failure_not_the_host_s(crew: Crew) -> None:
@@ -291,8 +248,6 @@ def test_unknown_arguments_are_the_daemon_s_failure_not_the_host_s(crew: Crew) -
     # Then
     for place in PLACES:
         wait_until(
-            lambda place=place: "unexpected keyword argument" in (record(crew, f"wrong-{place}").error or ""),
-            within=SOON,
-            because="its launcher takes no such argument",
+            partial(told, crew, f"wrong-{place}", "unexpected keyword argument"), within=SOON, because="it fails"
         )
     assert crew.daemons.locate(neighbour.name) == neighbour

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import psutil
 
-from celery_daemons import Address, Daemons, DaemonStatus, Node
+from celery_daemons import Address, DaemonRecord, Daemons, DaemonStatus, Node
 from celery_daemons.store.keys import LAYOUT, Keys
 from tests.support.projects import PRELUDE, Project
 from tests.support.servers import Server
@@ -121,6 +121,15 @@ class Crew:
         """The addresses of those that run."""
         found = self.daemons.locate_many(names)
         return {name: address for name, address in found.items() if address.status is DaemonStatus.RUNNING}
+
+    def record(self, name: str) -> DaemonRecord:
+        """What the book holds of a daemon."""
+        return next(record for record in self.daemons.list() if record.name == name)
+
+    def settled(self, name: str, status: str) -> DaemonRecord:
+        """Wait until a daemon has this status."""
+        wait_until(lambda: self.record(name).status == status, within=SOON, because=f"{name} becomes {status}")
+        return self.record(name)
 
     def anew(self, before: Address) -> Address:
         """Wait until a daemon runs under a newer token than that of ``before``."""

@@ -84,6 +84,12 @@ local function get(key, field, shape)
   return record, (raw and not record) or false
 end
 
+-- Whether no lease runs that ever ran: Redis was away from all nodes, or all of them from Redis.
+local function silence(leases, now)
+  local last = redis.call('ZREVRANGE', leases, 0, 0, 'WITHSCORES')[2]
+  return last ~= nil and tonumber(last) <= now
+end
+
 local function put(key, field, record)
   redis.call('HSET', key, field, cjson.encode(record))
 end

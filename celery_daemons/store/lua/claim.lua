@@ -6,17 +6,22 @@
 -- KEYS[4] book     hash
 -- KEYS[5] clock    string
 -- KEYS[6] journal  stream
+-- KEYS[7] cluster  hash
 -- ARGV[1] node
 -- ARGV[2] incarnation
 -- ARGV[3] items    JSON [[name, token], ...]
+-- ARGV[4] server   the run id of the server that the caller talks to, or ''
 --
 -- A first start keeps the token of its assignment; every further one, also by a new incarnation, is given a new token.
 --
 -- Returns per item {token, launcher, arguments, version, restarts} or {'', why not}; {} when the node is fenced: another
--- incarnation is registered, or its lease has ended.
+-- incarnation is registered, or its lease has ended; {'unsettled'} when no monitor has settled with this server yet.
 local node = get(KEYS[1], ARGV[1], NODE)
 local lease = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
 if not node or node.incarnation ~= ARGV[2] or lease <= now_ms() then return {} end
+-- After a restart with old data, or on a replica without the last writes, the book may name a node that a daemon has
+-- left: whoever holds it now has to have had a lease's time to say so.
+if ARGV[4] ~= '' and redis.call('HGET', KEYS[7], 'server') ~= ARGV[4] then return {'unsettled'} end
 local reply, done = {}, {}
 for i, item in ipairs(cjson.decode(ARGV[3])) do
   local name, spec, record = item[1], get(KEYS[3], item[1], SPEC), get(KEYS[4], item[1], ENTRY)

@@ -1,6 +1,6 @@
 -- join: take part in the cluster as a new incarnation of a node.
 --
--- KEYS[1] cluster     hash    layout, created_ms
+-- KEYS[1] cluster     hash    layout, created_ms, heard_ms
 -- KEYS[2] nodes       hash    node -> record
 -- KEYS[3] leases      zset    node -> end of lease in server ms
 -- KEYS[4] generation  string  of this node
@@ -32,6 +32,7 @@ if not layout then
   redis.call('HSET', KEYS[1], 'layout', ARGV[5], 'created_ms', text(now))
   mint(KEYS[6], 1)
 end
+if silence(KEYS[3], now) then redis.call('HSET', KEYS[1], 'heard_ms', text(now)) end
 record.started_ms = now
 redis.call('HDEL', KEYS[7], node)
 put(KEYS[2], node, record)

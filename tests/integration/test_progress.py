@@ -1,0 +1,98 @@
+"""A daemon that was asked for signs of progress and gives none is hung: it is ended, and its policy decides."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import RUNNING
+from tests.support.crews import DIARY, Crew
+from tests.support.servers import Server
+
+#: A first life makes no progress, in one way or the other; a second one does.
+SOURCE = (
+    DIARY
+    + """
+from celery_daemons import Launcher
+
+def to_hang(ctx, how):
+    note(ctx.name, "starts")
+    if how == "beat" or os.path.exists(f"{FOLDER}/was-{ctx.name}"):
+        return False
+    open(f"{FOLDER}/was-{ctx.name}", "w").close()
+    return True
+
+async def act_async(ctx, how):
+    if to_hang(ctx, how):
+        if how == "spin":
+            time.sleep(1000)
+        await asyncio.sleep(1000)
+    while True:
+        ctx.beat()
+        await asyncio.sleep(0.02)
+
+def act(ctx, how):
+    if to_hang(ctx, how):
+        time.sleep(1000)
+    while not ctx.stopping.is_set():
+        ctx.beat()
+        ctx.sleep(0.02)
+
+quick = {"backoff": 0.2, "stop_grace": 0.5, "progress_deadline": 0.7}
+for isolation, code in (("shared", act_async), ("process", act), ("thread", act)):
+    for policy in ("permanent", "temporary"):
+        launcher = Launcher(code, isolation=isolation, restart=policy, **quick)
+        daemons.register_launcher(f"{policy}-{isolation}", launcher)
+"""
+)
+
+TOLD = "hung: no progress for 0.7 s"
+
+
+@pytest.fixture(scope="module")
+def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    with Crew(tmp_path_factory.mktemp("progress"), valkey, SOURCE) as crew:
+        crew.worker()
+        yield crew
+
+
+@pytest.fixture
+def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
+    request.node.stash[RUNNING] = list(shared.workers.values())
+    yield shared
+    shared.forget_all()
+
+
+@pytest.mark.parametrize(
+    ("place", "how"), [("shared", "hang"), ("shared", "spin"), ("process", "hang"), ("thread", "hang")]
+)
+def test_a_daemon_without_progress_is_started_anew_and_one_that_beats_is_left_alone(
+    crew: Crew, place: str, how: str
+) -> None:
+    """#4680: "always running" jobs silently stop after hours, and the worker looks alive."""
+    # Given
+    name = f"{how}-{place}"
+    steady = crew.spawn(f"steady-{name}", "permanent-process", "beat")
+
+    # When
+    crew.daemons.spawn(name, f"permanent-{place}", args=[how])
+
+    # Then
+    crew.noted(name, "starts", times=2)
+    found = crew.settled(name, "running")
+    assert (found.error, found.restarts) == (TOLD, 1)
+    assert crew.daemons.locate(steady.name) == steady
+
+    # Then what cannot be stopped has cost its process
+    first, second = crew.diary(name, "starts")
+    assert (first["pid"] == second["pid"]) == ((place, how) == ("shared", "hang"))
+
+
+@pytest.mark.parametrize("place", ["shared", "process", "thread"])
+def test_no_progress_is_a_failure_as_any_other_to_a_policy_of_no_restarts(crew: Crew, place: str) -> None:
+    # When
+    crew.daemons.spawn(f"once-{place}", f"temporary-{place}", args=["hang"])
+
+    # Then
+    crew.noted(f"once-{place}", "starts")
+    assert crew.settled(f"once-{place}", "stopped").error == TOLD
+    assert len(crew.diary(f"once-{place}", "starts")) == 1
