@@ -3,9 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import wraps
-from typing import Any
-
-_END = object()
+from itertools import islice
+from typing import Any, Final
 
 
 class Aio:
@@ -14,7 +13,8 @@ class Aio:
     Methods that return an iterator become async iterators, a page at a time.
     """
 
-    _ITERATORS = frozenset(("list", "follow_events"))
+    #: What returns an iterator, and how much of it is fetched at once: a page where there is an end.
+    _ITERATORS: Final = {"list": 1000, "follow_events": 1}
 
     def __init__(self, target: Any) -> None:
         self._target = target
@@ -27,7 +27,7 @@ class Aio:
 
             @wraps(method)
             def iterate(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-                return _stepped(method(*args, **kwargs))
+                return _stepped(method(*args, **kwargs), self._ITERATORS[name])
 
             return iterate
 
@@ -38,6 +38,7 @@ class Aio:
         return call
 
 
-async def _stepped(items: Iterator[Any]) -> AsyncIterator[Any]:
-    while (item := await asyncio.to_thread(next, items, _END)) is not _END:
-        yield item
+async def _stepped(items: Iterator[Any], page: int) -> AsyncIterator[Any]:
+    while found := await asyncio.to_thread(lambda: list(islice(items, page))):
+        for item in found:
+            yield item
