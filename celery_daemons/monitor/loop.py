@@ -68,7 +68,6 @@ class Monitor:
         self._look_at = 0.0
         self._caution = Caution(settings.lease_ttl)
         self._loaded = False
-        self._server = ""
         self._bury_at = 0.0
         #: Nodes whose queues the dispatcher's thread has removed.
         self._removed: deque[NodeName] = deque()
@@ -82,15 +81,10 @@ class Monitor:
                 self._turn()
             except StoreUnavailable as error:
                 logger.warning("monitor: %s", error)
+                self._store.trust.accept()
                 self._caution.after_outage()
                 self._loaded = False
                 time.sleep(_RETRY)
-
-    def _meet(self) -> None:
-        """Find out which server this is, and stay with it: what is decided on one must not be written to another."""
-        self._store.unpin()
-        self._server = self._store.server_id()
-        self._store.pin()
 
     def hand_over(self, node: str) -> None:
         """Tell some other nodes that nobody leads any more; called in the link's thread, after the epoch is over."""
@@ -110,7 +104,6 @@ class Monitor:
 
     def _turn(self) -> None:
         if not self._loaded:
-            self._meet()
             self._replica.load()
             self._start_anew()
         now = time.monotonic()
@@ -157,10 +150,10 @@ class Monitor:
             self._start_anew()
         self._caution.with_data_of(overview.age_ms)
         self._caution.after_silence(overview.heard_ms)
-        settled = overview.server
-        if self._caution.with_server(self._server, settled=settled):
-            self._store.run(lease.settle(self._store.keys, self._epoch, self._server))
-            settled = self._server
+        server, settled = self._store.trust.server, overview.server
+        if self._caution.with_server(server, settled=settled):
+            self._store.run(lease.settle(self._store.keys, self._epoch, server))
+            settled = server
         if (overview.specs, overview.entries) != self._replica.counts:
             # What is still on its way through the journal explains a difference, and is read next.
             behind = self._replica.follow(block_ms=0)
@@ -181,7 +174,7 @@ class Monitor:
         pauses = [left / 1000 + _SWEEP_DELAY for left in overview.leases.values() if left > 0]
         if ended:
             pauses.append(max(0.05, self._caution.sweeps_from - now, self._caution.until - now))
-        if settled != self._server:
+        if settled != server:
             # No node starts anything before.
             pauses.append(max(0.05, self._caution.until - now))
         self._look_at = time.monotonic() + min([self._settings.reconcile_interval, *pauses])

@@ -32,8 +32,8 @@ def main(boot: ChildBoot, sock: socket.socket) -> int:
     except ConfigurationError as error:
         link.unready(str(error))
         return 1
-    store = Store(settings.redis_url, Keys(settings.namespace), timeout=_TIMEOUT)
-    # The monitor's own stays with the one server that it has made sure of; scanners come and go in threads.
+    store = Store(settings.redis_url, Keys(settings.namespace), timeout=_TIMEOUT, wary=True)
+    # The monitor's own stays with the server that it has settled with; what scanners list may go to any.
     scanning = Store(settings.redis_url, Keys(settings.namespace), timeout=_TIMEOUT)
     dispatcher = Dispatcher(app)
     dispatcher.start()

@@ -44,6 +44,7 @@ class Election:
         self._until = 0.0
         self._not_before = 0.0
         self._failures = 0
+        self._proven_at = 0.0
         self._retired = False
         self.epoch: Epoch | None = None
 
@@ -133,6 +134,8 @@ class Election:
         logger.info("monitor %s: elected, epoch %d", self._boot.node, epoch)
         self.epoch = epoch
         self._turn_by = time.monotonic() + _FIRST_TURN
+        # Every monitor turns once. One that fails soon after, and each time, is not to be started as if nothing were.
+        self._proven_at = time.monotonic() + self._settings.lease_ttl
         boot = ChildBoot(
             node=self._boot.node,
             app=self._boot.app,
@@ -178,7 +181,9 @@ class Election:
                 return
             match message:
                 case Turned():
-                    self._failures = 0
-                    self._turn_by = time.monotonic() + _WEDGED_AFTER * self._settings.lease_ttl
+                    now = time.monotonic()
+                    if now >= self._proven_at:
+                        self._failures = 0
+                    self._turn_by = now + _WEDGED_AFTER * self._settings.lease_ttl
                 case Unready(error):
                     logger.error("monitor %s: %s", self._boot.node, error)

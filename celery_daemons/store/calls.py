@@ -46,8 +46,8 @@ def script(verb: str) -> Script:
 
 
 def text(value: Any) -> str:
-    """A bulk string as text."""
-    return value.decode() if isinstance(value, bytes) else str(value)
+    """A bulk string as text; what is not UTF-8 was not written by this package, and shall not end who reads it."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def compact(item: Mapping[str, Any]) -> dict[str, Any]:

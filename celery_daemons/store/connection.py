@@ -76,9 +76,20 @@ def _client(library: Any, url: str, **options: Any) -> Any:
 
 
 class Store:
-    """A blocking connection pool to one namespace; safe to share between threads and to use after a fork."""
+    """A blocking connection pool to one namespace; safe to share between threads and to use after a fork.
 
-    def __init__(self, url: str, keys: Keys, *, timeout: float = TIMEOUT, client: "redis.Redis | None" = None) -> None:
+    A ``wary`` one talks to another server than before only after ``trust.accept()``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        keys: Keys,
+        *,
+        timeout: float = TIMEOUT,
+        client: "redis.Redis | None" = None,
+        wary: bool = False,
+    ) -> None:
         server.check_url(url)
         self.url = url
         self.keys = keys
@@ -91,26 +102,15 @@ class Store:
             redis_connect_func=self._on_connect,
             **_options(timeout),
         )
-        self._pinned = False
+        self.trust = Trust()
+        self._wary = wary
         self._checked = client is not None
 
     def _on_connect(self, connection: Any) -> None:
-        if self._pinned:
-            raise redis.ConnectionError("the connection was lost, and another server may answer now")
         connection.on_connect()
-
-    def pin(self) -> None:
-        """Make no new connection until :meth:`unpin`: whoever has made sure of the server stays with that server."""
-        self._pinned = True
-
-    def unpin(self) -> None:
-        """Connect again when needed."""
-        self._pinned = False
-
-    def server_id(self) -> str:
-        """Which server answers: another one after a restart, or after a replica was promoted."""
-        with _translated(self.url):
-            return str(self.client.info("server").get("run_id", ""))
+        if self._wary:
+            connection.send_command("INFO", "server")
+            self.trust.meet(connection.read_response())
 
     def check(self) -> None:
         """Raise ConfigurationError or LayoutMismatch if this server or namespace will not do; asks once."""
@@ -191,11 +191,6 @@ class AsyncStore:
         if self._wary:
             await connection.send_command("INFO", "server")
             self.trust.meet(await connection.read_response())
-
-    async def server_id(self) -> str:
-        """Which server answers: another one after a restart, or after a replica was promoted."""
-        with _translated(self.url):
-            return str((await self.client.info("server")).get("run_id", ""))
 
     async def check(self) -> None:
         """Raise ConfigurationError if the server will not do."""

@@ -215,13 +215,11 @@ async def test_the_async_store_does_the_same(own: Server) -> None:
     await store.client.script_flush()
     assert await store.run(WANT) == ["same"]
     assert await store.read(lambda client: client.hlen(KEYS.specs)) == 1
-    server_id = await store.server_id()
 
     own.restart(keep_data=False)
     with pytest.raises(StoreUnavailable):
         await store.run(WANT)
     assert await store.run(WANT) == ["new"]
-    assert await store.server_id() != server_id
     own.pause()
     try:
         began = time.monotonic()
@@ -250,3 +248,23 @@ async def test_the_async_store_refuses_what_evicts_and_what_is_a_replica(
     with pytest.raises(StoreUnavailable, match="read-only replica"):
         await store.run(WANT)
     await store.close()
+
+
+def test_a_wary_store_does_not_go_on_with_another_server_unawares(own: Server) -> None:
+    """Attacks: a promoted replica, or a restart with old data, that a decision made before would be written to."""
+    store = Store(own.url, KEYS, timeout=TIMEOUT, wary=True)
+    assert store.run(WANT) == ["new"]
+    before = store.trust.server
+
+    own.restart(keep_data=False)
+
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="another server than before"):
+            for _ in range(2):  # the first may only find its connection broken
+                store.run(WANT)
+    assert own.client().dbsize() == 0
+    assert store.trust.accept()
+    assert store.run(WANT) == ["new"]
+    assert store.trust.server not in ("", before)
+    assert not store.trust.accept()
+    store.close()
