@@ -6,17 +6,50 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.unit.protocol.machine import Protocol
-from tests.unit.protocol.world import virtual_time
+from tests.unit.protocol.stories import A, B, Story, X
+from tests.unit.protocol.world import SLOWEST, Broken, virtual_time
 
 
 # Some ten seconds if all is well. If not, the time is spent on finding the shortest story that goes wrong.
 @pytest.mark.timeout(600)
 def test_no_interleaving_breaks_an_invariant() -> None:
     """Attacks invariants 1, 2, 3, 5 and 6 of the design, with virtual time and the scripts themselves."""
-    Protocol.client = fakeredis.FakeRedis()
-    with virtual_time() as Protocol.clock:
+    run(Protocol)
+
+
+@pytest.mark.parametrize("rate", [SLOWEST, 0.5])
+def test_the_margin_covers_slow_clocks_and_no_slower_ones(rate: float) -> None:
+    """The one thing that the protocol asks of clocks, it does ask: beyond the margin two lives overlap."""
+    with virtual_time() as clock:
+        # Given a node that loses touch with Redis, and whose clock is slow
+        story = Story(fakeredis.FakeRedis(), clock)
+        story.a.rate = rate
+        story.nodes.beat(story.a, "prompt")
+        story.outlast(story.a)
+
+        # When it is swept, and its daemon starts elsewhere as soon as can be
+        story.monitor.sweep(A)
+        story.monitor.assign(X, B)
+
+        # Then it has stopped by itself, unless its clock is slower than the margin covers
+        def starts_on_b() -> None:
+            story.nodes.look(story.b)
+            story.holds()
+
+        if rate == SLOWEST:
+            starts_on_b()
+            assert X in story.b.running
+        else:
+            with pytest.raises(Broken):
+                starts_on_b()
+
+
+def run(machine: type[Protocol]) -> None:
+    """Try interleavings of a machine's rules."""
+    machine.client = fakeredis.FakeRedis()
+    with virtual_time() as machine.clock:
         run_state_machine_as_test(
-            Protocol,
+            machine,
             settings=settings(
                 max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
             ),

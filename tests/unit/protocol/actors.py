@@ -7,7 +7,7 @@ from celery_daemons.errors import Fenced
 from celery_daemons.store import book, lease
 from celery_daemons.store.calls import Call
 from tests.unit.protocol import audits
-from tests.unit.protocol.world import LEASE_US, TTL_MS, Audit, Fate, Process, T, World, must
+from tests.unit.protocol.world import SLOWEST, TTL_MS, Audit, Fate, Process, T, World, must
 
 LAUNCHER = LauncherName("tail")
 ARGUMENTS = "[[], {}]"
@@ -40,10 +40,10 @@ class Nodes:
         """Whether it can run and, as far as it knows, may."""
         return process.alive and not process.paused and process.lease_until > self.world.now
 
-    def start(self, node: NodeName, previous: Process | None, fate: Fate) -> Process:
+    def start(self, node: NodeName, previous: Process | None, fate: Fate, rate: float = SLOWEST) -> Process:
         """A new agent joins; ``previous`` is a dead one that the same worker started before it."""
         self._count += 1
-        process = Process(node, f"{node}{self._count}", self.world.run_id)
+        process = Process(node, f"{node}{self._count}", self.world.run_id, rate)
         self.world.processes.append(process)
         sent = self.world.now
         seen_dead = Incarnation(previous.incarnation) if previous else None
@@ -51,7 +51,7 @@ class Nodes:
 
         def heard(answer: lease.Joined | lease.Taken | Fenced) -> None:
             if isinstance(answer, lease.Joined):
-                process.lease_until = sent + LEASE_US
+                process.lease_until = process.lease_from(sent)
             else:
                 process.alive = False
 
@@ -84,7 +84,7 @@ class Nodes:
         def heard(answer: lease.Beat | Fenced) -> None:
             assert isinstance(answer, lease.Beat)
             if answer.verdict == "ok":
-                process.lease_until = max(process.lease_until, sent + LEASE_US)
+                process.lease_until = max(process.lease_until, process.lease_from(sent))
             elif self.able(process):
                 # Nobody may sweep a lease that still runs: whatever the verdict, Redis has forgotten it.
                 self._reassert(process, "prompt")
@@ -116,7 +116,7 @@ class Nodes:
             if answer is None or isinstance(answer, Fenced):
                 self.kill(process)
                 return
-            process.lease_until = max(process.lease_until, sent + LEASE_US)
+            process.lease_until = max(process.lease_until, process.lease_from(sent))
             process.run_id = run_id
             specs = self.world.look().specs
             for item, kept in zip(items, answer[1], strict=True):

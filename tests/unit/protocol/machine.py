@@ -10,7 +10,7 @@ from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.states import Outcome
 from celery_daemons.store import wishes
 from tests.unit.protocol.actors import ARGUMENTS, LAUNCHER, Monitor, Nodes
-from tests.unit.protocol.world import DAEMONS, NODES, TTL_MS, Broken, Clock, Fate, Process, World
+from tests.unit.protocol.world import DAEMONS, NODES, SLOWEST, TTL_MS, Broken, Clock, Fate, Process, World
 
 names = st.sampled_from(DAEMONS)
 nodes = st.sampled_from(NODES)
@@ -25,6 +25,8 @@ class Protocol(RuleBasedStateMachine):
     #: Shared by all examples, each of which empties it first: a new one has to set up its Lua every time.
     client: ClassVar[fakeredis.FakeRedis]
     clock: ClassVar[Clock]
+    #: How fast the clocks of nodes may run, compared with the server's.
+    rates: ClassVar[tuple[float, float, float]] = (SLOWEST, 1.0, 1.1)
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +43,7 @@ class Protocol(RuleBasedStateMachine):
     def everything_runs(self) -> None:
         """Both nodes are up, one daemon runs, and somebody leads."""
         for node in NODES:
-            self.nodes.start(node, None, "prompt")
+            self.nodes.start(node, None, "prompt", self.rates[0])
         self.world.ask(wishes.want(self.world.keys, [(DAEMONS[0], LAUNCHER, ARGUMENTS)], mode="spawn"))
         self.monitors[0].campaign()
         for _ in range(2):
@@ -113,11 +115,11 @@ class Protocol(RuleBasedStateMachine):
         if process := self.pick(number):
             self.nodes.kill(process)
 
-    @rule(node=nodes, knows=st.booleans(), fate=fates)
-    def start(self, node: NodeName, knows: bool, fate: Fate) -> None:
+    @rule(node=nodes, knows=st.booleans(), fate=fates, pace=st.integers(0, 2))
+    def start(self, node: NodeName, knows: bool, fate: Fate, pace: int) -> None:
         """An agent starts: again, by the worker that saw the last one die; or a worker under a name that is in use."""
         dead = [process for process in self.world.processes if process.node == node and not process.alive]
-        self.nodes.start(node, dead[-1] if dead and knows else None, fate)
+        self.nodes.start(node, dead[-1] if dead and knows else None, fate, self.rates[pace])
 
     @precondition(lambda self: self.world.flights)
     @rule(number=which)

@@ -1,7 +1,7 @@
 """The world of the model: one simulated server, one clock, messages that are slow, late or lost, and what must hold.
 
 The scripts are the real ones, run by a double of the server. Time is virtual: the server's clock and the clocks of all
-processes are one number, so that they run at the same rate, which is the one thing that the protocol asks of clocks.
+processes are one number; how far a process's own clock may run at another rate is the lease's margin.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,6 +27,10 @@ Fate = Literal["prompt", "lost", "slow", "late"]
 
 TTL_MS = 3000
 LEASE_US = TTL_MS * 1000
+#: The share of the lease that a holder leaves unused, as in settings.py: what it may be wrong by.
+MARGIN = 0.1
+#: The slowest clock that the margin covers: such a holder stops at the very end of its lease.
+SLOWEST = 1 - MARGIN
 START_US = 1_800_000_000_000_000
 #: What one call takes; more than the tokens that it issues, as in life.
 CALL_US = 1000
@@ -78,6 +82,8 @@ class Process:
     node: NodeName
     incarnation: str
     run_id: int
+    #: How fast its clock runs, compared with the server's.
+    rate: float = SLOWEST
     lease_until: int = 0
     alive: bool = True
     paused: bool = False
@@ -87,6 +93,10 @@ class Process:
     waiting: bool = False
     #: Goes up when what was sent before no longer counts.
     era: int = 0
+
+    def lease_from(self, sent: int) -> int:
+        """Until when, in the server's time, it counts on a lease that it asked for at ``sent``."""
+        return sent + int(LEASE_US * (1 - MARGIN) / self.rate)
 
 
 @dataclass(frozen=True, slots=True)
