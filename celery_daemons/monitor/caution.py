@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Mapping
 
 from celery_daemons.domain.names import NodeName
 
@@ -10,6 +10,8 @@ logger = logging.getLogger(__name__)
 
 #: Clusters of fewer nodes have no majority to lose: two nodes are half and half.
 _FEW = 3
+#: The share of its lease below which a node is as good as lost: with three heartbeats to a lease, it missed one or two.
+_OVERDUE = 1 / 3
 
 
 class Caution:
@@ -69,25 +71,28 @@ class Caution:
                 self._wait_a_lease()
         return self.over
 
-    def with_losses(self, ended: Collection[NodeName], registered: int) -> str | None:
+    def with_losses(self, leases: Mapping[NodeName, int]) -> str | None:
         """If most nodes are lost at once, wait one more lease: it is rather the network than so many machines.
 
-        ``registered`` are the nodes that Redis still knows, those of ended leases among them. The answer says what
-        happened when the wait begins.
+        ``leases`` are the milliseconds left to each node that Redis still knows. The answer says what happened when the
+        wait begins.
         """
         now = time.monotonic()
         window = now - self._lease_ttl
+        ended = {node for node, left in leases.items() if left <= 0}
         self._lost = {node: at for node, at in self._lost.items() if at > window or node in ended}
-        gone = sum(node not in ended for node in self._lost)
+        everyone = len(self._lost.keys() | leases.keys())
         for node in ended:
             self._lost.setdefault(node, now)
-        everyone = registered + gone
+        # What befell all at once ends their leases up to a heartbeat apart: the first must not be swept before that.
+        overdue = {node for node, left in leases.items() if left < self._lease_ttl * 1000 * _OVERDUE}
+        lost = len(self._lost.keys() | overdue)
         if not ended:
             self._braking = False
-        elif not self._braking and everyone >= _FEW and len(self._lost) * 2 > everyone:
+        elif not self._braking and everyone >= _FEW and lost * 2 > everyone:
             self._braking = True
             self._wait_a_lease()
-            cause = f"{len(self._lost)} of {everyone} nodes are lost within one lease: waiting one more"
+            cause = f"{lost} of {everyone} nodes are lost within one lease: waiting one more"
             logger.error("monitor: %s", cause)
             return cause
         return None

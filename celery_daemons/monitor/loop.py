@@ -165,7 +165,7 @@ class Monitor:
             self._bury()
             self._bury_at = now + _COMES_BACK_WITHIN
         ended = [node for node, left in overview.leases.items() if left <= 0]
-        cause = self._caution.with_losses(ended, len(overview.leases))
+        cause = self._caution.with_losses(overview.leases)
         if cause is not None:
             self._store.run(journal.note(self._store.keys, "mass-failure", cause=cause))
         if self._caution.sweeps:

@@ -32,6 +32,7 @@ class Ledger:
         self._reports: dict[DaemonName, book.Report] = {}
         self._releases: dict[tuple[DaemonName, str], book.Release] = {}
         self._under_way: dict[DaemonName, str] = {}
+        self._waiting = False
         self._due = asyncio.Event()
         self._busy = False
         #: Changes whenever what was sent before no longer counts.
@@ -159,8 +160,11 @@ class Ledger:
         finally:
             self._under_way = {}
         if claims is None:
-            logger.info("node %s: starts nothing before a monitor has settled with this server", self._node)
+            if not self._waiting:
+                logger.info("node %s: starts nothing before a monitor has settled with this server", self._node)
+            self._waiting = True
             return False
+        self._waiting = False
         if era != self._era:
             return True
         for name, token in items:

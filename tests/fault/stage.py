@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+from celery import Celery
 
 from celery_daemons import Address
 from celery_daemons.domain.records import Leader
@@ -31,6 +32,8 @@ SHORT: dict[str, Any] = {
     "rebalance": "off",
     "drain_timeout": 10.0,
 }
+#: The events of the journal that tell of tokens.
+TOKENS = ("assign", "claim", "report", "recall", "release", "reassert", "sweep")
 #: Where a worker's broker is: on the server of the address book and reached as that is, on the same but reached
 #: directly, or on another server.
 Broker = Literal["behind", "beside", "apart"]
@@ -52,6 +55,7 @@ class Stage:
     ) -> None:
         self._resources = ExitStack()
         self._options = options or {}
+        self._broker = broker
         self.server = self._resources.enter_context(Server("valkey"))
         self.ways = {f"{name}@test": self._way() for name in nodes}
         self.view = self._way()
@@ -67,7 +71,7 @@ class Stage:
         self.witness = Witness(self.project.folder)
         self.client = Client(self.view.url, self.project.namespace, vnodes=VNODES)
         self._resources.callback(self.client.close)
-        self.workers = {node: self._worker(node, queues if broker != "behind" else None) for node in self.ways}
+        self.workers = {node: self.worker(node) for node in self.ways}
         self.before: dict[str, Address] = {}
         #: Whether the last test that used it came to its end; if not, nothing here can be counted on.
         self.well = True
@@ -95,6 +99,12 @@ class Stage:
         for worker in self.workers.values():
             if not worker.running:
                 worker.start()
+        # A node may be up still whose worker has just died.
+        wait_until(
+            lambda: {worker.pid for worker in self.workers.values()} <= {node.pid for node in self.client.nodes()},
+            within=SOON,
+            because="every worker becomes a node",
+        )
         self.all_well()
         if not self._options and any(self.holds(node) != self.prefers(node) for node in self.ways):
             # Placed anew, they go to where the ring wants them.
@@ -126,8 +136,20 @@ class Stage:
         lives = self.witness.lives()
         for name, address in now.items():
             assert address.token >= max(life.token for life in lives[name]), f"the token of {name} fell: {address}"
+        self._check_journal()
         self.well = True
         return now
+
+    def _check_journal(self) -> None:
+        """Nobody acts under an epoch or a token after a newer one was seen."""
+        last: dict[str, int] = {}
+        for entry in self.client.events(last=2000):
+            marks = [("the epoch", entry.epoch)] if entry.epoch else []
+            if entry.event in TOKENS:
+                marks += [(name, int(token)) for name, token, _ in entry.items]
+            for name, number in marks:
+                assert number >= last.get(name, 0), f"{name} fell from {last[name]} to {number} in {entry}"
+                last[name] = number
 
     def lease_end(self, node: str) -> float:
         """When Redis takes a node's lease for over, in milliseconds by its clock; 0 for a node without one."""
@@ -209,6 +231,14 @@ class Stage:
 
     # Acting
 
+    def task_runs(self, queue: str) -> None:
+        """Send an ordinary task and wait until a worker has carried it out."""
+        word = f"{queue} at {time.monotonic()}"
+        with Celery(broker=self.project.broker_url) as app:
+            app.send_task("proj.note", args=[word], queue=queue)
+        notes = self.project.folder / "notes"
+        wait_until(lambda: notes.exists() and word in notes.read_text(), within=SOON, because=f"{queue} is consumed")
+
     def list_daemons(self, names: Iterable[str]) -> None:
         """What the recovery scanners yield from now on."""
         path = self.project.folder / "listed.json"
@@ -238,11 +268,12 @@ class Stage:
     def _way(self) -> Proxy:
         return self._resources.enter_context(Proxy(self.server.port))
 
-    def _worker(self, node: str, queues: str | None) -> Worker:
+    def worker(self, node: str, *more: str) -> Worker:
+        """A worker by the name of a node, with more options than usual; the stage closes those of its own only."""
         way = self.ways[node].url
-        env = {"BOOK_URL": way, "QUEUE_URL": queues or way}
+        env = {"BOOK_URL": way, "QUEUE_URL": way if self._broker == "behind" else self.project.broker_url}
         name = node.partition("@")[0]
-        options = ["--without-mingle", "--without-gossip", *self._options.get(name, ())]
+        options = ["--without-mingle", "--without-gossip", *self._options.get(name, ()), *more]
         return Worker(self.project, name, concurrency=1, options=options, env=env)
 
     def _run_since(self, began: float) -> dict[str, Address] | None:

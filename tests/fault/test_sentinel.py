@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from celery_daemons.errors import StoreUnavailable
+from celery_daemons.store.keys import LAYOUT, Keys
 from tests.conftest import NewProject, NewServer, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
 from tests.support.projects import PRELUDE
@@ -42,6 +43,9 @@ def test_a_promoted_replica_is_told_what_runs_and_no_daemon_notices(
     # The lease outlives the fail-over: two seconds until the primary counts as down, and some for the election.
     settings = {**QUICK, "lease_ttl": 8.0, "redis_url": sentinel.url}
     project = new_project(SOURCE, broker_url=sentinel.url, settings=settings)
+    # A cluster that has been there for a while: in a new one the monitor waits for a lease's time.
+    with primary.client() as redis:
+        redis.hset(Keys(project.namespace).cluster, mapping={"layout": LAYOUT, "created_ms": "1"})
     for name in ("w1", "w2"):
         new_worker(project, name, concurrency=1, wait=False, env={"BROKER": broker.url})
     client = Client(sentinel.url, project.namespace, vnodes=40)

@@ -223,6 +223,8 @@ class Server:
             "enable-debug-command local",
             # A primary that is told to end would otherwise wait for replicas that a test has paused.
             "shutdown-timeout 0",
+            # It would wait five seconds for other replicas before it serves the first.
+            "repl-diskless-sync-delay 0",
         ]
 
     def _running(self) -> subprocess.Popen[bytes]:

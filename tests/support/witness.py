@@ -54,7 +54,9 @@ class Witness:
     def lives(self) -> dict[str, list[LifeSeen]]:
         """All lives by name, in the order of their beginnings."""
         signs: dict[tuple[str, int, int], list[float]] = defaultdict(list)
-        for line in self._file.read_text().splitlines() if self._file.exists() else ():
+        written = self._file.read_text() if self._file.exists() else ""
+        # The end of a line may still be on its way.
+        for line in written[: written.rfind("\n") + 1].splitlines():
             _, name, token, pid, at = line.split()
             signs[name, int(token), int(pid)].append(float(at))
         found: dict[str, list[LifeSeen]] = defaultdict(list)
