@@ -20,7 +20,7 @@ A, B = ("w1@test", "w2@test")
 RUBBISH = ("", "null", "[]", "{", '{"status": 7}', "\0", json.dumps({"token": "x" * 20_000}))
 NO_TEXT = b"\xff\xfe"
 #: Far more than a worker takes in at once, or a journal should tell of one by one.
-FLOOD = 20_000
+FLOOD = 100_000
 #: How many of them a test waits for.
 ENOUGH = 5_000
 #: Journal entries that a flood may cause: one now and then, which says how many they were.
