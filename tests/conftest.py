@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -17,6 +18,10 @@ from tests.support.workers import CeleryProcess, Worker
 
 FLAVOURS: dict[str, Flavour] = {"redis7": "redis", "valkey9": "valkey"}
 RUNNING = pytest.StashKey[list[CeleryProcess]]()
+
+# What a shell runs in the background ignores SIGINT, and so would every process that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: two cores that also run servers and workers make one example slow now and then.
 # A build must not fail by a new random example on a change that has nothing to do with it; at a desk it should.

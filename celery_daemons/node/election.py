@@ -27,6 +27,9 @@ _FIRST_TURN: Final = 15.0
 #: Leases without a turn after which a monitor counts as wedged. Below one, a successor leads within a lease of it.
 _WEDGED_AFTER: Final = 0.6
 
+#: Seconds after which a failure counts no more towards the next pause.
+_FORGIVEN_AFTER: Final = 60.0
+
 
 class Election:
     """Leads or does not; a loss of the lease is a state, not an error."""
@@ -125,10 +128,13 @@ class Election:
         self.epoch = None
         if self._child is not None:
             self._child.signal(signal.SIGKILL)
+        now = time.monotonic()
+        if now >= self._not_before + _FORGIVEN_AFTER:
+            self._failures = 0
         # Another node may have better luck; without others this one tries again, ever more slowly while it fails.
         self._failures += 1
         pause = self._settings.heartbeat_interval * min(2.0 ** (self._failures - 1), 30.0)
-        self._not_before = time.monotonic() + pause * self._dice.uniform(1.0, 1.5)
+        self._not_before = now + pause * self._dice.uniform(1.0, 1.5)
 
     async def _lead(self, epoch: Epoch, incarnation: Incarnation) -> None:
         logger.info("monitor %s: elected, epoch %d", self._boot.node, epoch)

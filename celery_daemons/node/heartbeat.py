@@ -1,6 +1,7 @@
 """Holding the node's lease: joining, beating, telling again what Redis forgot, and knowing when it is over."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -170,7 +171,8 @@ class Heartbeat:
             "and joins when the name is free: give each worker its own --hostname"
         )
         logger.warning("node %s: %s", self._node, why)
-        await self._store.run(journal.note(self._store.keys, "name-taken", node=self._node, cause=why))
+        with contextlib.suppress(StoreUnavailable):
+            await self._store.run(journal.note(self._store.keys, "name-taken", node=self._node, cause=why))
 
     def _unanswered(self, error: StoreUnavailable) -> None:
         text = str(error)

@@ -1,6 +1,7 @@
 """A monitor that dies, freezes, hangs or is cut off is replaced, and no daemon hears of it."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -49,7 +50,7 @@ act = Monitor._act
 
 
 def act_or_fail(self):
-    if taken("fail"):
+    if taken("fail") or flag("fail-always").exists():
         raise RuntimeError("a defect")
     act(self)
 
@@ -59,6 +60,8 @@ Monitor._act = act_or_fail
 )
 SETTINGS = {"lease_ttl": 2.0, "heartbeat_interval": 0.4, "scan_timeout": 1.0}
 LEASE = 2.0
+#: A pause that a node takes only after several failures: the first is two heartbeats at most.
+PATIENCE = 1.6
 
 
 def wait_led(stage: Stage, *, after: int) -> str:
@@ -219,3 +222,26 @@ def test_the_machine_of_the_monitor_is_lost_and_another_one_leads_within_a_lease
     stage.untouched(elsewhere)
     stage.workers[node].start()
     stage.final_check()
+
+
+def test_a_monitor_that_fails_in_every_life_is_tried_ever_more_slowly(on_stage: OnStage) -> None:
+    """Attacks: elections without end, one after the other, that fill the journal (no token is touched)."""
+    # Given
+    stage = on_stage(source=UNSOUND, settings=SETTINGS)
+    start = stage.journal_end()
+
+    # When
+    stage.flag("fail-always")
+
+    # Then
+    def patient() -> bool:
+        for node in stage.ways:
+            elected = [one.at_ms for one in stage.events("lead", start) if one.node == node]
+            if any(later - earlier > PATIENCE * 1000 for earlier, later in pairwise(elected)):
+                return True
+        return False
+
+    wait_until(patient, within=SOON, because="each failure doubles the pause before the next candidacy")
+    stage.flag("fail-always", up=False)
+    stage.final_check()
+    stage.untouched(stage.wanted)

@@ -4,7 +4,16 @@ from collections.abc import AsyncIterator, Iterator
 
 from celery import Celery  # type: ignore[import-untyped]
 
-from celery_daemons import Address, AddressBook, DaemonContext, DaemonRecord, Daemons, DaemonSpec, Node
+from celery_daemons import (
+    Address,
+    AddressBook,
+    BlockingDaemonContext,
+    DaemonContext,
+    DaemonRecord,
+    Daemons,
+    DaemonSpec,
+    Node,
+)
 
 app = Celery("proj", broker="redis://localhost:6379/0")
 daemons = Daemons(app, namespace="typing", lease_ttl=5.0)
@@ -19,7 +28,7 @@ async def tail(ctx: DaemonContext, path: str) -> None:
 
 
 @daemons.launcher("poll", isolation="thread", restart="transient", max_restarts=3, stop_grace=1.0, labels=["gpu"])
-def poll(ctx: DaemonContext, every: float) -> None:
+def poll(ctx: BlockingDaemonContext, every: float) -> None:
     """A function."""
     ctx.sleep(every)
 
@@ -55,8 +64,6 @@ def calls() -> None:
     daemons.stop("tail.web-1", wait=5)
     daemons.start("tail.web-1")
     daemons.restart("tail.web-1", wait=5)
-    daemons.move("tail.web-1", to="celery@web-2")
-    daemons.rebalance(dry_run=True)
     daemons.drain("celery@web-2", wait=30)
     daemons.uncordon("celery@web-2")
     daemons.rescan("tail")

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.unit.protocol.clock import virtual_time
 from tests.unit.protocol.machine import Protocol
 from tests.unit.protocol.stories import A, B, Story, X
-from tests.unit.protocol.world import SLOWEST, Broken, virtual_time
+from tests.unit.protocol.world import SLOWEST, Broken
 
 
 # Some ten seconds if all is well. If not, the time is spent on finding the shortest story that goes wrong.

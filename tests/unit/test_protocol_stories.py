@@ -11,9 +11,10 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from celery_daemons.store import calls
 from tests.unit.protocol import stories
+from tests.unit.protocol.clock import Clock, virtual_time
 from tests.unit.protocol.machine import Protocol
 from tests.unit.protocol.stories import STORIES, Story
-from tests.unit.protocol.world import Broken, Clock, virtual_time
+from tests.unit.protocol.world import Broken
 
 #: A mistake: the story that meets it, the script that it is made in (any: in all), the line, and what replaces it.
 MISTAKES: list[tuple[Callable[[Story], None], str, str, str]] = [

@@ -10,7 +10,8 @@ from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.states import Outcome
 from celery_daemons.store import wishes
 from tests.unit.protocol.actors import ARGUMENTS, LAUNCHER, Monitor, Nodes
-from tests.unit.protocol.world import DAEMONS, NODES, SLOWEST, TTL_MS, Broken, Clock, Fate, Process, World
+from tests.unit.protocol.clock import Clock
+from tests.unit.protocol.world import DAEMONS, NODES, SLOWEST, TTL_MS, Broken, Fate, Process, World
 
 names = st.sampled_from(DAEMONS)
 nodes = st.sampled_from(NODES)

@@ -1,7 +1,4 @@
-"""Stories: interleavings that each attack one line of the protocol, told step by step.
-
-Each holds against the scripts as they are. That it would not without its line is what ``test_protocol_mistakes`` shows.
-"""
+"""Stories: interleavings that each attack one line of the protocol, and do not end well without that line."""
 
 from collections.abc import Callable
 
@@ -11,8 +8,9 @@ from celery_daemons.domain.states import Outcome
 from celery_daemons.errors import Fenced
 from celery_daemons.store import lease, wishes
 from tests.unit.protocol.actors import ARGUMENTS, LAUNCHER, Monitor, Nodes
+from tests.unit.protocol.clock import Clock
 from tests.unit.protocol.machine import bring_about
-from tests.unit.protocol.world import DAEMONS, NODES, TTL_MS, Clock, Process, World, must
+from tests.unit.protocol.world import DAEMONS, NODES, TTL_MS, Process, World, must
 
 A, B = NODES
 X, Y = DAEMONS

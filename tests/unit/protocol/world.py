@@ -4,11 +4,9 @@ The scripts are the real ones, run by a double of the server. Time is virtual: t
 processes are one number; how far a process's own clock may run at another rate is the lease's margin.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
-from unittest import mock
 
 import fakeredis
 import msgspec
@@ -18,6 +16,7 @@ from celery_daemons.errors import Fenced
 from celery_daemons.store.calls import Call
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
+from tests.unit.protocol.clock import START_US, Clock
 
 T = TypeVar("T")
 
@@ -31,7 +30,6 @@ LEASE_US = TTL_MS * 1000
 MARGIN = 0.1
 #: The slowest clock that the margin covers: such a holder stops at the very end of its lease.
 SLOWEST = 1 - MARGIN
-START_US = 1_800_000_000_000_000
 #: What one call takes; more than the tokens that it issues, as in life.
 CALL_US = 1000
 
@@ -58,21 +56,6 @@ def must(holds: bool, why: str) -> None:
     """Fail the example unless ``holds``."""
     if not holds:
         raise Broken(why)
-
-
-@dataclass(slots=True)
-class Clock:
-    """Microseconds since 1970, everywhere."""
-
-    now: int = START_US
-
-
-@contextmanager
-def virtual_time() -> Iterator[Clock]:
-    """Let the double of the server read the clock that is given."""
-    clock = Clock()
-    with mock.patch("time.time", lambda: clock.now / 1_000_000):  # noqa: PT008 - it changes
-        yield clock
 
 
 @dataclass(eq=False)
