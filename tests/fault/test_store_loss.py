@@ -104,7 +104,7 @@ def test_daemons_that_prefer_a_duplicate_to_a_gap_run_through_a_long_outage(on_s
     """Attacks: on_store_loss="keep" is of no use if its daemons are swept when Redis is back (no token is touched)."""
     # Given
     stage = on_stage(settings={**PATIENT, "on_store_loss": "keep"})
-    start = stage.journal_end()
+    start, (_, leader) = stage.journal_end(), stage.leading()
 
     # When
     for way in stage.ways.values():
@@ -115,13 +115,20 @@ def test_daemons_that_prefer_a_duplicate_to_a_gap_run_through_a_long_outage(on_s
         within=SOON,
         because="they run on without a lease",
     )
-    for way in stage.ways.values():
-        way.heal()
-
-    # Then
+    # Then one is back, and leads, well before the other
+    stage.ways[A].heal()
+    wait_until(lambda: newer(stage, leader.epoch), within=SOON, because=f"{A} finds nobody who leads")
+    time.sleep(BRIEF)
+    stage.ways[B].heal()
     stage.final_check()
     stage.untouched(stage.wanted)
     assert not stage.events("lost", start)
+
+
+def newer(stage: Stage, epoch: int) -> bool:
+    """Whether a monitor leads under a newer epoch."""
+    leader = stage.client.leader()
+    return leader is not None and leader.epoch > epoch
 
 
 class Replica:
@@ -172,6 +179,26 @@ def test_a_redis_restarted_with_old_data_starts_nothing_that_has_moved_since(on_
     assert {name: one.token for name, one in now.items()} == {name: one.token for name, one in moved.items()}
     stage.client.wait_running("watch.unlisted", within=SOON)
     stage.client.forget("watch.unlisted")
+    (Path(redis.config_get("dir")["dir"]) / "dump.rdb").unlink()
+
+
+def test_a_new_agent_takes_no_old_data_at_its_word(on_stage: OnStage) -> None:
+    """Attacks: who has just started knows of no other server, and the book says what it should run (one at a time)."""
+    # Given data that were saved before the daemons of one node moved to the other
+    stage = on_stage(settings=LATE, broker="apart")
+    redis = stage.server.client()
+    redis.save()
+    stage.empty(A)
+
+    # When the node that had them starts anew, and is the first to speak
+    stage.ways[B].refuse()
+    stage.server.kill()
+    stage.agent(A).kill()
+    stage.server.start()
+    first_to_speak(stage, A, B)
+
+    # Then
+    stage.final_check()
     (Path(redis.config_get("dir")["dir"]) / "dump.rdb").unlink()
 
 

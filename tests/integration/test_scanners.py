@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from celery_daemons.launcher import encode_arguments
 from tests.conftest import NewProject, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
 from tests.support.projects import PRELUDE, Project
@@ -129,6 +130,8 @@ def test_a_scanner_that_fails_is_reported_with_its_launcher_and_stops_no_other(
     # Given
     project = new_project(BROKEN, settings={**QUICK, "scan_timeout": 1.5})
     client = client_of(project)
+    # Scanners run side by side: without this, whichever came first would have the name.
+    client.want("good.1", "good", encode_arguments("good.1", (), {}))
     worker = new_worker(project, "w1", concurrency=1, wait=False)
 
     # When every scanner has been heard of
