@@ -83,17 +83,23 @@ class SpecRow:
     """A spec as Redis holds it.
 
     ``arguments`` is the encoded call; ``version`` changes whenever a running daemon has to be replaced by a new start.
+    ``goal`` and ``shun`` are the nodes where the next start of this version shall be, or shall not.
     """
 
     launcher: LauncherName
     arguments: str
     desired: Desired
     version: str
+    goal: NodeName | None = None
+    shun: NodeName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookRow:
-    """A daemon's entry in the address book as Redis holds it; without a node it is on none."""
+    """A daemon's entry in the address book as Redis holds it; without a node it is on none.
+
+    ``why`` is the reason of its placement; ``shun`` a node that has given up on it.
+    """
 
     status: DaemonStatus
     token: str
@@ -105,6 +111,8 @@ class BookRow:
     started_ms: int = 0
     restarts: int = 0
     error: str | None = None
+    why: str | None = None
+    shun: NodeName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

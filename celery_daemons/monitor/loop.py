@@ -12,6 +12,7 @@ from celery_daemons.domain.names import DaemonName, Epoch, LauncherName, NodeNam
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.errors import StoreUnavailable
 from celery_daemons.launcher import Registry
+from celery_daemons.monitor.balance import Balancer
 from celery_daemons.monitor.caution import Caution
 from celery_daemons.monitor.dispatch import Dispatcher
 from celery_daemons.monitor.link import AgentLink
@@ -64,6 +65,7 @@ class Monitor:
         self._replica = Replica(store, with_specs=True)
         self._planner = Planner(self._replica, settings, self._options)
         self._scans = Scans(registry, settings, scanning, epoch, lambda: self._replica.specs)
+        self._balancer = Balancer(settings, self._replica, self._planner, self._prove)
         self._dirty: set[DaemonName] = set()
         self._look_at = 0.0
         self._caution = Caution(settings.lease_ttl)
@@ -76,7 +78,7 @@ class Monitor:
     def run(self) -> None:
         """Turn until the lease is lost (LeaseLost)."""
         while True:
-            self._link.turn(at_most_every=self._pause / 2)
+            self._prove()
             try:
                 self._turn()
             except StoreUnavailable as error:
@@ -114,22 +116,32 @@ class Monitor:
         wait = min(self._pause, self._look_at - now, self._scans.next_due - now)
         if self._dirty:
             wait = min(wait, self._caution.until - now)
+        elif self._caution.over:
+            self._balance()
+            wait = min(wait, self._balancer.next_look - now)
         self._take(self._replica.follow(block_ms=max(1, int(wait * 1000))))
+
+    def _prove(self) -> None:
+        self._link.turn(at_most_every=self._pause / 2)
 
     def _start_anew(self) -> None:
         self._loaded = True
         self._look_at = 0.0
         self._planner.nodes_changed()
+        self._balancer.nodes_changed()
         self._dirty = self._planner.unsettled()
 
     def _take(self, changes: Changes) -> None:
         for entry in changes.entries:
             if entry.event == "rescan":
                 self._scans.request(entry.cause)
+            elif entry.event == "rebalance":
+                self._hear_of_balance(entry.cause)
         if changes.everything:
             self._start_anew()
         elif changes.nodes:
             self._planner.nodes_changed()
+            self._balancer.nodes_changed()
             self._dirty |= self._planner.unsettled()
             # A new node has a lease that may end before those known so far.
             self._look_at = 0.0
@@ -137,6 +149,12 @@ class Monitor:
             for name in changes.names:
                 self._planner.count(name)
         self._dirty |= changes.names
+
+    def _hear_of_balance(self, what: str | None) -> None:
+        if what == "requested":
+            self._balancer.ask()
+        else:
+            self._balancer.paused = what == "paused"
 
     # Leases and digests
 
@@ -148,6 +166,7 @@ class Monitor:
                 logger.warning("monitor: Redis has lost its data, waiting one lease for nodes to tell what they run")
             self._replica.load()
             self._start_anew()
+        self._balancer.paused = overview.paused
         self._caution.with_data_of(overview.age_ms)
         self._caution.after_silence(overview.heard_ms)
         server, settled = self._store.trust.server, overview.server
@@ -182,7 +201,7 @@ class Monitor:
     def _sweep(self, node: NodeName) -> None:
         while True:
             swept = self._store.run(book.sweep(self._store.keys, self._epoch, node, limit=BATCH))
-            self._link.turn(at_most_every=self._pause / 2)
+            self._prove()
             if swept.alive_ms:
                 return
             logger.warning("node %s: lease ended, freed %d daemons", node, len(swept.names))
@@ -208,12 +227,25 @@ class Monitor:
         for node in plan.sweep:
             self._sweep(node)
         self._park(plan)
-        for node, items in plan.recall.items():
+        self._recall(plan.recall)
+        self._assign(plan)
+
+    def _balance(self) -> None:
+        recall: dict[NodeName, list[tuple[DaemonName, str]]] = {}
+        for move in self._balancer.next_wave():
+            recall.setdefault(move.source, []).append((move.name, f"to {move.target}: {move.why}"))
+        self._recall(recall)
+
+    def _recall(self, recall: dict[NodeName, list[tuple[DaemonName, str]]]) -> None:
+        for node, items in recall.items():
             for batch in _batches(items):
                 done = self._store.run(book.recall(self._store.keys, self._epoch, node, batch))
-                self._send(node, done, [name for name, _ in batch], recalled=True)
-                self._link.turn(at_most_every=self._pause / 2)
-        self._assign(plan)
+                names = [name for name, _ in batch]
+                self._send(node, done, names, recalled=True)
+                for name, token in zip(names, done.tokens, strict=True):
+                    if not token:
+                        self._balancer.refused(name)
+                self._prove()
 
     def _assign(self, plan: Plan) -> None:
         waves = [(node, batch) for node, items in plan.assign.items() for batch in _batches(items)]
@@ -222,7 +254,7 @@ class Monitor:
             if row is None:
                 continue
             done = self._store.run(book.assign(self._store.keys, self._epoch, node, row.incarnation, batch))
-            self._link.turn(at_most_every=self._pause / 2)
+            self._prove()
             names = [name for name, _ in batch]
             if done is None:
                 # It left between two looks; what the journal tells about it next starts another plan.
@@ -237,7 +269,7 @@ class Monitor:
         fresh = [(name, why) for name, why in plan.park if not (name in told and told[name].error == why)]
         for batch in _batches(fresh):
             for name, why in batch:
-                logger.info("daemon %s: unplaceable: %s", name, why)
+                logger.warning("daemon %s: unplaceable: %s", name, why)
             self._store.run(book.park(self._store.keys, self._epoch, batch))
 
     def _send(self, node: NodeName, done: book.Dispatch, names: list[DaemonName], *, recalled: bool) -> None:

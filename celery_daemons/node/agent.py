@@ -131,10 +131,11 @@ class Agent:
                 return
             self._pool.renew(self._heartbeat.until)
             self._pool.start_shared()
+            self._supervisor.stopper.look_at_memory(self.settings.host_max_memory)
             self._ledger.poke()
             if answer.generation != self._generation:
                 self._start(self._synchronise(answer.generation))
-            await self._campaign(led=answer.led)
+            await self._campaign(led=answer.led, draining=answer.draining)
 
     async def _guard(self) -> None:
         """End the hosts when the lease ends, whatever the heartbeat waits for; just before the kernel would do it."""
@@ -169,10 +170,10 @@ class Agent:
             self._election.check_lease()
             await asyncio.sleep(self.settings.heartbeat_interval)
 
-    async def _campaign(self, *, led: bool) -> None:
+    async def _campaign(self, *, led: bool, draining: bool | None = None) -> None:
         assert self._heartbeat.incarnation is not None
         with contextlib.suppress(StoreUnavailable):
-            await self._election.after_beat(self._heartbeat.incarnation, led=led)
+            await self._election.after_beat(self._heartbeat.incarnation, led=led, draining=draining)
 
     async def _lost(self) -> None:
         logger.warning("node %s: lease lost, its daemons are stopped", self._node)

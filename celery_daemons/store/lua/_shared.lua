@@ -50,12 +50,14 @@ local function one_of(...)
 end
 
 -- What the records must look like: the same as in domain/records.py, or one side would wait for the other for ever.
-local SPEC = {launcher = is_text, arguments = is_text, desired = one_of('running', 'stopped'), version = is_text}
+local SPEC = {launcher = is_text, arguments = is_text, desired = one_of('running', 'stopped'), version = is_text,
+  goal = may_be_text, shun = may_be_text}
 local ENTRY = {
   status = one_of('pending', 'assigned', 'starting', 'running', 'stopping', 'backoff', 'failed', 'stopped',
     'unplaceable'),
   token = is_token, launcher = is_text, node = may_be_text, incarnation = may_be_text, error = may_be_text,
-  version = is_version, pid = is_count, started_ms = is_count, restarts = is_count,
+  version = is_version, pid = is_count, started_ms = is_count, restarts = is_count, why = may_be_text,
+  shun = may_be_text,
 }
 local NODE = {
   incarnation = is_text, status = one_of('up', 'draining', 'lost'), queue = is_text, spawn_queue = is_text,
@@ -110,13 +112,14 @@ local function leads(monitor, epoch)
 end
 
 -- Take a daemon off its node but remember what befell it; a daemon that nobody wants is not remembered.
-local function unplace(book, specs, name, record, status)
+local function unplace(book, specs, traces, name, record, status)
   local spec = get(specs, name, SPEC)
   if not spec then
     redis.call('HDEL', book, name)
+    redis.call('HDEL', traces, name)
     return
   end
-  record.node, record.incarnation, record.pid, record.started_ms = nil, nil, nil, nil
+  record.node, record.incarnation, record.pid, record.started_ms, record.why = nil, nil, nil, nil, nil
   record.status = spec.desired == 'running' and status or 'stopped'
   put(book, name, record)
 end

@@ -31,7 +31,7 @@ for i, item in ipairs(items) do
     if record.status == 'unplaceable' then record.error = nil end
     put(KEYS[4], name, {
       launcher = spec.launcher, node = ARGV[2], incarnation = ARGV[3], status = 'assigned', token = text(token),
-      version = spec.version, restarts = record.restarts, error = record.error,
+      version = spec.version, restarts = record.restarts, error = record.error, why = item[2], shun = record.shun,
     })
     redis.call('SADD', KEYS[5], name)
     reply[i + 1] = text(token)

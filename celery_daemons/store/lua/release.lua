@@ -4,10 +4,12 @@
 -- KEYS[2] book     hash
 -- KEYS[3] held     set     of the node
 -- KEYS[4] journal  stream
+-- KEYS[5] traces   hash
 -- ARGV[1] node
--- ARGV[2] items    JSON [{name, token, outcome, restarts, error}, ...]
+-- ARGV[2] items    JSON [{name, token, outcome, restarts, error, trace}, ...]
 --
--- The outcome 'finished' also stops the daemon for good: its restart policy wants no other life of this version.
+-- The outcome 'finished' also stops the daemon for good: its restart policy wants no other life of this version. After
+-- 'exhausted' the node is shunned, if another fits.
 --
 -- Returns 1 or 0 per item: 0 when a newer token, another node or nobody holds the name.
 local reply, done = {}, {}
@@ -25,7 +27,9 @@ for i, item in ipairs(cjson.decode(ARGV[2])) do
     end
     record.restarts = item.restarts
     if item.error then record.error = item.error end
-    unplace(KEYS[2], KEYS[1], name, record, 'pending')
+    if item.trace then redis.call('HSET', KEYS[5], name, item.trace) end
+    record.shun = item.outcome == 'exhausted' and ARGV[1] or nil
+    unplace(KEYS[2], KEYS[1], KEYS[5], name, record, 'pending')
     reply[i] = 1
     done[#done + 1] = {name, item.token, item.outcome}
   end

@@ -9,6 +9,7 @@
 -- KEYS[7] generation  string  of the node
 -- KEYS[8] journal     stream
 -- KEYS[9] gone        hash    queues of nodes that are gone
+-- KEYS[10] traces     hash
 -- ARGV[1] epoch
 -- ARGV[2] node
 -- ARGV[3] limit       the most daemons to free in this call
@@ -28,7 +29,7 @@ local reply, done = {'swept', 0}, {}
 for _, name in ipairs(redis.call('SRANDMEMBER', KEYS[6], ARGV[3])) do
   local record = get(KEYS[5], name, ENTRY)
   if record and record.node == ARGV[2] then
-    unplace(KEYS[5], KEYS[4], name, record, 'pending')
+    unplace(KEYS[5], KEYS[4], KEYS[10], name, record, 'pending')
     done[#done + 1] = {name, record.token, ''}
     reply[#reply + 1] = name
   end
