@@ -105,9 +105,7 @@ class _Balance:
         self._pools: dict[NodeName, _Pool] = {}
 
     def moves(self) -> Iterable[Move]:
-        starved = sorted(node for node in self._loads if self._is_hungry(node))
-        crowded = sorted(node for node in self._loads if self._is_overfull(node))
-        if len(self._loads) < 2 or not (starved or crowded):
+        if len(self._loads) < 2 or not (self._starved() or self._crowded()):
             return ()
         by_node: dict[NodeName, list[Demand]] = {}
         for node, demand in self._placed:
@@ -116,7 +114,7 @@ class _Balance:
             self._pools[node] = _Pool()
             self._pools[node].fill(by_node.get(node, []))
         found: dict[DaemonName, Move] = {}
-        while fresh := [*self._fill(starved), *self._relieve(crowded)]:
+        while fresh := [*self._fill(self._starved()), *self._relieve(self._crowded())]:
             for move in fresh:
                 before = found.pop(move.name, None)
                 # One that is passed on goes there at once.
@@ -125,11 +123,20 @@ class _Balance:
                     found[move.name] = Move(name=move.name, source=source, target=move.target, why=move.why)
         return found.values()
 
+    def _starved(self) -> list[NodeName]:
+        return sorted(node for node in self._loads if self._is_hungry(node))
+
+    def _crowded(self) -> list[NodeName]:
+        return sorted(node for node in self._loads if self._is_overfull(node))
+
     def _is_hungry(self, node: NodeName) -> bool:
         return self._loads[node] < (self._least(node) if self._even else math.floor(_HUNGRY * self._fair[node]))
 
     def _is_overfull(self, node: NodeName) -> bool:
-        return self._loads[node] > (self._most(node) if self._even else self._cluster.capacity(node))
+        if self._even:
+            return self._loads[node] > self._most(node)
+        # One or two more than is fair are no reason to move them, however few a fair share is.
+        return self._loads[node] > max(self._cluster.capacity(node), math.ceil(self._fair[node]) + 2)
 
     def _least(self, node: NodeName) -> int:
         return math.floor((1 - _TOLERANCE) * self._fair[node])
@@ -142,7 +149,7 @@ class _Balance:
         for target in starved:
             # Up to its share if that relieves others: better than to move between those that were there before.
             while self._loads[target] < self._least(target) or (
-                self._loads[target] < math.floor(self._fair[target]) and any(map(self._is_overfull, self._loads))
+                self._loads[target] < math.ceil(self._fair[target]) and any(map(self._is_overfull, self._loads))
             ):
                 move = self._take_for(target)
                 if move is None:

@@ -22,7 +22,7 @@ MISTAKES: list[tuple[Callable[[Story], None], str, str, str]] = [
     (
         stories.a_dead_node_is_swept_and_its_daemon_moves,
         "sweep",
-        "unplace(KEYS[5], KEYS[4], name, record, 'pending')",
+        "unplace(KEYS[5], KEYS[4], KEYS[10], name, record, 'pending')",
         "",
     ),
     (stories.a_daemon_that_runs_is_assigned_again, "assign", "and not (record and record.node)", ""),
