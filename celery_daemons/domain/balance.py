@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from celery_daemons.domain.names import DaemonName, LauncherName, NodeName
@@ -117,10 +117,11 @@ class _Balance:
         while fresh := [*self._fill(self._starved()), *self._relieve(self._crowded())]:
             for move in fresh:
                 before = found.pop(move.name, None)
-                # One that is passed on goes there at once.
-                source = before.source if before else move.source
-                if source != move.target:
-                    found[move.name] = Move(name=move.name, source=source, target=move.target, why=move.why)
+                if before is None:
+                    found[move.name] = move
+                elif before.source != move.target:
+                    # One that would be passed on goes there at once.
+                    found[move.name] = replace(before, target=move.target, why="it makes the loads more equal")
         return found.values()
 
     def _starved(self) -> list[NodeName]:

@@ -117,7 +117,10 @@ class BookRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRow:
-    """A node as Redis holds it; labels and launchers are joined by commas, which no name contains."""
+    """A node as Redis holds it; labels and launchers are joined by commas, which no name contains.
+
+    ``candidate`` says whether it runs for election.
+    """
 
     incarnation: Incarnation
     status: NodeStatus
@@ -128,6 +131,7 @@ class NodeRow:
     weight: float
     labels: str
     launchers: str
+    candidate: bool = True
     started_ms: int = 0
 
     @property

@@ -135,7 +135,7 @@ class Agent:
             self._ledger.poke()
             if answer.generation != self._generation:
                 self._start(self._synchronise(answer.generation))
-            await self._campaign(led=answer.led, draining=answer.draining)
+            await self._campaign(led=answer.led)
 
     async def _guard(self) -> None:
         """End the hosts when the lease ends, whatever the heartbeat waits for; just before the kernel would do it."""
@@ -170,10 +170,10 @@ class Agent:
             self._election.check_lease()
             await asyncio.sleep(self.settings.heartbeat_interval)
 
-    async def _campaign(self, *, led: bool, draining: bool | None = None) -> None:
+    async def _campaign(self, *, led: bool) -> None:
         assert self._heartbeat.incarnation is not None
         with contextlib.suppress(StoreUnavailable):
-            await self._election.after_beat(self._heartbeat.incarnation, led=led, draining=draining)
+            await self._election.after_beat(self._heartbeat.incarnation, led=led)
 
     async def _lost(self) -> None:
         logger.warning("node %s: lease lost, its daemons are stopped", self._node)
@@ -284,6 +284,7 @@ class Agent:
             weight=self.settings.node_weight,
             labels=",".join(self.settings.node_labels),
             launchers=",".join(sorted(self._boot.launchers)),
+            candidate=self.settings.monitor,
         )
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

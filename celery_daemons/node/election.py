@@ -10,7 +10,16 @@ from typing import Final
 from celery_daemons.domain.names import Epoch, Incarnation, NodeName
 from celery_daemons.errors import StoreUnavailable
 from celery_daemons.process.channel import AsyncChannel, ChannelClosed
-from celery_daemons.process.messages import Boot, ChildBoot, FromMonitor, HandOver, Lease, Turned, Unready
+from celery_daemons.process.messages import (
+    Boot,
+    ChildBoot,
+    FromMonitor,
+    HandOver,
+    Lease,
+    Turned,
+    Unready,
+    Yielded,
+)
 from celery_daemons.process.spawner import Child, Spawner
 from celery_daemons.settings import Settings
 from celery_daemons.store import lease
@@ -49,17 +58,10 @@ class Election:
         self._failures = 0
         self._proven_at = 0.0
         self._retired = False
-        self._draining = False
         self.epoch: Epoch | None = None
 
-    async def after_beat(self, incarnation: Incarnation, *, led: bool, draining: bool | None = None) -> None:
-        """Renew, or run for election if nobody leads; once per heartbeat. ``draining`` is ``None`` for no news."""
-        if draining is not None and draining != self._draining:
-            self._draining = draining
-            # Others first. If there are none, a cluster whose nodes all drain still has somebody who leads.
-            self._not_before = time.monotonic() + self._settings.lease_ttl if draining else 0.0
-            if draining:
-                await self._hand_over("its node drains")
+    async def after_beat(self, incarnation: Incarnation, *, led: bool) -> None:
+        """Renew, or run for election if nobody leads; once per heartbeat."""
         if self.epoch is not None:
             await self._renew(incarnation)
         elif self._settings.monitor and not self._retired and not led and time.monotonic() >= self._not_before:
@@ -106,15 +108,12 @@ class Election:
     async def retire(self) -> None:
         """Step down and run for election no more."""
         self._retired = True
-        await self._hand_over("its node leaves")
-
-    async def _hand_over(self, cause: str) -> None:
         epoch, self.epoch = self.epoch, None
         if epoch is None:
             return
         try:
             # Given back first: whom the monitor tells can take it at once, and what it still does is refused.
-            await self._store.run(lease.resign(self._store.keys, epoch, cause=cause))
+            await self._store.run(lease.resign(self._store.keys, epoch, cause="its node leaves"))
             if self._channel is not None:
                 self._channel.send(HandOver())
                 await asyncio.wait_for(self._dead.wait(), _HAND_OVER)
@@ -144,7 +143,7 @@ class Election:
         # Another node may have better luck; without others this one tries again, ever more slowly while it fails.
         self._failures += 1
         pause = self._settings.heartbeat_interval * min(2.0 ** (self._failures - 1), 30.0)
-        self._not_before = max(self._not_before, now + pause * self._dice.uniform(1.0, 1.5))
+        self._not_before = now + pause * self._dice.uniform(1.0, 1.5)
 
     async def _lead(self, epoch: Epoch, incarnation: Incarnation) -> None:
         logger.info("monitor %s: elected, epoch %d", self._boot.node, epoch)
@@ -203,3 +202,7 @@ class Election:
                     self._turn_by = now + _WEDGED_AFTER * self._settings.lease_ttl
                 case Unready(error):
                     logger.error("monitor %s: %s", self._boot.node, error)
+                case Yielded():
+                    self.epoch = None
+                    # Others first; should none of them lead, this node does again.
+                    self._not_before = time.monotonic() + self._settings.lease_ttl

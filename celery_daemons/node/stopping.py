@@ -25,7 +25,7 @@ _HUNG_GRACE: Final = 0.5
 #: Seconds between two looks at what hosts use.
 _MEMORY_LOOK: Final = 5.0
 #: A host younger than this many seconds is not recycled for its size: a limit below what the app needs is no hot loop.
-_YOUNG: Final = 30.0
+_YOUNG: Final = 10.0
 _PAGE_KIB: Final = os.sysconf("SC_PAGE_SIZE") // 1024
 
 

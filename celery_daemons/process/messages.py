@@ -148,6 +148,10 @@ class Alive(msgspec.Struct, tag=True):
     """Host to agent: the event loop turns."""
 
 
+class Yielded(msgspec.Struct, tag=True):
+    """Monitor to agent: it has given the lease back, for another node to lead."""
+
+
 class Turned(msgspec.Struct, tag=True):
     """Monitor to agent: the loop has turned."""
 
@@ -155,5 +159,5 @@ class Turned(msgspec.Struct, tag=True):
 FromWorker = Spawned | Campaign | Rejected | Drain
 ToHost = Lease | Start | Stop | Probe
 FromHost = Ready | Unready | Started | Ended | Hung | Alive
-FromMonitor = Turned | Unready
+FromMonitor = Turned | Unready | Yielded
 ToMonitor = Lease | HandOver

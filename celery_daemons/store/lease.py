@@ -35,7 +35,6 @@ class Beat:
     generation: int = 0
     created_ms: str = ""
     led: bool = False
-    draining: bool | None = None
 
 
 def mismatch(found: str) -> LayoutMismatch:
@@ -72,7 +71,7 @@ def beat(keys: Keys, node: NodeName, incarnation: Incarnation, *, ttl_ms: int) -
 
     def decode(reply: Any) -> Beat:
         if reply[0] == 1:
-            return Beat("ok", int(reply[1]), text(reply[2]), bool(reply[3]), bool(reply[4]))
+            return Beat("ok", int(reply[1]), text(reply[2]), bool(reply[3]))
         return Beat("data_lost" if reply[0] == -1 else "fenced")
 
     return Call(

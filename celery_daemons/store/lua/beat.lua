@@ -9,7 +9,7 @@
 -- ARGV[2] incarnation
 -- ARGV[3] ttl_ms
 --
--- Returns {1, generation, created_ms, 1 if somebody leads else 0, 1 if the node drains else 0}, {0} when another incarnation is registered, or {-1}
+-- Returns {1, generation, created_ms, 1 if somebody leads else 0}, {0} when another incarnation is registered, or {-1}
 -- when the cluster's data is gone, or the node's.
 local created = redis.call('HGET', KEYS[1], 'created_ms')
 if not created then return {-1} end
@@ -25,5 +25,4 @@ local silent = silence(KEYS[3], now)
 redis.call('ZREM', KEYS[3], '')
 redis.call('ZADD', KEYS[3], now + tonumber(ARGV[3]), ARGV[1])
 if silent then redis.call('HSET', KEYS[1], 'heard_ms', text(now)) end
-return {1, tonumber(redis.call('GET', KEYS[4]) or '0'), created, redis.call('EXISTS', KEYS[5]),
-  record.status == 'draining' and 1 or 0}
+return {1, tonumber(redis.call('GET', KEYS[4]) or '0'), created, redis.call('EXISTS', KEYS[5])}
