@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -26,7 +27,11 @@ _ARRIVED: Final = frozenset(
 
 
 class Balancer:
-    """Decides which daemons are moved next. Knows nothing that its successor would miss: it looks at what is."""
+    """Decides which daemons are moved next.
+
+    A plan is made once and carried out in waves, as long as no node comes or goes: made anew after each wave, it would
+    end as soon as nodes are no longer so uneven that one would begin. A successor makes its own.
+    """
 
     def __init__(self, settings: Settings, replica: Replica, planner: Planner, proven: Callable[[], None]) -> None:
         self._settings = settings
@@ -37,6 +42,7 @@ class Balancer:
         self._look_at = 0.0
         self._wave_until = 0.0
         self._asked = False
+        self._plan: deque[Move] = deque()
         self.paused = False
         #: The tokens under which daemons ran that are on their way.
         self._tokens: dict[DaemonName, str] = {}
@@ -45,6 +51,7 @@ class Balancer:
         """Let nodes come to rest first: one that flaps shall cause no moves."""
         self._quiet_from = time.monotonic()
         self._look_at = 0.0
+        self._plan.clear()
 
     def ask(self) -> None:
         """Somebody wants the nodes evened out, now."""
@@ -58,7 +65,7 @@ class Balancer:
             return self._wave_until
         if self.paused or self._settings.rebalance == "off":
             return math.inf
-        if self._asked:
+        if self._asked or self._plan:
             return self._look_at
         if self._settings.rebalance == "auto":
             return max(self._look_at, self._quiet_from + self._settings.settle_delay)
@@ -69,31 +76,42 @@ class Balancer:
         now = time.monotonic()
         moving = self._planner.moving
         for name in [name for name in moving if self._is_over(name)]:
-            del moving[name]
+            self.done(name)
         if now < self.next_look or self.paused:
             return []
-        moves = [move for move in self._planner.moves(even=self._asked) if move.name not in moving]
-        self._proven()
-        if not moves:
-            self._look_at = now + max(_LOOK, self._settings.settle_delay)
-            if self._asked and not moving:
-                logger.info("rebalance: nothing to move")
-                self._asked = False
-            return []
+        if not self._plan:
+            self._make_plan(now)
         limit = max(1, int(self._settings.rebalance_limit * len(self._replica.book)))
-        wave = moves[: max(0, limit - len(moving))]
+        wave: list[Move] = []
+        while self._plan and len(moving) + len(wave) < limit:
+            move = self._plan.popleft()
+            if move.name not in moving and self._is_there(move):
+                wave.append(move)
         self._wave_until = now + _PATIENCE
-        moving.update({move.name: move for move in wave})
-        self._tokens = {name: self._tokens.get(name) or self._replica.book[name].token for name in moving}
-        if wave:
-            logger.info(
-                "rebalance: moving %d of %d daemons that should, at most %d at once", len(wave), len(moves), limit
-            )
+        for move in wave:
+            moving[move.name] = move
+            self._tokens[move.name] = self._replica.book[move.name].token
         return wave
 
-    def refused(self, name: DaemonName) -> None:
-        """A daemon cannot be recalled: it is no longer where it was."""
+    def _make_plan(self, now: float) -> None:
+        self._plan.extend(self._planner.moves(even=self._asked))
+        self._proven()
+        if self._plan:
+            logger.info("rebalance: %d daemons move", len(self._plan))
+        else:
+            self._look_at = now + max(_LOOK, self._settings.settle_delay)
+        if self._asked and not self._plan:
+            logger.info("rebalance: every node holds about its share")
+        self._asked = False
+
+    def _is_there(self, move: Move) -> bool:
+        row = self._replica.book.get(move.name)
+        return row is not None and row.node == move.source and row.status is DaemonStatus.RUNNING
+
+    def done(self, name: DaemonName) -> None:
+        """A daemon is not on its way any more: it has arrived, or could not be recalled."""
         self._planner.moving.pop(name, None)
+        self._tokens.pop(name, None)
 
     def _is_over(self, name: DaemonName) -> bool:
         spec, row = self._replica.specs.get(name), self._replica.book.get(name)

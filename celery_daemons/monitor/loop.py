@@ -208,7 +208,7 @@ class Monitor:
                 self._send(node, done, names, recalled=True)
                 for name, token in zip(names, done.tokens, strict=True):
                     if not token:
-                        self._balancer.refused(name)
+                        self._balancer.done(name)
                 self._prove()
 
     def _assign(self, plan: Plan) -> None:
