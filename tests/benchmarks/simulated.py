@@ -21,7 +21,7 @@ from celery_daemons.domain.names import DaemonName, Incarnation, NodeName
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.states import DaemonStatus, NodeStatus, Outcome
 from celery_daemons.process.spawn_task import spawn_queue_name, task_queue_name
-from celery_daemons.store import book, lease
+from celery_daemons.store import book, holdings, lease
 from celery_daemons.store.calls import BATCH, Call
 from celery_daemons.store.connection import AsyncStore
 from celery_daemons.store.keys import Keys
@@ -79,19 +79,23 @@ class SimulatedNode:
 
     async def _catch_up(self) -> None:
         keys = self._store.keys
-        self._generation, held = await self._run(book.held(keys, self.name))
-        rows = {name: row for name, row in held.items() if row is not None}
+        page = await self._run(holdings.page(keys, self.name))
+        generation, rows = page.generation, dict(page.rows)
+        while page.cursor != "0":
+            page = await self._run(holdings.page(keys, self.name, page.cursor))
+            rows.update(page.rows)
+        self._generation = generation
         claims = [
             (name, row.token)
             for name, row in rows.items()
-            if row.status is DaemonStatus.ASSIGNED and self._running.get(name) != row.token
+            if row and row.status is DaemonStatus.ASSIGNED and self._running.get(name) != row.token
         ]
         for start in range(0, len(claims), BATCH):
             await self._claim(claims[start : start + BATCH])
         recalled = [
             book.Release(name=name, token=row.token, outcome=Outcome.STOPPED, restarts=0)
             for name, row in rows.items()
-            if row.status is DaemonStatus.STOPPING
+            if row and row.status is DaemonStatus.STOPPING
         ]
         for start in range(0, len(recalled), BATCH):
             await self._run(book.release(keys, self.name, recalled[start : start + BATCH]))
