@@ -49,7 +49,7 @@ def test_every_verb_takes_a_thousand_daemons_at_once(cluster: Cluster) -> None:
     ]
     assert cluster.run(book.report(keys, N1, I1, reports)) == [True] * BATCH
     assert whole(cluster, N1).keys() == set(wanted)
-    entries, _ = cluster.run(reading.locate(keys, wanted))
+    entries = reading.entries(cluster.store, wanted)
     assert [entry.token for entry in entries] == list(dispatch.tokens)
     told = [running(name, token, version=claim.version) for (name, token), claim in zip(items, claims, strict=True)]
     assert cluster.reassert(told)[1] == [True] * BATCH
@@ -79,7 +79,7 @@ def test_names_of_every_kind_live_a_whole_life(cluster: Cluster) -> None:
     epoch, tokens = cluster.started(*ODD)
 
     assert cluster.held() == set(ODD)
-    entries, _ = cluster.run(reading.locate(cluster.keys, names(ODD)))
+    entries = reading.entries(cluster.store, names(ODD))
     assert [entry.token for entry in entries] == list(tokens.values())
     assert {record.name for record in reading.records(cluster.store)} == set(ODD)
     assert cluster.recall(epoch, *ODD).tokens == tuple(tokens.values())

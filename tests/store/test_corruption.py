@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from celery_daemons.client.locator import Locator
 from celery_daemons.domain.names import DaemonName, Epoch
 from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
 from celery_daemons.domain.states import DaemonStatus, Desired, Outcome
@@ -71,7 +72,8 @@ VERBS: dict[str, Callable[[Cluster, Epoch], Any]] = {
     ),
     "release": lambda c, e: c.release("x", TOKEN, Outcome.FINISHED),
     "held": lambda c, e: c.run(holdings.page(c.keys, N1)),
-    "locate": lambda c, e: c.run(reading.locate(c.keys, [X])),
+    "locate": lambda c, e: Locator(c.store).locate(X),
+    "locate many": lambda c, e: Locator(c.store).locate_many([X]),
     "nodes": lambda c, e: reading.nodes(c.store),
     "gone": lambda c, e: reading.gone(c.store),
     "bury": lambda c, e: c.run(lease.bury(c.keys, e, N1)),
