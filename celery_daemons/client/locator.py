@@ -44,28 +44,44 @@ class Locator:
             if voucher is not None and voucher.row.incarnation == row.incarnation and lease_clock() < voucher.until:
                 return reading.address(wanted, row, voucher.row)
         # The first time, when a lease that was known has ended, or for a node that has joined since.
-        return self._locate_and_learn(wanted)
+        (row,) = self._learn([wanted])
+        return self._address(wanted, row, lease_clock())
 
     def locate_many(self, names: Iterable[str]) -> dict[str, Address]:
-        """The same for many, those found: one round trip per 1,000."""
+        """The same for many, those found: one round trip per 1,000, one more where a node has joined meanwhile."""
         wanted = [daemon_name(name) for name in dict.fromkeys(names)]
         found: dict[str, Address] = {}
         for start in range(0, len(wanted), BATCH):
             batch = wanted[start : start + BATCH]
-            rows, nodes = self._store.run(reading.locate(self._store.keys, batch))
+            # The first page brings the nodes along: nothing is known of those that joined since the last question.
+            rows = None if start == 0 or self._is_stale() else reading.entries(self._store, batch)
+            if rows is None or any(row is not None and self._is_strange(row) for row in rows):
+                rows = self._learn(batch)
+            now = lease_clock()
             for name, row in zip(batch, rows, strict=True):
-                voucher = nodes.get(row.node) if row is not None and row.node is not None else None
-                address = reading.address(name, row, voucher[0] if voucher else None)
+                address = self._address(name, row, now)
                 if address is not None:
                     found[name] = address
         return found
 
-    def _locate_and_learn(self, name: DaemonName) -> Address | None:
-        """Read an entry and all leases in one round trip."""
+    def _is_stale(self) -> bool:
+        """Whether a lease that was read to run may have ended."""
+        return lease_clock() >= self._fresh_until
+
+    def _is_strange(self, row: BookRow) -> bool:
+        """Whether an entry names an incarnation that was not there when the nodes were read."""
+        voucher = self._vouchers.get(row.node) if row.node is not None else None
+        return row.node is not None and (voucher is None or voucher.row.incarnation != row.incarnation)
+
+    def _address(self, name: DaemonName, row: BookRow | None, now: float) -> Address | None:
+        voucher = self._vouchers.get(row.node) if row is not None and row.node is not None else None
+        return reading.address(name, row, voucher.row) if voucher is not None and now < voucher.until else None
+
+    def _learn(self, names: list[DaemonName]) -> list[BookRow | None]:
+        """Read entries and all leases in one round trip."""
         asked = lease_clock()
-        row, nodes = reading.entry_and_nodes(self._store, name)
+        rows, nodes = reading.entries_and_nodes(self._store, names)
         vouchers = {node: _Voucher(record, asked + left / 1000) for node, (record, left) in nodes.items() if left > 0}
         self._vouchers = vouchers
         self._fresh_until = min((voucher.until for voucher in vouchers.values()), default=0.0)
-        voucher = vouchers.get(row.node) if row is not None and row.node is not None else None
-        return reading.address(name, row, voucher.row if voucher else None)
+        return rows

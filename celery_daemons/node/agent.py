@@ -13,6 +13,7 @@ from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.states import NodeStatus
 from celery_daemons.errors import DaemonsError, StoreUnavailable
+from celery_daemons.node.catching_up import CatchingUp
 from celery_daemons.node.control import Control
 from celery_daemons.node.election import Election
 from celery_daemons.node.heartbeat import Heartbeat
@@ -30,8 +31,6 @@ from celery_daemons.store.keys import Keys
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a spawn task may lag behind the heartbeat that told of its generation.
-_MESSAGE_LAG: Final = 0.1
 #: Seconds before an agent whose hosts cannot load the app makes way for another.
 _LOAD_RETRY: Final = 10.0
 #: Seconds before the deadline of the kernel's timer at which the agent ends its hosts itself.
@@ -65,11 +64,11 @@ class Agent:
         self._heartbeat = Heartbeat(self._store, self.settings, self._node, self._row(), self._running)
         self._ledger.lease_runs = self._heartbeat.runs
         self._ledger.settled_with = self._heartbeat.settled_with
-        self._ledger.differs = self._catch_up
+        self._catching_up = CatchingUp(self._store, self._node, self._heartbeat, self._supervisor, self._ledger)
+        self._ledger.differs = self._catching_up.distrust
         self._pool = HostPool(boot, self._spawner, self._supervisor, lambda: self._heartbeat.until)
         self._supervisor.connect(self._pool, self._ledger)
         self._control = Control(control, boot.worker_pid, self._hear)
-        self._generation = 0
         self._leave_within: asyncio.Future[float] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -99,13 +98,13 @@ class Agent:
             await self._first_hosts()
         while True:
             if self._boot.hosting:
-                self._generation = -1
+                self._catching_up.distrust()
                 generation = await self._heartbeat.join()
                 self._ledger.incarnation = self._heartbeat.incarnation
                 self._control.tell(Joined(str(self._heartbeat.incarnation)))
                 self._pool.start_shared()
                 self._pool.renew(self._heartbeat.until)
-                self._start(self._synchronise(generation))
+                self._start(self._catching_up.catch_up(generation))
                 await self._beat_until_lost()
                 await self._lost()
             else:
@@ -133,8 +132,8 @@ class Agent:
             self._pool.start_shared()
             self._supervisor.stopper.look_at_memory(self.settings.host_max_memory)
             self._ledger.poke()
-            if answer.generation != self._generation:
-                self._start(self._synchronise(answer.generation))
+            if not self._catching_up.is_at(answer.generation):
+                self._start(self._catching_up.catch_up(answer.generation))
             await self._campaign(led=answer.led)
 
     async def _guard(self) -> None:
@@ -191,12 +190,7 @@ class Agent:
     def _hear(self, message: FromWorker) -> None:
         match message:
             case Spawned():
-                if message.incarnation != self._heartbeat.incarnation:
-                    return
-                self._supervisor.recalled(message.recalled)
-                self._supervisor.assigned(message.assigned)
-                if message.generation == self._generation + 1:
-                    self._generation = message.generation
+                self._catching_up.hear(message)
             case Rejected():
                 self._start(self._note_rejected(message))
             case Campaign():
@@ -218,28 +212,6 @@ class Agent:
     def _leave(self, timeout: float) -> None:
         if self._leave_within is not None and not self._leave_within.done():
             self._leave_within.set_result(timeout)
-
-    # Catching up
-
-    def _catch_up(self) -> None:
-        """Read the book at the next heartbeat, whatever its generation is."""
-        self._generation = -1
-
-    async def _synchronise(self, generation: int) -> None:
-        """Read what is assigned here, unless the spawn tasks that say so come in after all."""
-        incarnation = self._heartbeat.incarnation
-        if self._generation >= 0:
-            await asyncio.sleep(_MESSAGE_LAG)
-            if self._generation == generation:
-                return
-        known = dict(self._supervisor.lives)
-        try:
-            read, held = await self._store.run(book.held(self._keys, self._node))
-        except StoreUnavailable:
-            return  # the next heartbeat tells of the generation again
-        if self._heartbeat.incarnation == incarnation and not self._supervisor.draining:
-            self._supervisor.synchronise(known, held)
-            self._generation = max(self._generation, read)
 
     # The end
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import Final, TypeVar
 
 from celery_daemons.domain.names import DaemonName, Incarnation, NodeName
@@ -128,7 +129,7 @@ class Ledger:
         return True
 
     async def _send(self, owed: dict[K, V], send: Callable[[dict[K, V]], Awaitable[None]]) -> None:
-        batch = dict(list(owed.items())[:BATCH])
+        batch = dict(islice(owed.items(), BATCH))
         era = self._era
         await send(batch)
         if era != self._era:
@@ -152,7 +153,7 @@ class Ledger:
         server = self.settled_with()
         if server is None:
             return False
-        batch = dict(list(self._claims.items())[:BATCH])
+        batch = dict(islice(self._claims.items(), BATCH))
         items, era = list(batch.items()), self._era
         self._under_way = batch
         try:

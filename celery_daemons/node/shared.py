@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import threading
 from functools import partial
 
@@ -12,6 +13,9 @@ from celery_daemons.process.messages import Alive, End, StartItem
 
 #: The most daemons in one message to the agent.
 _BATCH = 1000
+#: New objects after which the collector looks for garbage. With the interpreter's few hundred, a batch of starts would
+#: have it go over all that runs here already, again and again.
+_COLLECT_AFTER = 10_000
 
 
 class SharedHost(Host):
@@ -26,6 +30,9 @@ class SharedHost(Host):
         self._new: list[tuple[str, int]] = []
         self._gone: list[End] = []
         self._flushing = False
+        newest, *older = gc.get_threshold()
+        if newest:
+            gc.set_threshold(max(newest, _COLLECT_AFTER), *older)
         self.start_receiving()
         while True:
             # A daemon that raises SystemExit ends itself, and takes the loop out of its turn: the others go on.

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName
-from celery_daemons.domain.records import BookRow, NodeRow
+from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.states import DaemonStatus, Outcome
 from celery_daemons.errors import LeaseLost
 from celery_daemons.store.calls import Call, compact, text
-from celery_daemons.store.codec import decode_or_none, encode, printable
+from celery_daemons.store.codec import encode, printable
 from celery_daemons.store.keys import LAYOUT, Keys
 from celery_daemons.store.lease import mismatch
 
@@ -193,16 +193,6 @@ def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int) -> Call[Swept
         (str(epoch), node, limit),
         decode,
     )
-
-
-def held(keys: Keys, node: NodeName) -> Call[tuple[int, dict[DaemonName, BookRow | None]]]:
-    """What the book says is on a node, with the generation it stands at; ``None`` for a record that is corrupt."""
-
-    def decode(reply: Any) -> tuple[int, dict[DaemonName, BookRow | None]]:
-        pairs = zip(reply[1::2], reply[2::2], strict=True)
-        return int(reply[0]), {DaemonName(text(name)): decode_or_none(BookRow, raw) for name, raw in pairs}
-
-    return Call("held", (keys.held(node), keys.book, keys.generation(node)), (node,), decode)
 
 
 def claim(

@@ -1,6 +1,5 @@
 """Records to and from the JSON that Redis holds; what cannot be read is told apart from what is not there."""
 
-import re
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -13,7 +12,7 @@ _encoder = msgspec.json.Encoder()
 _decoders: dict[type, Any] = {kind: msgspec.json.Decoder(kind) for kind in (SpecRow, BookRow, NodeRow)}
 
 #: Microseconds of Redis TIME in decimals; more digits than these no counter has reached.
-_TOKEN: Final = re.compile(r"[0-9]{1,16}")
+_TOKEN_DIGITS: Final = 16
 
 
 class Corrupt(ValueError):
@@ -37,7 +36,7 @@ def decode(kind: type[R], raw: bytes | str) -> R:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corrupt(str(error)) from error
     token = getattr(record, "token", "0")
-    if not _TOKEN.fullmatch(token):
+    if len(token) > _TOKEN_DIGITS or not token.isascii() or not token.isdigit():
         raise Corrupt(f"{token[:20]!r} is not a token")
     return record
 

@@ -24,10 +24,11 @@ def note(
 def decode_entry(raw_id: Any, raw: Any) -> JournalEntry:
     """Read one stream entry; one whose items cannot be read has none."""
     entry_id = text(raw_id)
+    listed = raw.pop(b"items", b"[]")
     fields = {text(key): text(value) for key, value in raw.items()}
     try:
-        items = _ITEMS.decode(fields.get("items", "[]"))
-    except msgspec.MsgspecError:
+        items = _ITEMS.decode(listed)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         items = ()
     epoch = fields.get("epoch", "")
     return JournalEntry(

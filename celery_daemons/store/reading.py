@@ -36,27 +36,6 @@ def address(name: DaemonName, row: BookRow | None, node: NodeRow | None) -> Addr
     )
 
 
-Located = tuple[list[BookRow | None], dict[NodeName, tuple[NodeRow, int]]]
-
-
-def locate(keys: Keys, names: Sequence[DaemonName]) -> Call[Located]:
-    """The entries of up to 1,000 daemons, and the nodes that they name, each with what is left of its lease in ms.
-
-    Only nodes whose lease runs are among them.
-    """
-
-    def decode(reply: Any) -> Located:
-        size = len(names)
-        nodes: dict[NodeName, tuple[NodeRow, int]] = {}
-        for index in range(size, len(reply), 3):
-            row = decode_or_none(NodeRow, reply[index + 1])
-            if row is not None:
-                nodes[NodeName(text(reply[index]))] = (row, int(reply[index + 2]))
-        return [decode_or_none(BookRow, raw) for raw in reply[:size]], nodes
-
-    return Call("locate", (keys.book, keys.nodes, keys.leases), tuple(names), decode)
-
-
 @dataclass(frozen=True, slots=True)
 class Overview:
     """The cluster in numbers; ``leases`` are the milliseconds left, negative for what has ended.
@@ -149,17 +128,28 @@ def node_rows(store: Store) -> NodeRows:
     return _read_nodes(*store.read(query))
 
 
-def entry_and_nodes(store: Store, name: DaemonName) -> tuple[BookRow | None, NodeRows]:
-    """A daemon's entry beside all nodes and leases, in one round trip."""
+def entries_and_nodes(store: Store, names: Sequence[DaemonName]) -> tuple[list[BookRow | None], NodeRows]:
+    """The entries of up to 1,000 daemons beside all nodes and leases, in one round trip."""
 
     def query(client: Any) -> Any:
         pipe = client.pipeline(transaction=False)
-        pipe.hget(store.keys.book, name)
+        pipe.hmget(store.keys.book, names)
         _ask_nodes(pipe, store.keys)
         return pipe.execute()
 
-    entry, *nodes = store.read(query)
-    return decode_or_none(BookRow, entry), _read_nodes(*nodes)
+    found, *nodes = store.read(query)
+    return [decode_or_none(BookRow, raw) for raw in found], _read_nodes(*nodes)
+
+
+def raw(store: Store, key: str, names: Sequence[DaemonName]) -> list[bytes | None]:
+    """Records of up to 1,000 daemons as they stand in one of the hashes."""
+    found: list[bytes | None] = store.read(lambda client: client.hmget(key, names))
+    return found
+
+
+def entries(store: Store, names: Sequence[DaemonName]) -> list[BookRow | None]:
+    """The entries of up to 1,000 daemons alone."""
+    return [decode_or_none(BookRow, entry) for entry in raw(store, store.keys.book, names)]
 
 
 def nodes(store: Store) -> list[Node]:

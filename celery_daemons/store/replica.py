@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 from celery_daemons.domain.names import DaemonName, NodeName
@@ -13,8 +14,13 @@ from celery_daemons.store.connection import Store
 
 logger = logging.getLogger(__name__)
 
-#: Journal entries read at once; each is a batch of up to 1,000 daemons.
-_ENTRIES: Final = 100
+#: Journal entries read at once; each is a batch of up to 1,000 daemons, and bounds what is held in memory for a moment.
+_ENTRIES: Final = 20
+#: What changes specs and no entry of the book, and the other way round. Whatever else there is may change both.
+_OF_SPECS: Final = frozenset(("want", "stop", "start", "restart", "move"))
+_OF_THE_BOOK: Final = frozenset(("assign", "recall", "park", "claim", "report", "sweep"))
+#: What names launchers, not daemons.
+_OF_SCANS: Final = frozenset(("scan-failed", "rescan"))
 #: What changes the set of nodes or their records.
 _NODE_EVENTS: Final = frozenset(("join", "leave", "drain", "uncordon", "lost", "reassert"))
 
@@ -80,55 +86,53 @@ class Replica:
             self.load()
             return Changes(everything=True, nodes=True, entries=entries)
         changes = Changes(entries=entries)
+        book, specs = set[DaemonName](), set[DaemonName]()
         for entry in entries:
             changes.nodes = changes.nodes or entry.event in _NODE_EVENTS
-            # An entry about scans names launchers.
-            if entry.event not in ("scan-failed", "rescan"):
-                changes.names.update(DaemonName(item[0]) for item in entry.items)
-        self.refresh(changes.names)
+            if entry.event in _OF_SCANS:
+                continue
+            named = [DaemonName(item[0]) for item in entry.items]
+            if entry.event not in _OF_SPECS:
+                book.update(named)
+            if entry.event not in _OF_THE_BOOK:
+                specs.update(named)
+        changes.names = book | specs
+        self._refresh(self._store.keys.book, self.book, BookRow, book)
+        if self._with_specs:
+            self._refresh(self._store.keys.specs, self.specs, SpecRow, specs)
         if changes.nodes:
             self.load_nodes()
         self.position = entries[-1].id
         return changes
 
-    def refresh(self, names: set[DaemonName]) -> None:
-        """Read some daemons again, a round trip per 1,000."""
-        wanted = list(names)
-        keys = self._store.keys
-        for start in range(0, len(wanted), BATCH):
-            chunk = wanted[start : start + BATCH]
-            self.corrupt.difference_update(chunk)
-            self._unreadable = {(kind, name) for kind, name in self._unreadable if name in self.corrupt}
-
-            def query(client: Any, chunk: list[DaemonName] = chunk) -> Any:
-                pipe = client.pipeline(transaction=False)
-                pipe.hmget(keys.book, chunk)
-                if self._with_specs:
-                    pipe.hmget(keys.specs, chunk)
-                return pipe.execute()
-
-            rows = self._store.read(query)
-            for name, raw in zip(chunk, rows[0], strict=True):
-                self._take(self.book, name, BookRow, raw)
-            if self._with_specs:
-                for name, raw in zip(chunk, rows[1], strict=True):
-                    self._take(self.specs, name, SpecRow, raw)
+    def _refresh(
+        self, key: str, rows: dict[DaemonName, Any], kind: type[BookRow] | type[SpecRow], names: set[DaemonName]
+    ) -> None:
+        """Read some records again, a round trip per 1,000."""
+        wanted = iter(names)
+        while chunk := list(islice(wanted, BATCH)):
+            for name, raw in zip(chunk, reading.raw(self._store, key, chunk), strict=True):
+                self._take(rows, name, kind, raw)
 
     def _take(self, rows: dict[DaemonName, Any], name: DaemonName, kind: type[Any], raw: bytes | None) -> None:
         row = decode_or_none(kind, raw)
         if row is not None:
             rows[name] = row
-            return
-        rows.pop(name, None)
-        if raw is not None:
+        else:
+            rows.pop(name, None)
+        readable = raw is None or row is not None
+        if not readable:
             logger.error(
                 "daemon %s: its %s record is corrupt and left alone; once you know that the daemon does not run, "
                 "delete that field of the hash",
                 name,
                 "spec" if kind is SpecRow else "book",
             )
-            self.corrupt.add(name)
             self._unreadable.add((kind, name))
+            self.corrupt.add(name)
+        elif (kind, name) in self._unreadable:
+            self._unreadable.remove((kind, name))
+            self.corrupt = {name for _, name in self._unreadable}
 
     def _pages(self, key: str, kind: type[Any]) -> dict[DaemonName, Any]:
         rows: dict[DaemonName, Any] = {}

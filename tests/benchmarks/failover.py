@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery_daemons.store import journal
-from tests.benchmarks.rows import Row
-from tests.benchmarks.stage import Stage, median, quantile, stage
+from tests.benchmarks.rows import Row, spread
+from tests.benchmarks.stage import Stage, stage
+from tests.benchmarks.timeline import Timeline
 
 DAEMONS = 1000
 ROUNDS = 10
@@ -49,36 +50,9 @@ class Cluster3:
         """What runs on a node."""
         return {record.name for record in self.scene.cluster.list(node=node)}
 
-    def mark(self) -> tuple[str, int]:
-        """Where the journal is, and what time Redis has."""
-        return journal.last_id(self.store), self.store.now_ms()
-
-    def away(self, names: set[str], mark: tuple[str, int], within: float = 30.0) -> float:
-        """Seconds from the mark until the last of these is reported as running."""
-        position, began = mark
-        missing, last = set(names), began
-        deadline = time.monotonic() + within
-        while missing:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(missing)} daemons did not come back")
-            for entry in journal.follow(self.store, position, block_ms=100):
-                position = entry.id
-                if entry.event == "report":
-                    back = {item[0] for item in entry.items if item[2] == "running"} & missing
-                    missing -= back
-                    last = entry.at_ms if back else last
-        return (last - began) / 1000
-
-    def next_event(self, event: str, mark: tuple[str, int], within: float = 30.0) -> float:
-        """Seconds from the mark until an event."""
-        position, began = mark
-        deadline = time.monotonic() + within
-        while time.monotonic() < deadline:
-            for entry in journal.follow(self.store, position, block_ms=100):
-                position = entry.id
-                if entry.event == event:
-                    return (entry.at_ms - began) / 1000
-        raise TimeoutError(f"no {event} in {within} s")
+    def timeline(self) -> Timeline:
+        """From now on."""
+        return Timeline(self.store)
 
     def replace(self, node: str) -> None:
         """Start a new worker for one that is dead."""
@@ -99,18 +73,14 @@ def workers() -> Iterator[Row]:
         taken = []
         for _ in range(ROUNDS):
             victim = cluster.victim()
-            names, mark = cluster.names(victim), cluster.mark()
+            names, timeline = cluster.names(victim), cluster.timeline()
             cluster.workers[victim].kill()
-            taken.append(cluster.away(names, mark))
+            taken.append(timeline.until_running(names))
             cluster.replace(victim)
             cluster.even_out()
-        yield Row(
-            f"a worker of three killed, {DAEMONS} daemons in all: its third runs elsewhere, p50",
-            median(taken),
-            "s",
-            0.3,
-        )
-        yield Row("the same, p99", quantile(taken, 0.99), "s", 0.6)
+        what = f"a worker of three killed, {DAEMONS} daemons in all: its third runs elsewhere"
+        yield spread(f"{what}, p50", taken, "s", 0.3)
+        yield spread(f"{what}, p99", taken, "s", 0.6, at=0.99)
 
 
 def machines() -> Iterator[Row]:
@@ -120,25 +90,25 @@ def machines() -> Iterator[Row]:
             taken, frozen = [], []
             for _ in range(3):
                 victim = cluster.victim()
-                names, mark = cluster.names(victim), cluster.mark()
+                names, timeline = cluster.names(victim), cluster.timeline()
                 cluster.workers[victim].kill_tree()
-                taken.append(cluster.away(names, mark))
+                taken.append(timeline.until_running(names))
                 cluster.replace(victim)
                 cluster.even_out()
                 victim = cluster.victim()
-                names, mark = cluster.names(victim), cluster.mark()
+                names, timeline = cluster.names(victim), cluster.timeline()
                 cluster.workers[victim].pause_tree()
-                frozen.append(cluster.away(names, mark))
+                frozen.append(timeline.until_running(names))
                 cluster.workers[victim].resume_tree()
                 cluster.wait_whole()
                 cluster.even_out()
-            yield Row(f"a machine lost, lease {lease:g} s: longest", max(taken), "s", bound)
-            yield Row(f"a node frozen, lease {lease:g} s: longest", max(frozen), "s", bound)
-            leader, mark = cluster.leader(), cluster.mark()
+            yield spread(f"a machine lost, lease {lease:g} s: longest", taken, "s", bound, at=1.0)
+            yield spread(f"a node frozen, lease {lease:g} s: longest", frozen, "s", bound, at=1.0)
+            leader, timeline = cluster.leader(), cluster.timeline()
             cluster.workers[leader].kill_tree()
             yield Row(
                 f"the monitor's machine lost, lease {lease:g} s: another leads",
-                cluster.next_event("lead", mark),
+                timeline.until_event("lead"),
                 "s",
                 bound,
             )
@@ -177,5 +147,4 @@ def resignation() -> Iterator[Row]:
                 ends |= {e.event: e.at_ms for e in journal.follow(scene.cluster.store, entries[-1].id, block_ms=5000)}
             taken.append((ends["lead"] - ends["resign"]) / 1000)
             workers[leader] = scene.worker(leader.partition("@")[0])
-        yield Row("a monitor resigned: another leads, median", median(taken) * 1e3, "ms", 200.0)
-        yield Row("the same, longest", max(taken) * 1e3, "ms")
+        yield spread("a monitor resigned: another leads", [one * 1e3 for one in taken], "ms", 200.0)

@@ -1,36 +1,31 @@
 """Each measure: what people wait for or pay for, as rows of name, value, unit, and what we aim at."""
 
-import asyncio
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from functools import partial
+from statistics import median
 
 import psutil
 
-from tests.benchmarks import failover
-from tests.benchmarks.rows import Row
-from tests.benchmarks.stage import Stage, median, quantile, stage, times
-from tests.support.workers import Worker
-
-
-def _of_role(worker: Worker, role: str) -> list[psutil.Process]:
-    return [one for one in worker.tree() if any(role in part for part in one.cmdline())]
-
-
-def _agent(worker: Worker) -> psutil.Process:
-    return next(one for one in worker.tree() if one.cmdline()[1:3] == ["-m", "celery_daemons.node"])
+from tests.benchmarks import bare, failover, pure, scale, simulated
+from tests.benchmarks.rows import Row, spread
+from tests.benchmarks.stage import Stage, agent, monitor, of_role, stage
 
 
 def cold_start() -> Iterator[Row]:
     """Three workers, and 60 daemons from a scanner, from nothing."""
-    with stage() as scene:
-        scene.list(60)
-        workers = [scene.worker(f"w{number}") for number in (1, 2, 3)]
-        for worker in workers:
-            worker.wait_ready()
-        ready = time.monotonic()
-        scene.wait(lambda: scene.count_running() == 60)
-        yield Row("60 daemons on 3 workers, after the last is ready", time.monotonic() - ready, "s", 5.0)
+    taken = []
+    for _ in range(3):
+        with stage() as scene:
+            scene.list(60)
+            workers = [scene.worker(f"w{number}") for number in (1, 2, 3)]
+            for worker in workers:
+                worker.wait_ready()
+            ready = time.monotonic()
+            scene.wait(lambda scene=scene: scene.count_running() == 60)  # type: ignore[misc]
+            taken.append(time.monotonic() - ready)
+    yield spread("60 daemons on 3 workers of a new cluster, after the last is ready", taken, "s", 5.0)
 
 
 def spawn_latency() -> Iterator[Row]:
@@ -40,21 +35,26 @@ def spawn_latency() -> Iterator[Row]:
         worker.wait_ready()
         scene.wait(scene.cluster.leader)
         _spawn(scene, "warm")
-        taken = [_spawn(scene, f"free.{number}") for number in range(100)]
-        yield Row("spawn to running, median", median(taken) * 1e3, "ms", 20.0)
-        yield Row("spawn to running, p99", quantile(taken, 0.99) * 1e3, "ms")
+        store = scene.cluster.store
+        script, publish = bare.evalsha(store) * 1e3, bare.publish(scene.server.url) * 1e3
+        yield Row("a bare EVALSHA, median", script, "ms")
+        yield Row("a bare Kombu publish, median", publish, "ms")
+        taken = [_spawn(scene, f"free.{number}") * 1e3 for number in range(200)]
+        beside = ("a bare Kombu publish and an EVALSHA", script + publish)
+        yield spread("spawn to running, p50", taken, "ms", 12.0, beside=beside)
+        yield spread("spawn to running, p99", taken, "ms", 40.0, at=0.99, beside=beside)
         _occupy(scene, 22, 3.0)
         time.sleep(0.5)
-        busy = [_spawn(scene, f"busy.{number}") for number in range(30)]
-        yield Row("the same with a full pool and 20 tasks waiting, median", median(busy) * 1e3, "ms", 100.0)
+        busy = [_spawn(scene, f"busy.{number}") * 1e3 for number in range(30)]
+        yield spread("the same with a full pool and 20 tasks waiting, p50", busy, "ms", 100.0)
     with stage() as scene:
         scene.worker("w1", pool="solo").wait_ready()
         scene.wait(scene.cluster.leader)
         _spawn(scene, "warm")
         _occupy(scene, 4, 2.0)
         time.sleep(0.5)
-        busy = [_spawn(scene, f"busy.{number}") for number in range(4)]
-        yield Row("the same with the solo pool, whose parent is busy, median", median(busy) * 1e3, "ms", 1100.0)
+        busy = [_spawn(scene, f"busy.{number}") * 1e3 for number in range(4)]
+        yield spread("the same with the solo pool, whose parent is busy, p50", busy, "ms", 1100.0)
 
 
 def _spawn(scene: Stage, name: str) -> float:
@@ -74,43 +74,62 @@ def look_ups() -> Iterator[Row]:
         scene.worker("w1").wait_ready()
         _spawn(scene, "one")
         keys, client = scene.cluster.store.keys, scene.cluster.store.client
-        bare, ours = partial(client.hget, keys.book, "one"), partial(scene.cluster.locate, "one")
-        times(bare, 2000), times(ours, 2000)
+        hget, ours = partial(client.hget, keys.book, "one"), partial(scene.cluster.locate, "one")
+        bare.times(hget, 2000), bare.times(ours, 2000)
         ratios, bares = [], []
-        for _ in range(20):
-            hget, locate = median(times(bare, 500)), median(times(ours, 500))
-            ratios.append(locate / hget)
-            bares.append(hget)
-        yield Row("a bare HGET, median", median(bares) * 1e6, "µs")
-        yield Row("locate, as a multiple of it, median", median(ratios), "×", 1.3)
-        from celery_daemons import AddressBook
+        for _ in range(30):
+            # In turns: what the machine does besides befalls both.
+            first, second = bare.times(hget, 300), bare.times(ours, 300)
+            bares.append(median(first) * 1e6)
+            ratios.append(median(second) / median(first))
+        yield spread("a bare HGET, median of 300", bares, "µs")
+        yield spread("locate, as a multiple of it", ratios, "×", 1.2)
+        yield from _replica(scene)
 
-        with AddressBook.connect(scene.server.url, scene.project.namespace) as book:
-            locate = book.locate
-            began = time.perf_counter()
-            for _ in range(200_000):
-                locate("one")
-            yield Row("locate in the replica, mean", (time.perf_counter() - began) / 200_000 * 1e6, "µs", 1.0)
+
+def _replica(scene: Stage) -> Iterator[Row]:
+    from celery_daemons import AddressBook
+
+    with AddressBook.connect(scene.server.url, scene.project.namespace) as book:
+        plain = {"one": book.locate("one")}
+        taken = [timeit.timeit(partial(book.locate, "one"), number=50_000) / 50_000 * 1e6 for _ in range(9)]
+        gets = [timeit.timeit(partial(plain.get, "one"), number=50_000) / 50_000 * 1e6 for _ in range(9)]
+    beside = ("a bare dict.get", median(gets))
+    yield spread("locate in the replica, mean of 50,000", taken, "µs", 0.35, beside=beside)
 
 
 def at_rest() -> Iterator[Row]:
     """Commands that our clients send while nothing happens."""
-    for daemons in (0, 1000):
-        with stage() as scene:
-            scene.list(daemons)
-            worker = scene.worker("w1")
-            worker.wait_ready()
-            scene.wait(lambda scene=scene, daemons=daemons: scene.count_running() == daemons)  # type: ignore[misc]
-            scene.wait(scene.cluster.leader)
-            time.sleep(3)
-            agent, seconds = _agent(worker), 10.0
-            before, cpu = _commands(scene), sum(agent.cpu_times()[:2])
+    for daemons in (0, 1000, 100_000):
+        yield from scale_of_rest(daemons)
+
+
+def scale_of_rest(daemons: int, *, seconds: float = 5.0, rounds: int = 4) -> Iterator[Row]:
+    """What one node that leads costs while so many daemons run on it."""
+    with stage() as scene:
+        scene.settle()
+        worker = scene.worker("w1")
+        scene.wait(scene.cluster.leader)
+        if daemons:
+            scale.let_run(scene, daemons)
+        time.sleep(3)
+        roles = {"agent": agent(worker), "Redis": psutil.Process(scene.server.pid)}
+        roles["monitor"] = monitor([worker])
+        roles["host"] = of_role(worker, "celery_daemons.host")[0]
+        sent: list[float] = []
+        used: dict[str, list[float]] = {role: [] for role in roles}
+        for _ in range(rounds):
+            before, cpu = _commands(scene), {role: sum(one.cpu_times()[:2]) for role, one in roles.items()}
             time.sleep(seconds)
-            sent = _commands(scene) - before
-            used = sum(agent.cpu_times()[:2]) - cpu
-            yield Row(f"commands at rest with {daemons} daemons, one node that leads", sent / seconds, "1/s", 4.0)
-            yield Row(f"agent's processor time with {daemons} daemons", used / seconds * 100, "%")
-            yield Row(f"agent's memory with {daemons} daemons (RSS)", agent.memory_info().rss / 1e6, "MB", 40.0)
+            sent.append((_commands(scene) - before) / seconds)
+            for role, one in roles.items():
+                used[role].append((sum(one.cpu_times()[:2]) - cpu[role]) / seconds * 100)
+        yield spread(f"commands at rest with {daemons:,} daemons, one node that leads", sent, "1/s", 4.0)
+        for role, shares in used.items():
+            aim = 1.0 if role == "agent" else None
+            yield spread(f"the {role}'s processor time at rest with {daemons:,} daemons", shares, "%", aim)
+        resident, aim = roles["agent"].memory_info().rss / 1e6, 40.0 if daemons <= 1000 else None
+        yield Row(f"the agent's memory with {daemons:,} daemons (RSS)", resident, "MB", aim)
 
 
 def _commands(scene: Stage) -> float:
@@ -126,41 +145,35 @@ def memory() -> Iterator[Row]:
         worker = scene.worker("w1")
         worker.wait_ready()
         _spawn(scene, "warm")
-        (host,) = _of_role(worker, "celery_daemons.host")
+        (host,) = of_role(worker, "celery_daemons.host")
         before = host.memory_full_info().uss
         scene.list(2000)
         scene.cluster.rescan("rest")
         scene.wait(lambda: scene.count_running() == 2001)
         time.sleep(1)
         per_daemon = (host.memory_full_info().uss - before) / 2000 / 1024
-        bare = _bare_task_kib()
-        yield Row("a bare asyncio task with an event", bare, "KiB")
-        yield Row("a coroutine daemon, beyond that", per_daemon - bare, "KiB", 6.0)
+        plain = bare.task_memory()
+        yield Row("a bare asyncio task with an event", plain, "KiB")
+        beyond, ratio = per_daemon - plain, per_daemon / plain
+        yield Row("a coroutine daemon, beyond that", beyond, "KiB", 6.0, ratio=ratio, bare="that, all in all")
         scene.cluster.want("alone", "alone", "[[],{}]")
         pid = scene.cluster.wait_running("alone", within=30).pid
         time.sleep(0.5)
         yield Row("an isolated daemon, private", psutil.Process(pid).memory_full_info().uss / 1e6, "MB", 8.0)
 
 
-def _bare_task_kib() -> float:
-    async def rest(event: asyncio.Event) -> None:
-        await event.wait()
-
-    async def measure() -> float:
-        process = psutil.Process()
-        before = process.memory_full_info().uss
-        tasks = [asyncio.create_task(rest(asyncio.Event())) for _ in range(10_000)]
-        await asyncio.sleep(0.1)
-        used = process.memory_full_info().uss - before
-        for task in tasks:
-            task.cancel()
-        return used / 10_000 / 1024
-
-    return asyncio.run(measure())
-
-
 def fail_over() -> Iterator[Row]:
-    """``kill -9`` of one of two workers, host killed, agent killed, with 300 daemons."""
+    """Host killed, agent killed, and ``kill -9`` of one of two workers, with 300 daemons."""
+    taken: dict[str, list[float]] = {"host": [], "agent": [], "worker": []}
+    for _ in range(3):
+        for what, seconds in _falls().items():
+            taken[what].append(seconds)
+    yield spread("a host killed: its half of 300 daemons runs again", taken["host"], "s", 0.5)
+    yield spread("an agent killed: its half of 300 daemons runs again", taken["agent"], "s", 3.0)
+    yield spread("a worker killed: its half of 300 daemons runs elsewhere", taken["worker"], "s", 0.6)
+
+
+def _falls() -> dict[str, float]:
     with stage() as scene:
         scene.list(300)
         workers = {f"{name}@test": scene.worker(name) for name in ("w1", "w2")}
@@ -168,22 +181,19 @@ def fail_over() -> Iterator[Row]:
         leader = scene.cluster.leader()
         victim = next(node for node in workers if leader is None or node != leader.node)
         names = [record.name for record in scene.cluster.list(node=victim)]
-        tokens = {name: address.token for name, address in scene.cluster.locate_many(names).items()}
-        host = _of_role(workers[victim], "celery_daemons.host")[0]
-        began = time.monotonic()
-        host.kill()
-        scene.wait(lambda: _renewed(scene, tokens))
-        yield Row(f"a host killed: {len(names)} daemons run again", time.monotonic() - began, "s", 0.5)
-        tokens = {name: address.token for name, address in scene.cluster.locate_many(names).items()}
-        began = time.monotonic()
-        _agent(workers[victim]).kill()
-        scene.wait(lambda: _renewed(scene, tokens))
-        yield Row(f"an agent killed: {len(names)} daemons run again", time.monotonic() - began, "s", 3.0)
-        tokens = {name: address.token for name, address in scene.cluster.locate_many(names).items()}
-        began = time.monotonic()
-        workers[victim].kill()
-        scene.wait(lambda: _renewed(scene, tokens))
-        yield Row(f"a worker killed: {len(names)} daemons run elsewhere", time.monotonic() - began, "s", 0.6)
+        acts: dict[str, Callable[[], object]] = {
+            "host": of_role(workers[victim], "celery_daemons.host")[0].kill,
+            "agent": lambda: agent(workers[victim]).kill(),
+            "worker": workers[victim].kill,
+        }
+        taken = {}
+        for what, act in acts.items():
+            tokens = {name: address.token for name, address in scene.cluster.locate_many(names).items()}
+            began = time.monotonic()
+            act()
+            scene.wait(lambda tokens=tokens: _renewed(scene, tokens))  # type: ignore[misc]
+            taken[what] = time.monotonic() - began
+        return taken
 
 
 def _renewed(scene: Stage, tokens: dict[str, int]) -> bool:
@@ -205,7 +215,9 @@ def command_line() -> Iterator[Row]:
 
     base = "import celery.bin.celery"
     pairs = [(run(base), run(f"{base}; import celery_daemons.cli")) for _ in range(11)]
-    yield Row("the entry point, on top of celery's own imports", median([b - a for a, b in pairs]) * 1e3, "ms", 20.0)
+    beside = ("celery's own imports", median([first for first, _ in pairs]) * 1e3)
+    added = [(second - first) * 1e3 for first, second in pairs]
+    yield spread("the entry point, on top of celery's own imports", added, "ms", 20.0, beside=beside)
 
 
 def ordinary_tasks() -> Iterator[Row]:
@@ -218,7 +230,7 @@ def ordinary_tasks() -> Iterator[Row]:
         scene.cluster.rescan("rest")
         scene.wait(lambda: scene.count_running() == 200)
         ratios = [_drain_tasks(scene, "ours") / _drain_tasks(scene, "plain") for _ in range(7)]
-        yield Row("1,000 tasks on a node with 200 daemons, as a multiple of a plain worker", median(ratios), "×")
+        yield spread("1,000 tasks on a node with 200 daemons, as a multiple of a plain worker", ratios, "×")
 
 
 def _drain_tasks(scene: Stage, queue: str) -> float:
@@ -249,4 +261,9 @@ MEASURES: dict[str, Callable[[], Iterator[Row]]] = {
     "machines": failover.machines,
     "redis": failover.redis_loss,
     "resignation": failover.resignation,
+    "planner": pure.planner,
+    "scale": scale.cold_start,
+    "scale-fail-over": scale.fail_over,
+    "journal": scale.journal,
+    "simulated": simulated.measure,
 }

@@ -1,16 +1,19 @@
 """What the measurements run on: a Valkey of their own, a project, workers, a client."""
 
+import contextlib
 import shutil
-import statistics
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 from celery_daemons.client.cluster import Cluster
+from celery_daemons.store.keys import LAYOUT
 from tests.support.projects import PRELUDE, Project
 from tests.support.servers import Server
 from tests.support.workers import Worker
@@ -49,12 +52,18 @@ class Stage:
     def __init__(self, server: Server, folder: Path, stack: ExitStack, settings: dict[str, Any]) -> None:
         self.server = server
         self._stack = stack
-        self.project = Project(
-            folder, SOURCE, broker_url=server.url, namespace=f"bench-{uuid.uuid4().hex[:6]}", settings=settings
-        )
+        broker = settings.pop("broker", server.url)
+        settings = {"redis_url": server.url, **settings}
+        namespace = f"bench-{uuid.uuid4().hex[:6]}"
+        self.project = Project(folder, SOURCE, broker_url=broker, namespace=namespace, settings=settings)
         self.list(0)
         self.cluster = Cluster(server.url, self.project.namespace, vnodes=40)
         stack.callback(self.cluster.close)
+
+    def settle(self) -> None:
+        """Make the cluster one that has been there for a while: in a new one the monitor waits for a lease's time."""
+        store = self.cluster.store
+        store.client.hset(store.keys.cluster, mapping={"layout": LAYOUT, "created_ms": "1"})
 
     def list(self, count: int) -> None:
         """Let the recovery scanner list so many daemons."""
@@ -90,21 +99,50 @@ def stage(**settings: Any) -> Iterator[Stage]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def times(action: Callable[[], object], rounds: int) -> list[float]:
-    """Seconds of each of so many calls."""
-    taken = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        action()
-        taken.append(time.perf_counter() - began)
-    return taken
+def of_role(worker: Worker, role: str) -> list[psutil.Process]:
+    """The processes of a worker whose title names a role."""
+    return [one for one in worker.tree() if any(role in part for part in one.cmdline())]
 
 
-def median(values: list[float]) -> float:
-    """The median."""
-    return statistics.median(values)
+def agent(worker: Worker) -> psutil.Process:
+    """The agent beside a worker."""
+    return next(one for one in worker.tree() if one.cmdline()[1:3] == ["-m", "celery_daemons.node"])
 
 
-def quantile(values: list[float], share: float) -> float:
-    """The value below which a share of all lies."""
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+def monitor(workers: Iterable[Worker]) -> psutil.Process:
+    """The monitor, whichever worker's agent has it."""
+    return next(one for worker in workers for one in of_role(worker, "celery_daemons.monitor"))
+
+
+def peak_mb(process: psutil.Process) -> float:
+    """The most memory that a process has ever had resident (VmHWM)."""
+    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise LookupError("the kernel tells no VmHWM")
+
+
+class Meter:
+    """Processor time of the processes of a scene, by role, since it was made."""
+
+    def __init__(self, scene: Stage, workers: Iterable[Worker]) -> None:
+        crew = list(workers)
+        self._roles = {
+            "Redis": [psutil.Process(scene.server.pid)],
+            "the monitor": [one for worker in crew for one in of_role(worker, "celery_daemons.monitor")],
+            "agents": [agent(worker) for worker in crew],
+            "hosts": [one for worker in crew for one in of_role(worker, "celery_daemons.host")],
+            "workers": [psutil.Process(worker.pid) for worker in crew],
+        }
+        self._before = {role: self._used(role) for role in self._roles}
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds used by each role."""
+        return {role: self._used(role) - before for role, before in self._before.items()}
+
+    def _used(self, role: str) -> float:
+        total = 0.0
+        for process in self._roles[role]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += sum(process.cpu_times()[:2])
+        return total

@@ -6,8 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from celery_daemons.domain.names import DaemonName, NodeName
+from celery_daemons.domain.records import BookRow
 from celery_daemons.domain.states import DaemonStatus, Outcome
-from celery_daemons.store import book, lease, reading, wishes
+from celery_daemons.store import book, holdings, lease, reading, wishes
 from celery_daemons.store.calls import BATCH
 from tests.store.cluster import ARGUMENTS, I1, N1, TAIL, TTL_MS, Cluster, names, row, running
 
@@ -16,6 +17,16 @@ ODD = ["a/b:c@d+e", "-", "._-:@/+", "0", "null", "true", "1e5", "{ns}"[1:3], LON
 
 #: A script call holds up every other client; this is generous for a busy build machine, and for the double.
 LONGEST = 5.0
+
+
+def whole(cluster: Cluster, node: NodeName) -> dict[DaemonName, BookRow | None]:
+    """Read page after page what a node holds."""
+    page = cluster.run(holdings.page(cluster.keys, node))
+    rows = dict(page.rows)
+    while page.cursor != "0":
+        page = cluster.run(holdings.page(cluster.keys, node, page.cursor))
+        rows.update(page.rows)
+    return rows
 
 
 def test_every_verb_takes_a_thousand_daemons_at_once(cluster: Cluster) -> None:
@@ -37,8 +48,8 @@ def test_every_verb_takes_a_thousand_daemons_at_once(cluster: Cluster) -> None:
         book.Report(name=name, token=token, status=DaemonStatus.RUNNING, pid=1, restarts=0) for name, token in items
     ]
     assert cluster.run(book.report(keys, N1, I1, reports)) == [True] * BATCH
-    assert len(cluster.run(book.held(keys, N1))[1]) == BATCH
-    entries, _ = cluster.run(reading.locate(keys, wanted))
+    assert whole(cluster, N1).keys() == set(wanted)
+    entries = reading.entries(cluster.store, wanted)
     assert [entry.token for entry in entries] == list(dispatch.tokens)
     told = [running(name, token, version=claim.version) for (name, token), claim in zip(items, claims, strict=True)]
     assert cluster.reassert(told)[1] == [True] * BATCH
@@ -68,7 +79,7 @@ def test_names_of_every_kind_live_a_whole_life(cluster: Cluster) -> None:
     epoch, tokens = cluster.started(*ODD)
 
     assert cluster.held() == set(ODD)
-    entries, _ = cluster.run(reading.locate(cluster.keys, names(ODD)))
+    entries = reading.entries(cluster.store, names(ODD))
     assert [entry.token for entry in entries] == list(tokens.values())
     assert {record.name for record in reading.records(cluster.store)} == set(ODD)
     assert cluster.recall(epoch, *ODD).tokens == tuple(tokens.values())
@@ -113,7 +124,7 @@ def test_no_token_is_ever_rounded(cluster: Cluster, token: int) -> None:
 
     cluster.reassert([running(name, str(token))])
     assert cluster.entry(name)["token"] == str(token)
-    assert cluster.run(book.held(cluster.keys, N1))[1][name].token == str(token)
+    assert cluster.run(holdings.page(cluster.keys, N1)).rows[name].token == str(token)
     newer = cluster.claim(name, str(token)).token
 
     assert int(newer) == max(token, int(newer))
@@ -153,3 +164,19 @@ def test_a_counter_of_rubbish_does_not_stop_the_clock(cluster: Cluster) -> None:
         assert 10**15 < cluster.depose() < 2**53
     cluster.client.delete(cluster.keys.clock)
     assert cluster.run(lease.join(cluster.keys, N1, row(), ttl_ms=TTL_MS)).generation > 10**15
+
+
+def test_what_a_node_holds_comes_in_pages_however_much_it_is(cluster: Cluster) -> None:
+    cluster.join()
+    epoch = cluster.lead()
+    wanted = names(f"many.{number}" for number in range(3 * BATCH))
+    for start in range(0, len(wanted), BATCH):
+        batch = wanted[start : start + BATCH]
+        cluster.run(wishes.want(cluster.keys, [(name, TAIL, ARGUMENTS) for name in batch], mode="spawn"))
+        cluster.run(book.assign(cluster.keys, epoch, N1, I1, [(name, "test") for name in batch]))
+
+    first = cluster.run(holdings.page(cluster.keys, N1))
+
+    assert first.cursor != "0"
+    assert len(first.rows) < 2 * BATCH
+    assert whole(cluster, N1).keys() == set(wanted)

@@ -5,7 +5,7 @@ import pytest
 from celery_daemons.domain.names import DaemonName, LauncherName
 from celery_daemons.domain.states import DaemonStatus, Outcome
 from celery_daemons.errors import LeaseLost
-from celery_daemons.store import book, lease, wishes
+from celery_daemons.store import book, holdings, lease, wishes
 from tests.store.cluster import ARGUMENTS, I1, I2, N1, N2, TAIL, TTL_MS, Cluster, row
 
 
@@ -254,11 +254,11 @@ def test_what_finished_does_not_stop_the_life_that_is_wanted_instead(cluster: Cl
 def test_what_a_node_holds_comes_with_its_generation(cluster: Cluster) -> None:
     _, tokens = cluster.started("x", "y")
 
-    generation, held = cluster.run(book.held(cluster.keys, N1))
+    held = cluster.run(holdings.page(cluster.keys, N1))
 
-    assert generation == cluster.generation()
-    assert {name: entry.token for name, entry in held.items()} == tokens
-    assert cluster.run(book.held(cluster.keys, N2)) == (0, {})
+    assert held.generation == cluster.generation()
+    assert {name: entry.token for name, entry in held.rows.items()} == tokens
+    assert cluster.run(holdings.page(cluster.keys, N2)) == holdings.Holdings(0, {}, "0")
 
 
 def test_a_name_that_the_book_has_elsewhere_is_dropped_from_what_a_node_holds(cluster: Cluster) -> None:
@@ -267,7 +267,7 @@ def test_a_name_that_the_book_has_elsewhere_is_dropped_from_what_a_node_holds(cl
     cluster.join(N2)
     cluster.client.sadd(cluster.keys.held(N2), "x", "unknown")
 
-    assert cluster.run(book.held(cluster.keys, N2))[1] == {}
+    assert cluster.run(holdings.page(cluster.keys, N2)).rows == {}
     assert cluster.held(N2) == set()
     assert cluster.run(lease.leave(cluster.keys, N2, I1)) == 0
     assert cluster.held(N1) == {"x"}

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from celery_daemons.client.locator import Locator
 from celery_daemons.domain.names import DaemonName, Epoch
 from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
 from celery_daemons.domain.states import DaemonStatus, Desired, Outcome
 from celery_daemons.errors import LeaseLost
-from celery_daemons.store import book, lease, reading, wishes
+from celery_daemons.store import book, holdings, lease, reading, wishes
 from celery_daemons.store.codec import decode_or_none
 from tests.store.cluster import ARGUMENTS, I1, I2, N1, TAIL, TTL_MS, Cluster, row, running
 
@@ -70,8 +71,9 @@ VERBS: dict[str, Callable[[Cluster, Epoch], Any]] = {
         book.report(c.keys, N1, I1, [book.Report(name=X, token=TOKEN, status=DaemonStatus.RUNNING, pid=1, restarts=0)])
     ),
     "release": lambda c, e: c.release("x", TOKEN, Outcome.FINISHED),
-    "held": lambda c, e: c.run(book.held(c.keys, N1)),
-    "locate": lambda c, e: c.run(reading.locate(c.keys, [X])),
+    "held": lambda c, e: c.run(holdings.page(c.keys, N1)),
+    "locate": lambda c, e: Locator(c.store).locate(X),
+    "locate many": lambda c, e: Locator(c.store).locate_many([X]),
     "nodes": lambda c, e: reading.nodes(c.store),
     "gone": lambda c, e: reading.gone(c.store),
     "bury": lambda c, e: c.run(lease.bury(c.keys, e, N1)),
@@ -146,7 +148,7 @@ def test_nothing_is_assigned_over_an_entry_that_cannot_be_read(cluster: Cluster,
 def test_a_node_is_told_of_an_entry_that_cannot_be_read_and_can_let_go_of_it(cluster: Cluster, epoch: Epoch) -> None:
     break_records(cluster, entries="{rubbish")
 
-    assert cluster.run(book.held(cluster.keys, N1))[1] == {"x": None}
+    assert cluster.run(holdings.page(cluster.keys, N1)).rows == {"x": None}
     assert not cluster.release("x", TOKEN)
     assert cluster.held() == set()
 

@@ -35,7 +35,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "stop": lambda s: s.run(wishes.desire(s.keys, X[0], "stop")),
     "forget": lambda s: s.run(wishes.forget(s.keys, X, cause="test")),
     "note": lambda s: s.run(journal.note(s.keys, "test")),
-    "locate": lambda s: s.run(reading.locate(s.keys, X)),
+    "locate": lambda s: reading.entries_and_nodes(s, X),
     "entry": lambda s: s.entry(X[0]),
     "nodes": reading.nodes,
     "records": lambda s: list(reading.records(s)),

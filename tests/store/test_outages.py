@@ -7,7 +7,7 @@ import pytest
 from redis.exceptions import RedisError
 
 from celery_daemons.errors import ConfigurationError, DaemonsError, StoreUnavailable
-from celery_daemons.store import book, journal, lease, reading, wishes
+from celery_daemons.store import holdings, journal, lease, reading, wishes
 from celery_daemons.store.connection import AsyncStore, Store
 from celery_daemons.store.keys import Keys
 from tests.conftest import NewServer
@@ -176,7 +176,7 @@ def test_a_full_server_costs_no_lease_and_stops_nobody_from_leaving(own: Server,
     assert cluster.run(lease.beat(KEYS, N1, I1, ttl_ms=TTL_MS)).verdict == "ok"
     assert (cluster.lease_ms() or 0) > TTL_MS / 2
     assert cluster.run(lease.campaign(KEYS, N1, I1, ttl_ms=TTL_MS, epoch=epoch)) == epoch
-    assert len(cluster.run(book.held(KEYS, N1))[1]) == 2
+    assert len(cluster.run(holdings.page(KEYS, N1)).rows) == 2
     for name, token in tokens.items():
         assert cluster.release(name, token)
     assert cluster.run(lease.leave(KEYS, N1, I1)) == 0

@@ -1,9 +1,15 @@
 """Reading: look-ups, nodes, listings, the overview."""
 
+from collections.abc import Sequence
+
+import pytest
+
+from celery_daemons.client.locator import Locator
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.records import Address, BookRow, NodeRow
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 from celery_daemons.store import book, lease, reading
+from celery_daemons.store.connection import Store
 from tests.store.cluster import I1, I2, N1, N2, TAIL, TTL_MS, Cluster, names, row
 
 X = DaemonName("x")
@@ -11,10 +17,7 @@ X = DaemonName("x")
 
 def locate(cluster: Cluster, name: str = "x") -> Address | None:
     """One address, as a client puts it together."""
-    entries, nodes = cluster.run(reading.locate(cluster.keys, names([name])))
-    (entry,) = entries
-    node = nodes.get(entry.node) if entry and entry.node else None
-    return reading.address(DaemonName(name), entry, node[0] if node else None)
+    return Locator(cluster.store).locate(name)
 
 
 def test_a_daemon_is_found_with_all_that_its_address_says(cluster: Cluster) -> None:
@@ -69,7 +72,7 @@ def test_many_daemons_are_found_at_once_and_each_node_is_told_once(cluster: Clus
     wanted = [f"d{number}" for number in range(1000)]
     cluster.started(*wanted[:500])
 
-    entries, nodes = cluster.run(reading.locate(cluster.keys, names(wanted)))
+    entries, nodes = reading.entries_and_nodes(cluster.store, names(wanted))
 
     assert [entry.node if entry else None for entry in entries] == [N1] * 500 + [None] * 500
     assert set(nodes) == {N1}
@@ -79,7 +82,45 @@ def test_many_daemons_are_found_at_once_and_each_node_is_told_once(cluster: Clus
 
 
 def test_nothing_is_looked_up_for_nothing(cluster: Cluster) -> None:
-    assert cluster.run(reading.locate(cluster.keys, [])) == ([], {})
+    assert Locator(cluster.store).locate_many([]) == {}
+
+
+def test_many_are_located_page_by_page_and_only_under_leases_that_run(cluster: Cluster) -> None:
+    wanted = [f"d{number}" for number in range(2500)]
+    epoch = cluster.lead()
+    cluster.join()
+    cluster.join(N2)
+    for node, some in ((N1, wanted[:1000]), (N2, wanted[1000:1500]), (N1, wanted[1500:2400])):
+        cluster.want(*some)
+        incarnation = cluster.node(node)["incarnation"]
+        cluster.run(book.assign(cluster.keys, epoch, node, incarnation, [(name, "test") for name in names(some)]))
+    cluster.end_lease(N2)
+
+    found = Locator(cluster.store).locate_many(wanted)
+
+    assert list(found) == wanted[:1000] + wanted[1500:2400]
+    assert {address.node for address in found.values()} == {N1}
+
+
+def test_many_are_located_on_a_node_that_joined_after_the_first_page_was_asked_for(cluster: Cluster) -> None:
+    epoch, _ = cluster.started("old")
+    ask, asked = reading.entries_and_nodes, list[int]()
+
+    def join_after(store: Store, some: Sequence[DaemonName]) -> object:
+        answer = ask(store, some)
+        if not asked:
+            cluster.join(N2)
+            cluster.want("new")
+            cluster.assign(epoch, "new", node=N2)
+        asked.append(len(some))
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "entries_and_nodes", join_after)
+        found = Locator(cluster.store).locate_many([*(f"d{number}" for number in range(1000)), "new"])
+
+    assert found["new"].node == N2
+    assert asked == [1000, 1]
 
 
 def test_nodes_are_listed_with_lease_and_number_of_daemons(cluster: Cluster) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from celery_daemons.store import book, lease
+from celery_daemons.store import book, holdings, lease
 from tests.store.cluster import I1, I2, N1, N2, TTL_MS, Cluster, row
 
 
@@ -84,7 +84,7 @@ def test_what_was_not_swept_yet_is_taken_over_by_the_next_incarnation(cluster: C
 
     cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS))
 
-    assert set(cluster.run(book.held(cluster.keys, N1))[1]) == {kept}
+    assert set(cluster.run(holdings.page(cluster.keys, N1)).rows) == {kept}
     assert not cluster.claim(kept, tokens[kept], incarnation=I2).refused
     assert cluster.claim(freed, tokens[freed], incarnation=I2).refused == "not on this node"
 

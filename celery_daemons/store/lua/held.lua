@@ -1,17 +1,21 @@
--- held: what the book says is on a node; how a node that missed a spawn task catches up.
+-- held: what the book says is on a node, a page at a time; how a node that missed a spawn task catches up.
 --
 -- KEYS[1] held        set     of the node
 -- KEYS[2] book        hash
 -- KEYS[3] generation  string  of the node
 -- ARGV[1] node
+-- ARGV[2] cursor      '0' for the first page
+-- ARGV[3] size        of a page, about
 --
 -- A name whose entry says otherwise is dropped from the set: after a fail-over to a replica that lacked the last writes
 -- another node may have won the name, and a set that outlives its entries would never let the node leave. An entry that
 -- cannot be read says nothing.
 --
--- Returns {generation, name, record, name, record, ...}.
-local reply = {tonumber(redis.call('GET', KEYS[3]) or '0')}
-for _, name in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+-- Returns {generation, cursor of the next page, name, record, name, record, ...}; the cursor is '0' after the last page.
+-- What is in the set from the first page to the last is on one of them.
+local page = redis.call('SSCAN', KEYS[1], ARGV[2], 'COUNT', ARGV[3])
+local reply = {tonumber(redis.call('GET', KEYS[3]) or '0'), page[1]}
+for _, name in ipairs(page[2]) do
   local raw = redis.call('HGET', KEYS[2], name)
   local record = read(raw, ENTRY)
   if not raw or (record and record.node ~= ARGV[1]) then

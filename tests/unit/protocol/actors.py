@@ -4,7 +4,7 @@ from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, Launcher
 from celery_daemons.domain.records import BookRow, NodeRow
 from celery_daemons.domain.states import DaemonStatus, NodeStatus, Outcome
 from celery_daemons.errors import Fenced
-from celery_daemons.store import book, lease
+from celery_daemons.store import book, holdings, lease
 from celery_daemons.store.calls import Call
 from tests.unit.protocol import audits
 from tests.unit.protocol.world import SLOWEST, TTL_MS, Audit, Fate, Process, T, World, must
@@ -135,7 +135,7 @@ class Nodes:
         """Ask what the book says is on the node, and do it: stop, release, claim."""
         if not self._may_write(process):
             return
-        _, held = self.world.ask(book.held(self._keys, process.node))
+        held = self.world.ask(holdings.page(self._keys, process.node)).rows
         for name in [name for name in process.running if name not in held]:
             del process.running[name]
         claims: list[tuple[DaemonName, str]] = []

@@ -1,0 +1,81 @@
+"""Keeping what this node runs in line with the book: by spawn tasks if they come, by reading if not."""
+
+import asyncio
+from typing import Final
+
+from celery_daemons.domain.names import NodeName
+from celery_daemons.errors import StoreUnavailable
+from celery_daemons.node.heartbeat import Heartbeat
+from celery_daemons.node.ledger import Ledger
+from celery_daemons.node.supervisor import Supervisor
+from celery_daemons.process.messages import Spawned
+from celery_daemons.store import holdings
+from celery_daemons.store.connection import AsyncStore
+
+#: Seconds that a spawn task may lag behind the heartbeat that told of its generation.
+_MESSAGE_LAG: Final = 0.1
+#: The same while there is more to claim and to report: who sends the tasks is as busy, and nothing waits for them.
+_LAG_AT_WORK: Final = 1.0
+#: No generation is known: whatever the heartbeat tells of is news.
+_UNKNOWN: Final = -1
+
+
+class CatchingUp:
+    """Knows up to which generation of assignments the supervisor has been told everything."""
+
+    def __init__(
+        self, store: AsyncStore, node: NodeName, heartbeat: Heartbeat, supervisor: Supervisor, ledger: Ledger
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._node = node
+        self._heartbeat = heartbeat
+        self._supervisor = supervisor
+        self._generation = _UNKNOWN
+
+    def distrust(self) -> None:
+        """Read the book at the next heartbeat, whatever its generation is."""
+        self._generation = _UNKNOWN
+
+    def is_at(self, generation: int) -> bool:
+        """Whether nothing is left to be read."""
+        return generation == self._generation
+
+    def hear(self, message: Spawned) -> None:
+        """Do what a spawn task says; one for another incarnation is not for this one."""
+        if message.incarnation != self._heartbeat.incarnation:
+            return
+        self._supervisor.recalled(message.recalled)
+        self._supervisor.assigned(message.assigned)
+        if message.generation == self._generation + 1:
+            self._generation = message.generation
+
+    async def catch_up(self, generation: int) -> None:
+        """Read what is assigned here, unless the spawn tasks that say so come in after all."""
+        incarnation = self._heartbeat.incarnation
+        if self._generation != _UNKNOWN and await self._told(generation):
+            return
+        known = dict(self._supervisor.lives)
+        try:
+            page = await self._store.run(holdings.page(self._store.keys, self._node))
+            read, held = page.generation, page.rows
+            while page.cursor != "0":
+                page = await self._store.run(holdings.page(self._store.keys, self._node, page.cursor))
+                held.update(page.rows)
+        except StoreUnavailable:
+            return  # the next heartbeat tells of the generation again
+        if self._heartbeat.incarnation == incarnation and not self._supervisor.draining:
+            self._supervisor.synchronise(known, held)
+            self._generation = max(self._generation, read)
+
+    async def _told(self, generation: int) -> bool:
+        """Whether spawn tasks bring this node to a generation, or past it; waits as long as they come in."""
+        before = seen = self._generation
+        quiet = 0.0
+        while quiet < (_MESSAGE_LAG if self._ledger.idle else _LAG_AT_WORK):
+            await asyncio.sleep(_MESSAGE_LAG)
+            if before < generation <= self._generation:
+                return True
+            quiet = 0.0 if self._generation != seen else quiet + _MESSAGE_LAG
+            seen = self._generation
+        return False
