@@ -8,7 +8,7 @@ from statistics import median
 
 import psutil
 
-from tests.benchmarks import bare, failover, pure, scale, simulated
+from tests.benchmarks import balance, bare, failover, pure, scale, simulated
 from tests.benchmarks.rows import Row, spread
 from tests.benchmarks.stage import Stage, agent, monitor, of_role, stage
 
@@ -261,6 +261,9 @@ MEASURES: dict[str, Callable[[], Iterator[Row]]] = {
     "machines": failover.machines,
     "redis": failover.redis_loss,
     "resignation": failover.resignation,
+    "drain": balance.drain,
+    "rolling": balance.rolling,
+    "failing": balance.failing,
     "planner": pure.planner,
     "scale": scale.cold_start,
     "scale-fail-over": scale.fail_over,

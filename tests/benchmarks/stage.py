@@ -24,6 +24,7 @@ SOURCE = (
     PRELUDE
     + """
 import resource
+from celery_daemons import Launcher
 
 @daemons.launcher("rest")
 async def rest(ctx, number=0):
@@ -32,6 +33,54 @@ async def rest(ctx, number=0):
 @daemons.launcher("alone")
 def alone(ctx):
     ctx.stopping.wait()
+
+def note(ctx, word):
+    with open(FOLDER + "/lives", "a") as lives:
+        lives.write(f"{word} {ctx.name} {time.monotonic():.6f}\\n")
+
+@daemons.launcher("timed")
+async def timed(ctx):
+    note(ctx, "begins")
+    try:
+        await ctx.stopping.wait()
+    finally:
+        note(ctx, "ends")
+
+@daemons.launcher("crashing")
+async def crashing(ctx):
+    note(ctx, "begins")
+    raise RuntimeError("as always")
+
+def hang_once(ctx):
+    note(ctx, "begins")
+    flag = Path(FOLDER, ctx.name)
+    return not flag.exists() and not flag.touch()
+
+@daemons.launcher("hung-coroutine", progress_deadline=1.0)
+async def hung_coroutine(ctx):
+    if hang_once(ctx):
+        await asyncio.sleep(1000)
+    while True:
+        ctx.beat()
+        await asyncio.sleep(0.1)
+
+@daemons.launcher("hung-loop", progress_deadline=1.0)
+async def hung_loop(ctx):
+    if hang_once(ctx):
+        time.sleep(1000)
+    while True:
+        ctx.beat()
+        await asyncio.sleep(0.1)
+
+def hang(ctx):
+    if hang_once(ctx):
+        time.sleep(1000)
+    while not ctx.stopping.is_set():
+        ctx.beat()
+        ctx.sleep(0.1)
+
+daemons.register_launcher("hung-process", Launcher(hang, progress_deadline=1.0))
+daemons.register_launcher("hung-thread", Launcher(hang, progress_deadline=1.0, isolation="thread"))
 
 @app.task
 def sleep(seconds):
