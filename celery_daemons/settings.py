@@ -155,11 +155,17 @@ def _is_redis(url: str) -> bool:
     return url.partition("://")[0] in _REDIS_SCHEMES
 
 
-def _check(s: Settings) -> None:
-    if not _is_redis(s.redis_url):
+def check_scheme(url: str) -> None:
+    """Raise ConfigurationError for a URL of something else than a Redis."""
+    if not _is_redis(url):
         raise ConfigurationError(
-            f"{PREFIX}redis_url: scheme {urlsplit(s.redis_url).scheme!r} is not one of {', '.join(_REDIS_SCHEMES)}"
+            f"{PREFIX}redis_url: scheme {urlsplit(url).scheme!r} is not one of {', '.join(_REDIS_SCHEMES)}; "
+            "write redis://host:6379/0"
         )
+
+
+def _check(s: Settings) -> None:
+    check_scheme(s.redis_url)
     for name in _ABOVE_ZERO:
         _rule(s, name, getattr(s, name) > 0, "must be above 0")
     for name in ("settle_delay", "drain_timeout"):
