@@ -185,8 +185,8 @@ class Daemons:
         The same spec again changes nothing; another one under a taken name raises SpecConflict unless ``replace``.
         Raises UnknownLauncher, InvalidName, ConfigurationError (arguments that do not serialise), StoreUnavailable.
         """
-        known = self.launchers[launcher.name if isinstance(launcher, Launcher) else launcher]
-        arguments = encode_arguments(name, tuple(args), kwargs or {})
+        known = self._known(launcher)
+        arguments = encode_arguments(name, args, kwargs or {})
         before = self.cluster.locate(name) if replace else None
         outcome = self.cluster.want(name, known.name, arguments, replace=replace)
         if wait is not None:
@@ -219,11 +219,17 @@ class Daemons:
         """Let a drained node take daemons again."""
         self.cluster.uncordon(node)
 
-    def rescan(self, launcher: str | None = None) -> None:
-        """Run one recovery scanner, or all, now. Raises UnknownLauncher."""
-        if launcher is not None:
-            launcher = self.launchers[launcher].name
-        self.cluster.rescan(launcher)
+    def rescan(self, launcher: str | Launcher | None = None) -> None:
+        """Run one recovery scanner, or all, now. Raises UnknownLauncher, ConfigurationError if it has no scanner."""
+        known = None if launcher is None else self._known(launcher)
+        if known is not None and known.scanner is None:
+            raise ConfigurationError(
+                f"launcher {known.name} has no recovery scanner: add one with its decorator recovery_scanner"
+            )
+        self.cluster.rescan(None if known is None else known.name)
+
+    def _known(self, launcher: str | Launcher) -> Launcher:
+        return self.launchers[launcher.name if isinstance(launcher, Launcher) else launcher]
 
 
 def _home(url: Any, transport_options: Any) -> str | None:

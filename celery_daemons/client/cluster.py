@@ -150,9 +150,13 @@ class Cluster:
         (outcome,) = self.store.run(wishes.want(self._keys, [item], mode="replace" if replace else "spawn"))
         if outcome == "conflict":
             ((spec, _),) = reading.rows(self.store, [item[0]])
-            taken = f" by launcher {spec.launcher} with {spec.arguments:.120}" if spec else ""
+            # Not by which arguments: the error of a launcher's task ends up in a worker's log.
+            taken = f" by one of launcher {spec.launcher}" if spec else ""
+            if spec and spec.launcher == launcher:
+                taken += " with other arguments"
             raise SpecConflict(
-                f"daemon {name}: the name is taken{taken}; choose another name, or pass replace=True to replace it"
+                f"daemon {name}: the name is taken{taken} (`celery -A … daemons describe {name}` shows it); "
+                "choose another name, or replace it with replace=True or --replace"
             )
         return outcome
 
@@ -188,14 +192,14 @@ class Cluster:
         if record is None:
             return "it is not known (any more): nothing wants it to run"
         if record.desired is Desired.STOPPED:
-            return f"it is stopped; `celery daemons start {name}` starts it"
+            return f"it is stopped; `celery -A … daemons start {name}` starts it"
         nodes = [node for node in self.nodes() if node.status is not NodeStatus.LOST]
         if not nodes:
             return "no node is up; start a worker with `celery -A … worker`"
         if self.leader() is None:
             return (
                 "no monitor is elected; look for its error in the workers' logs, "
-                "or start one with `celery daemons monitor`"
+                "or start one with `celery -A … daemons monitor`"
             )
         error = f" ({record.error})" if record.error else ""
         if record.status is DaemonStatus.PENDING:
@@ -237,7 +241,8 @@ class Cluster:
         while any(one.name == node and one.daemons for one in self.nodes()):
             if time.monotonic() >= deadline:
                 raise DaemonsError(
-                    f"node {node} still holds daemons after {wait} s; `celery daemons list --node {node}` shows them"
+                    f"node {node} still holds daemons after {wait} s; "
+                    f"`celery -A … daemons list --node {node}` shows them"
                 )
             time.sleep(_LONGEST_LOOK)
 
@@ -256,7 +261,7 @@ class Cluster:
 
     def _desire(self, name: str, action: Literal["stop", "start", "restart"]) -> None:
         if not self.store.run(wishes.desire(self._keys, daemon_name(name), action)):
-            raise DaemonsError(f"no daemon {name} is known; `celery daemons list` shows those that are")
+            raise DaemonsError(f"no daemon {name} is known; `celery -A … daemons list` shows those that are")
 
     def _wait_gone(self, name: DaemonName, within: float) -> None:
         deadline = time.monotonic() + within
