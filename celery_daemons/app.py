@@ -64,6 +64,7 @@ class Daemons:
     def settings_with(self, **options: Any) -> Settings:
         """The settings with some replaced, as by a worker's options; ``None`` replaces nothing."""
         conf = self.app.conf
+        settings_module.refuse_unread(conf, conf.prefix or "")
         values = {name: conf.get(PREFIX + name) for name in settings_module.NAMES}
         values.update(self._overrides)
         values.update({name: value for name, value in options.items() if value is not None})
