@@ -203,7 +203,10 @@ class Cluster:
             )
         error = f" ({record.error})" if record.error else ""
         if record.status is DaemonStatus.PENDING:
-            return f"the monitor has not placed it yet{error}"
+            return (
+                f"the monitor has not placed it yet{error}; "
+                "it gives a new address book, or another Redis, one lease first"
+            )
         return f"its status is {record.status}{error}"
 
     def stop(self, name: str, wait: float | None = None) -> None:
