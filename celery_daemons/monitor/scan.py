@@ -200,7 +200,8 @@ class Scans:
         try:
             if scan.complete and not scan.complaints:
                 self._prune(name, scan)
-            self._tell(scan, error or "; ".join(scan.complaints) or None)
+            said = [*scan.complaints, error] if error else scan.complaints
+            self._tell(scan, "; ".join(said) or None)
         except DaemonsError as failed:
             logger.warning("launcher %s: scan not reported (%s)", name, failed)
 
