@@ -11,6 +11,8 @@ import celery_daemons
 
 #: Needs the extra ``test``, which is not installed here.
 NEEDS_EXTRAS = "celery_daemons.testing"
+#: What the README's program uses besides: its broker.
+BROKER = "kombu.transport.redis"
 
 
 def main() -> None:
@@ -30,7 +32,7 @@ def main() -> None:
         for module in pkgutil.walk_packages(celery_daemons.__path__, "celery_daemons.")
         if not module.name.endswith(".__main__") and not module.name.startswith(NEEDS_EXTRAS)
     ]
-    for name in modules:
+    for name in [*modules, BROKER]:
         importlib.import_module(name)
 
     (command,) = entry_points(group="celery.commands", name="daemons")

@@ -67,6 +67,7 @@ class Daemons:
     def settings_with(self, **options: Any) -> Settings:
         """The settings with some replaced, as by a worker's options; ``None`` replaces nothing."""
         conf = self.app.conf
+        settings_module.refuse_unread(conf, conf.prefix or "")
         values = {name: conf.get(PREFIX + name) for name in settings_module.NAMES}
         values.update(self._overrides)
         values.update({name: value for name, value in options.items() if value is not None})
@@ -188,8 +189,8 @@ class Daemons:
         The same spec again changes nothing; another one under a taken name raises SpecConflict unless ``replace``.
         Raises UnknownLauncher, InvalidName, ConfigurationError (arguments that do not serialise), StoreUnavailable.
         """
-        known = self.launchers[launcher.name if isinstance(launcher, Launcher) else launcher]
-        arguments = encode_arguments(name, tuple(args), kwargs or {})
+        known = self._known(launcher)
+        arguments = encode_arguments(name, args, kwargs or {})
         before = self.cluster.locate(name) if replace else None
         outcome = self.cluster.want(name, known.name, arguments, replace=replace)
         if wait is not None:
@@ -227,7 +228,7 @@ class Daemons:
         if not dry_run and self.settings.rebalance == "off":
             raise ConfigurationError("daemons_rebalance is 'off': nothing is moved; set it to 'manual' or 'auto'")
         if not dry_run and self.cluster.rebalance_paused():
-            raise DaemonsError("rebalancing is paused; `celery daemons rebalance --resume` lets it go on")
+            raise DaemonsError("rebalancing is paused; `celery -A … daemons rebalance --resume` lets it go on")
         if moves and not dry_run:
             self.cluster.ask_rebalance()
         return moves
@@ -255,11 +256,17 @@ class Daemons:
         """Let a drained node take daemons again."""
         self.cluster.uncordon(node)
 
-    def rescan(self, launcher: str | None = None) -> None:
-        """Run one recovery scanner, or all, now. Raises UnknownLauncher."""
-        if launcher is not None:
-            launcher = self.launchers[launcher].name
-        self.cluster.rescan(launcher)
+    def rescan(self, launcher: str | Launcher | None = None) -> None:
+        """Run one recovery scanner, or all, now. Raises UnknownLauncher, ConfigurationError if it has no scanner."""
+        known = None if launcher is None else self._known(launcher)
+        if known is not None and known.scanner is None:
+            raise ConfigurationError(
+                f"launcher {known.name} has no recovery scanner: add one with its decorator recovery_scanner"
+            )
+        self.cluster.rescan(None if known is None else known.name)
+
+    def _known(self, launcher: str | Launcher) -> Launcher:
+        return self.launchers[launcher.name if isinstance(launcher, Launcher) else launcher]
 
 
 def _home(url: Any, transport_options: Any) -> str | None:

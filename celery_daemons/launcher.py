@@ -1,7 +1,7 @@
 """Launchers: the registered recipes for daemons, and the registry that holds them."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from json import JSONDecoder
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -181,8 +181,15 @@ class Registry(Mapping[str, Launcher]):
         return len(self._launchers)
 
 
-def encode_arguments(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+def encode_arguments(name: str, args: Any, kwargs: Any) -> str:
     """The call as text, with the types that Celery's own JSON carries. Raises ConfigurationError."""
+    # A string is a sequence too, of letters that nobody meant.
+    if not isinstance(args, Sequence) or isinstance(args, (str, bytes)):
+        raise ConfigurationError(
+            f"daemon {name}: args is of type {type(args).__name__}; give a list or a tuple, as in ['x']"
+        )
+    if not isinstance(kwargs, Mapping):
+        raise ConfigurationError(f"daemon {name}: kwargs is of type {type(kwargs).__name__}; give a dictionary")
     try:
         return str(_encoder.encode([list(args), dict(kwargs)]))
     except (TypeError, ValueError) as error:

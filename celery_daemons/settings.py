@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from math import isfinite
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -158,11 +159,33 @@ def _is_redis(url: str) -> bool:
     return url.partition("://")[0] in _REDIS_SCHEMES
 
 
-def _check(s: Settings) -> None:
-    if not _is_redis(s.redis_url):
+def refuse_unread(conf: Mapping[str, Any], namespace: str) -> None:
+    """Raise ConfigurationError for a key of Celery's configuration that is meant for us and that nobody reads.
+
+    ``namespace`` is what the keys of the configuration begin with, as ``CELERY_``; empty if there is none.
+    """
+    for key in map(str, conf):
+        spaced = bool(namespace) and key.startswith(namespace)
+        name = key.removeprefix(namespace).lower() if spaced else key
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in NAMES and not callable(conf[key]):
+            near = get_close_matches(name, [PREFIX + known for known in NAMES], n=1, cutoff=0.0)[0]
+            meant = namespace + near.upper() if spaced else near
+            raise ConfigurationError(f"there is no setting {key}; is {meant} meant? docs/operations.md has all of them")
+        if not namespace and key != key.lower() and key.lower() in [PREFIX + known for known in NAMES]:
+            raise ConfigurationError(f"the setting {key} is not read: write {key.lower()}, or configure a namespace")
+
+
+def check_scheme(url: str) -> None:
+    """Raise ConfigurationError for a URL of something else than a Redis."""
+    if not _is_redis(url):
         raise ConfigurationError(
-            f"{PREFIX}redis_url: scheme {urlsplit(s.redis_url).scheme!r} is not one of {', '.join(_REDIS_SCHEMES)}"
+            f"{PREFIX}redis_url: scheme {urlsplit(url).scheme!r} is not one of {', '.join(_REDIS_SCHEMES)}; "
+            "write redis://host:6379/0"
         )
+
+
+def _check(s: Settings) -> None:
+    check_scheme(s.redis_url)
     for name in _ABOVE_ZERO:
         value = getattr(s, name)
         _rule(s, name, value is None or value > 0, "must be above 0")

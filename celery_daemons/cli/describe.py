@@ -10,7 +10,7 @@ import click
 from celery_daemons.cli.documents import emit, events_of
 from celery_daemons.cli.events import EVERYTHING, event_line
 from celery_daemons.cli.render import cell, first_line, since
-from celery_daemons.cli.session import Command, daemons_of, json_option, screen_of
+from celery_daemons.cli.session import Command, as_called, daemons_of, json_option, prog, screen_of
 from celery_daemons.client.cluster import Cluster
 from celery_daemons.domain.records import DaemonRecord
 from celery_daemons.domain.states import DaemonStatus, Desired
@@ -30,11 +30,12 @@ def describe(ctx: click.Context, *, name: str, as_json: bool) -> None:
     record = cluster.record(name)
     arguments = cluster.arguments(name)
     if record is None or arguments is None:
-        raise DaemonsError(f"no daemon {name} is known; `celery daemons list` shows those that are")
+        raise DaemonsError(f"no daemon {name} is known; `{prog(ctx)} list` shows those that are")
     happened = [event for entry in cluster.events(last=EVERYTHING) for event in events_of(entry) if event.name == name]
     latest = happened[-_SHOWN:]
     why = _why(record, cluster)
     preferred, placement, trace = cluster.pick_node(name), cluster.why_there(name), cluster.trace(name)
+    why = as_called(ctx, why) if why else None
     if as_json:
         call = _call(arguments)
         told = {"why": why, "placement": placement, "preferred_node": preferred, "traceback": trace, "events": latest}

@@ -17,6 +17,8 @@ def hints(status: ClusterStatus, prog: str) -> Iterator[str]:
     for wrong in ("failed", "unplaceable"):
         if status.daemons[wrong]:
             yield f"`{prog} list --status {wrong}` tells why"
+    if status.leader is not None and status.daemons["pending"] > status.daemons["running"]:
+        yield "the monitor places what is pending; it gives a new address book, or another Redis, one lease first"
     if any(scan.error for scan in status.scanners.values()):
         yield f"once the scanner is mended, `{prog} rescan` runs it at once"
 

@@ -9,7 +9,7 @@ import click
 from celery_daemons.cli.documents import emit, status_document
 from celery_daemons.cli.hints import hints
 from celery_daemons.cli.render import age, first_line, plural, since, tally
-from celery_daemons.cli.session import Command, daemons_of, json_option, prog, screen_of, tell
+from celery_daemons.cli.session import Command, as_called, daemons_of, json_option, prog, screen_of, tell
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
 
 #: Names not found of which a person is told why; each costs round trips.
@@ -152,7 +152,7 @@ def locate(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
             right=("PID", "AGE"),
         )
     for name in missing[:_EXPLAINED]:
-        tell(f"daemon {name}: no address: {cluster.why_not(name)}")
+        tell(as_called(ctx, f"daemon {name}: no address: {cluster.why_not(name)}"))
     if len(missing) > _EXPLAINED:
         tell(f"{len(missing) - _EXPLAINED} more have no address")
     if missing:

@@ -31,7 +31,7 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except DaemonsError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+            raise click.ClickException(as_called(ctx, " ".join(str(error).split()))) from error
 
 
 def read_seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
@@ -105,6 +105,11 @@ def prog(ctx: click.Context) -> str:
     """How this command was called, up to ``daemons``: for messages that say what to do next."""
     app = ctx.find_root().params.get("app")
     return f"celery -A {app} daemons" if isinstance(app, str) else "celery daemons"
+
+
+def as_called(ctx: click.Context, message: str) -> str:
+    """A message of the package with the commands that it names as this one was called."""
+    return message.replace("celery -A … daemons", prog(ctx))
 
 
 def screen_of(ctx: click.Context) -> Screen:

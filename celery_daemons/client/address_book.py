@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Final
 
 from celery_daemons.client.lookups import preferred
-from celery_daemons.domain.names import DaemonName, NodeName, daemon_name
+from celery_daemons.domain.names import DaemonName, NodeName, check_name, daemon_name
 from celery_daemons.domain.records import Address, Node, NodeRow
 from celery_daemons.domain.states import DaemonStatus
-from celery_daemons.errors import SpawnTimeout, StoreUnavailable
+from celery_daemons.errors import DaemonsError, SpawnTimeout, StoreUnavailable
 from celery_daemons.settings import DEFAULTS
 from celery_daemons.store import reading
 from celery_daemons.store.clock import lease_clock
@@ -53,7 +53,7 @@ class AddressBook:
         cls, url: str, namespace: str = DEFAULTS["namespace"], *, vnodes: int = DEFAULTS["vnodes"]
     ) -> "AddressBook":
         """A replica without a Celery app; use it as a context manager."""
-        return cls(Store(url, Keys(namespace)), vnodes=vnodes)
+        return cls(Store(url, Keys(check_name(namespace, "namespace"))), vnodes=vnodes)
 
     def __enter__(self) -> "AddressBook":
         self._stop.clear()
@@ -68,6 +68,8 @@ class AddressBook:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+            self._thread = None
+        self._addresses, self._by_node, self._ends = {}, {}, {}
         self._store.close()
 
     @property
@@ -76,14 +78,18 @@ class AddressBook:
         return time.monotonic() - self._heard
 
     def locate(self, name: str) -> Address | None:
-        """Where a daemon is; ``None`` unless the lease of its node runs."""
+        """Where a daemon is; ``None`` unless the lease of its node runs. Raises DaemonsError outside of ``with``."""
         address = self._addresses.get(name)
-        if address is None or self._ends.get(address.node, 0.0) <= lease_clock():
+        if address is None:
+            self._check_open()
+            return None
+        if self._ends.get(address.node, 0.0) <= lease_clock():
             return None
         return address
 
     def process_list(self, node: str) -> list[Address]:
         """The daemons on one node by name."""
+        self._check_open()
         return sorted(
             (found for name in list(self._by_node.get(node, ())) if (found := self.locate(name))),
             key=lambda address: address.name,
@@ -91,6 +97,7 @@ class AddressBook:
 
     def nodes(self) -> list[Node]:
         """The nodes by name."""
+        self._check_open()
         now = lease_clock()
         return sorted(
             (
@@ -104,6 +111,7 @@ class AddressBook:
 
     def pick_node(self, name: str) -> str | None:
         """The node that the ring prefers for a name, running or not."""
+        self._check_open()
         now = lease_clock()
         live = {node: row for node, row in self._replica.nodes.items() if self._ends.get(node, 0.0) > now}
         return preferred(daemon_name(name), live, self._vnodes)
@@ -122,6 +130,11 @@ class AddressBook:
             state = f"is {address.status} on {address.node}" if address else "is on no node"
             raise SpawnTimeout(f"daemon {name} does not run after {timeout} s: it {state}")
         return found
+
+    def _check_open(self) -> None:
+        # What is not followed knows nothing, and "nowhere" would be a wrong answer.
+        if self._thread is None:
+            raise DaemonsError("this address book is not open: look things up inside `with … as book:`")
 
     def _follow(self) -> None:
         leases_at = 0.0

@@ -32,9 +32,13 @@ class Cluster(Lookups):
         (outcome,) = self.store.run(wishes.want(self._keys, [item], mode="replace" if replace else "spawn"))
         if outcome == "conflict":
             ((spec, _),) = reading.rows(self.store, [item[0]])
-            taken = f" by launcher {spec.launcher} with {spec.arguments:.120}" if spec else ""
+            # Not by which arguments: the error of a launcher's task ends up in a worker's log.
+            taken = f" by one of launcher {spec.launcher}" if spec else ""
+            if spec and spec.launcher == launcher:
+                taken += " with other arguments"
             raise SpecConflict(
-                f"daemon {name}: the name is taken{taken}; choose another name, or pass replace=True to replace it"
+                f"daemon {name}: the name is taken{taken} (`celery -A … daemons describe {name}` shows it); "
+                "choose another name, or replace it with replace=True or --replace"
             )
         return outcome
 
@@ -98,9 +102,9 @@ class Cluster(Lookups):
         """
         record = self.record(name)
         if record is None:
-            raise DaemonsError(f"no daemon {name} is known; `celery daemons list` shows those that are")
+            raise DaemonsError(f"no daemon {name} is known; `celery -A … daemons list` shows those that are")
         if record.desired is Desired.STOPPED:
-            raise DaemonsError(f"daemon {name} is stopped; `celery daemons start {name}` starts it")
+            raise DaemonsError(f"daemon {name} is stopped; `celery -A … daemons start {name}` starts it")
         before = self.locate(name)
         nodes = [node for node in self.nodes() if node.status is NodeStatus.UP and record.launcher in node.launchers]
         others = ", ".join(node.name for node in nodes if record.node != node.name) or "none"
@@ -161,7 +165,7 @@ class Cluster(Lookups):
 
     def _desire(self, name: str, action: Action, *, goal: str = "", shun: str = "") -> None:
         if not self.store.run(wishes.desire(self._keys, daemon_name(name), action, goal=goal, shun=shun)):
-            raise DaemonsError(f"no daemon {name} is known; `celery daemons list` shows those that are")
+            raise DaemonsError(f"no daemon {name} is known; `celery -A … daemons list` shows those that are")
 
     def _wait_gone(self, name: DaemonName, within: float) -> None:
         deadline = time.monotonic() + within

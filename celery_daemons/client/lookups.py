@@ -146,18 +146,21 @@ class Lookups:
         if record is None:
             return "it is not known (any more): nothing wants it to run"
         if record.desired is Desired.STOPPED:
-            return f"it is stopped; `celery daemons start {name}` starts it"
+            return f"it is stopped; `celery -A … daemons start {name}` starts it"
         nodes = [node for node in self.nodes() if node.status is not NodeStatus.LOST]
         if not nodes:
             return "no node is up; start a worker with `celery -A … worker`"
         if self.leader() is None:
             return (
                 "no monitor is elected; look for its error in the workers' logs, "
-                "or start one with `celery daemons monitor`"
+                "or start one with `celery -A … daemons monitor`"
             )
         error = f" ({record.error})" if record.error else ""
         if record.status is DaemonStatus.PENDING:
-            return f"the monitor has not placed it yet{error}"
+            return (
+                f"the monitor has not placed it yet{error}; "
+                "it gives a new address book, or another Redis, one lease first"
+            )
         return f"its status is {record.status}{error}"
 
     def close(self) -> None:

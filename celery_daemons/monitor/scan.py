@@ -34,7 +34,8 @@ class Scan:
         self.launcher = launcher
         self.began = time.monotonic()
         self.over = threading.Event()
-        self.listed: set[DaemonName] = set()
+        #: What was listed, by name, with a digest of the call.
+        self.listed: dict[DaemonName, int] = {}
         self.complaints: list[str] = []
         self.complete = False
         self._registry = registry
@@ -49,7 +50,11 @@ class Scan:
             row = self._row(spec)
             if row is None:
                 continue
-            self.listed.add(row[0])
+            call = hash(row[1:])
+            if self.listed.setdefault(row[0], call) != call:
+                # Each would replace the other, at every scan anew.
+                self.complain(f"it lists {row[0]} twice, with different arguments; the first one counts")
+                continue
             known = self._known.get(row[0])
             if known is None or known.launcher != row[1] or known.arguments != row[2]:
                 page.append(row)
@@ -195,7 +200,8 @@ class Scans:
         try:
             if scan.complete and not scan.complaints:
                 self._prune(name, scan)
-            self._tell(scan, error or "; ".join(scan.complaints) or None)
+            said = [*scan.complaints, error] if error else scan.complaints
+            self._tell(scan, "; ".join(said) or None)
         except DaemonsError as failed:
             logger.warning("launcher %s: scan not reported (%s)", name, failed)
 
@@ -209,7 +215,7 @@ class Scans:
         if not scan.launcher.options.prune:
             return
         known = self._specs()
-        missing = {daemon for daemon, row in list(known.items()) if row.launcher == name} - scan.listed
+        missing = {daemon for daemon, row in list(known.items()) if row.launcher == name} - scan.listed.keys()
         gone = sorted(missing & self._missing.get(name, set()))
         self._missing[name] = missing
         for start in range(0, len(gone), BATCH):

@@ -1,9 +1,12 @@
 """Finding the user's Celery app: by name in another process, and its name in this one."""
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 from celery_daemons.errors import ConfigurationError
+
+#: Names of the script that was run; the second is that of multiprocessing and billiard.
+_SCRIPT: Final = ("__main__", "__mp_main__")
 
 
 def import_string(app: Any) -> str:
@@ -19,11 +22,15 @@ def import_string(app: Any) -> str:
             if value is app:
                 found.append((module_name, attribute))
     if main is not None and getattr(main, "__spec__", None) is not None and main.__spec__ is not None:
-        found = [(main.__spec__.name if name == "__main__" else name, attribute) for name, attribute in found]
+        found = [(main.__spec__.name if name in _SCRIPT else name, attribute) for name, attribute in found]
     # Celery's own modules keep the current app under names of theirs, which are nothing in a fresh process.
-    named = [(name, attribute) for name, attribute in found if name != "__main__" and name.split(".")[0] != "celery"]
+    named = [(name, attribute) for name, attribute in found if name not in _SCRIPT and name.split(".")[0] != "celery"]
     if not named:
-        where = " (it is in the script that was run; put it into a module)" if found else ""
+        where = (
+            " (it is in the script that was run; put it into a module)"
+            if any(name in _SCRIPT for name, _ in found)
+            else ""
+        )
         raise ConfigurationError(
             f"the Celery app {app.main or app!r} is not a module's attribute{where}: daemons run in processes of their "
             "own, which import it; keep it as `app` in an importable module and start the worker with "

@@ -39,10 +39,16 @@ class Call(Generic[T]):
 
 @cache
 def script(verb: str) -> Script:
-    """Load a verb's Lua file, with the shared part before it."""
-    folder = files("celery_daemons.store") / "lua"
-    source = (folder / "_shared.lua").read_text("utf-8") + (folder / f"{verb}.lua").read_text("utf-8")
+    """A verb's script: its Lua file, with the shared part before it."""
+    source = _files()["_shared"] + _files()[verb]
     return Script(verb, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+@cache
+def _files() -> dict[str, str]:
+    # All with the first: were the package replaced under an agent at work, its last verbs would be another release's.
+    folder = files("celery_daemons.store") / "lua"
+    return {file.name.removesuffix(".lua"): file.read_text("utf-8") for file in folder.iterdir()}
 
 
 def text(value: Any) -> str:

@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
 from celery_daemons.domain.names import DaemonName
-from celery_daemons.errors import StoreUnavailable
+from celery_daemons.errors import ConfigurationError, StoreUnavailable
 from celery_daemons.store import server
 from celery_daemons.store.calls import Call
 from celery_daemons.store.keys import LAYOUT, Keys
@@ -57,7 +57,6 @@ def _options(timeout: float) -> dict[str, Any]:
     return {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
-        "socket_keepalive": True,
         # RESP2 whatever the client's default: replies keep one shape.
         "protocol": 2,
     }
@@ -67,12 +66,35 @@ def _client(library: Any, url: str, **options: Any) -> Any:
     """A client of ``library`` (redis, redis.asyncio): of one server, or of the one that sentinels call the primary."""
     found = server.sentinels(url)
     if found is None:
-        return library.Redis.from_url(server.normalise(url), **options)
+        return _plain_client(library, url, options)
     timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
     asked = library.sentinel.Sentinel(found.hosts, sentinel_kwargs=timeouts)
     return asked.master_for(
-        found.service, db=found.database, username=found.username, password=found.password, **options
+        found.service,
+        db=found.database,
+        username=found.username,
+        password=found.password,
+        socket_keepalive=True,
+        **options,
     )
+
+
+def _plain_client(library: Any, url: str, options: dict[str, Any]) -> Any:
+    place = server.normalise(url)
+    if not place.startswith("unix:"):
+        options = {"socket_keepalive": True, **options}  # a socket file has none
+    try:
+        client = library.Redis.from_url(place, **options)
+        pool = client.connection_pool
+        pool.connection_kwargs["decode_responses"] = False  # replies keep one shape, whatever the URL asks for
+        # Connections are made when they are needed: a wrong option in the URL would come up at the first call.
+        pool.connection_class(**pool.connection_kwargs)
+    except (TypeError, ValueError, RedisError) as error:
+        raise ConfigurationError(
+            f"daemons_redis_url: the Redis client refuses an option of {server.shown(url)} ({error}); mend what is "
+            "behind the ? in the URL"
+        ) from error
+    return client
 
 
 class Store:

@@ -123,10 +123,10 @@ class Replica:
         readable = raw is None or row is not None
         if not readable:
             logger.error(
-                "daemon %s: its %s record is corrupt and left alone; once you know that the daemon does not run, "
-                "delete that field of the hash",
+                "daemon %s: its record in %s is corrupt and left alone; once you know that the daemon does not run, "
+                "HDEL that name there",
                 name,
-                "spec" if kind is SpecRow else "book",
+                self._store.keys.specs if kind is SpecRow else self._store.keys.book,
             )
             self._unreadable.add((kind, name))
             self.corrupt.add(name)

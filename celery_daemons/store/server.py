@@ -6,6 +6,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from celery_daemons.errors import ConfigurationError
+from celery_daemons.settings import check_scheme
 
 #: Effects replication of scripts that call TIME, and LMOVE-era commands, are dependable from here on.
 _OLDEST: Final = (6, 2)
@@ -56,6 +57,7 @@ def sentinels(url: str) -> Sentinels | None:
 
 def check_url(url: str) -> None:
     """Raise :exc:`ConfigurationError` for a URL that no client can be made from; it quotes nothing of a password."""
+    check_scheme(url)
     for place in url.split(";"):
         try:
             _ = urlsplit(place).port

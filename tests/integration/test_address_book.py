@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from celery_daemons import Address, AddressBook, SpawnTimeout
+from celery_daemons import Address, AddressBook, DaemonsError, SpawnTimeout
 from celery_daemons.store.keys import Keys
 from tests.conftest import RUNNING
 from tests.support.crews import DIARY, SOON, Crew
@@ -261,3 +261,20 @@ def test_a_replica_needs_no_celery(crew: Crew) -> None:
 
     # Then
     assert told == f"{address.pid} {address.queue}\n"
+
+
+def test_a_replica_that_is_not_open_says_so_instead_of_nowhere(crew: Crew) -> None:
+    # Given
+    address = crew.spawn("open-and-shut", "coroutine")
+    book = crew.daemons.address_book()
+    with pytest.raises(DaemonsError, match=r"not open.*with"):
+        book.locate(address.name)
+
+    # When
+    with book:
+        assert book.locate(address.name) == address
+
+    # Then
+    for ask in (book.locate, book.process_list, book.pick_node, partial(book.wait_for, timeout=1)):
+        with pytest.raises(DaemonsError, match="not open"):
+            ask(address.name)

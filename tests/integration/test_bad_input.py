@@ -73,6 +73,20 @@ def test_a_second_daemons_on_one_app_is_refused_and_the_first_is_found() -> None
         Daemons.of(Celery("other"))
 
 
+def test_calls_that_cannot_be_meant_are_refused_before_redis_is_asked() -> None:
+    daemons = daemons_at("redis://localhost:1/0")
+    launcher = daemons.register_launcher("plain", Launcher(nothing))
+    for args, kwargs, reason in (
+        ("ab", None, "args is of type str; give a list"),
+        (5, None, "args is of type int; give a list"),
+        ((), [1], "kwargs is of type list; give a dictionary"),
+    ):
+        with pytest.raises(ConfigurationError, match=reason):
+            daemons.spawn("one", launcher, args=args, kwargs=kwargs)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="launcher plain has no recovery scanner"):
+        daemons.rescan(launcher)
+
+
 def test_wrong_settings_name_the_setting_its_value_and_the_rule() -> None:
     with pytest.raises(ConfigurationError, match="there is no setting 'leese'"):
         daemons_at("redis://localhost:1/0", leese=1)

@@ -190,7 +190,7 @@ def test_spawn_prints_the_address_and_another_spec_needs_replace(project: Projec
     assert first.keys() == ADDRESS
     assert (first["status"], second["status"]) == ("running", "running")
     assert second["token"] > first["token"]
-    assert "the name is taken by launcher tick" in conflict.stderr
+    assert "the name is taken by one of launcher tick" in conflict.stderr
     assert unplaceable is None
     assert "registered: crash, gpu, tick" in unknown.stderr
     assert "carries the labels gpu" in late.stderr

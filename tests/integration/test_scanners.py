@@ -100,6 +100,17 @@ def takes():
 def opens():
     yield unserialisable.spec("unserialisable.1", number=object())
     yield unserialisable.spec("unserialisable.2")
+
+
+@daemons.launcher
+async def twice(ctx, number):
+    await ctx.stopping.wait()
+
+
+@twice.recovery_scanner
+def both():
+    for number in (1, 1, 2):
+        yield twice.spec("twice.1", number=number)
 """
 )
 
@@ -135,7 +146,7 @@ def test_a_scanner_that_fails_is_reported_with_its_launcher_and_stops_no_other(
     worker = new_worker(project, "w1", concurrency=1, wait=False)
 
     # When every scanner has been heard of
-    wait_until(lambda: len(client.status().scanners) == 8, within=SOON, because="the slowest ran into its time limit")
+    wait_until(lambda: len(client.status().scanners) == 9, within=SOON, because="the slowest ran into its time limit")
 
     # Then what could be read runs: a scan that breaks off has listed what came before
     client.wait_running_all(["good.1", "rubbish.1", "unserialisable.2"], because="they were listed")
@@ -148,6 +159,7 @@ def test_a_scanner_that_fails_is_reported_with_its_launcher_and_stops_no_other(
         "stops": "SystemExit: 3",
         "taken": "lists good.1 for launcher taken, but the name is taken by another launcher",
         "unserialisable": "daemon unserialisable.1: its arguments do not serialise",
+        "twice": "lists twice.1 twice, with different arguments; the first one counts",
     }
     assert errors.pop("good") is None
     for launcher, error in expected.items():

@@ -85,8 +85,9 @@ def test_the_same_spec_again_changes_nothing_and_another_one_is_a_conflict_until
     assert client.wait_running("one", within=SOON) == first
 
     # When / Then another under the same name
-    with pytest.raises(SpecConflict, match=r"one.*taken.*watch.*replace=True"):
+    with pytest.raises(SpecConflict, match=r"one.*taken.*watch.*replace=True") as raised:
         client.want("one", "watch", call(2))
+    assert "number" not in str(raised.value), "arguments may be secrets, and errors of tasks are logged"
     assert client.wait_running("one", within=SOON) == first
 
     # When / Then it is replaced

@@ -76,13 +76,15 @@ def test_a_tally_leaves_out_what_is_empty_unless_it_matters() -> None:
     assert tally({"desired": 0, "running": 0, "failed": 2, "stopped": 0}, always=("running",)) == "0 running, 2 failed"
 
 
-def status(*, leads: bool = True, up: int = 1, draining: int = 0, lost: int = 0, failed: int = 0) -> ClusterStatus:
+def status(
+    *, leads: bool = True, up: int = 1, draining: int = 0, lost: int = 0, failed: int = 0, pending: int = 0
+) -> ClusterStatus:
     """Return a cluster in some state."""
     return ClusterStatus(
         namespace="test",
         leader=Leader(node=NodeName("w1@test"), epoch=Epoch(7)) if leads else None,
         nodes={"up": up, "draining": draining, "lost": lost},
-        daemons={"desired": failed, **{str(one): 0 for one in DaemonStatus}, "failed": failed},
+        daemons={"desired": failed, **{str(one): 0 for one in DaemonStatus}, "failed": failed, "pending": pending},
         scanners={"tick": ScanRecord(at_ms=1, took_ms=1, listed=0, error="boom" if failed else None)},
     )
 
@@ -95,9 +97,10 @@ def status(*, leads: bool = True, up: int = 1, draining: int = 0, lost: int = 0,
         (status(up=0, draining=2), ["uncordon NODE"]),
         (status(lost=1), ["lease of 1 of the nodes"]),
         (status(failed=1), ["list --status failed", "`celery -A proj daemons rescan`"]),
+        (status(pending=2), ["one lease first"]),
         (status(), []),
     ],
-    ids=["no node", "no leader", "all draining", "lost", "failed", "well"],
+    ids=["no node", "no leader", "all draining", "lost", "failed", "new", "well"],
 )
 def test_a_hint_says_what_to_do_next(cluster: ClusterStatus, advice: list[str]) -> None:
     given = list(hints(cluster, "celery -A proj daemons"))

@@ -1,10 +1,15 @@
 """What the package asks of a Redis, and how its address is written."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import redis
 
 from celery_daemons.errors import ConfigurationError
 from celery_daemons.store import server
+from celery_daemons.store.connection import AsyncStore, Store
+from celery_daemons.store.keys import Keys
 
 GOOD = {"redis_version": "7.0.15", "maxmemory_policy": "noeviction"}
 
@@ -110,6 +115,7 @@ def test_a_url_that_a_client_can_be_made_from(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
+        ("http://:secret@db", "scheme 'http' is not one of redis, "),
         ("redis://:sec#ret@db:6379/0", "port is no number"),
         ("redis://:sec/ret@db:6379/0", "port is no number"),
         ("redis://db:port/0", "port is no number"),
@@ -123,3 +129,18 @@ def test_a_url_that_no_client_can_be_made_from_is_refused_without_a_password(url
         server.check_url(url)
 
     assert "sec" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("query", "why"), [("foo=sec", "'foo'"), ("socket_timeout=sec", "socket_timeout"), ("ssl_cert_reqs=x", "SSL")]
+)
+@pytest.mark.parametrize("kind", [Store, partial(AsyncStore, timeout=1.0)])
+def test_an_option_that_the_client_does_not_know_is_refused_before_anything_is_asked(
+    kind: Callable[..., object], query: str, why: str
+) -> None:
+    scheme = "redis" if "ssl" not in query else "rediss"
+
+    with pytest.raises(ConfigurationError, match=f"an option of {scheme}://db/0 .*{why}") as caught:
+        kind(f"{scheme}://:hidden@db/0?{query}", Keys("test"))
+
+    assert "hidden" not in str(caught.value)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from celery_daemons.errors import ConfigurationError
-from celery_daemons.settings import DEFAULTS, NAMES, PREFIX, Settings, load
+from celery_daemons.settings import DEFAULTS, NAMES, PREFIX, Settings, load, refuse_unread
 
 URL = "redis://localhost:6379/0"
 
@@ -121,6 +121,25 @@ def test_a_setting_that_does_not_exist_is_refused_with_those_that_do() -> None:
         given(lease_tll=5)
 
     assert "lease_ttl" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("conf", "namespace", "reason"),
+    [
+        ({"daemons_leese_ttl": 5}, "", "there is no setting daemons_leese_ttl; is daemons_lease_ttl meant"),
+        ({"CELERY_DAEMONS_HOST": 2}, "CELERY_", "CELERY_DAEMONS_HOST; is CELERY_DAEMONS_HOSTS meant"),
+        ({"daemons_host": 2}, "CELERY_", "daemons_host; is daemons_hosts meant"),
+        ({"DAEMONS_HOSTS": 2}, "", "DAEMONS_HOSTS is not read: write daemons_hosts"),
+    ],
+)
+def test_a_setting_that_nobody_would_read_is_refused(conf: dict[str, Any], namespace: str, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        refuse_unread(conf, namespace)
+
+
+def test_settings_of_others_are_none_of_ours() -> None:
+    refuse_unread({"DAEMONS_DIR": "/srv", "daemons_of": len, "HOSTS": 1, "daemons_hosts": 2}, "")
+    refuse_unread({"DAEMONS_HOST": "/srv", "CELERY_DAEMONS_HOSTS": 2, "CELERY_TIMEZONE": "UTC"}, "CELERY_")
 
 
 def test_the_url_is_the_brokers_else_the_result_backends() -> None:

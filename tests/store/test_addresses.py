@@ -1,0 +1,41 @@
+"""The ways to write where a server is, each tried on one that is there."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from celery_daemons.store import reading
+from celery_daemons.store.connection import AsyncStore, Store
+from celery_daemons.store.keys import Keys
+from tests.conftest import NewServer
+
+KEYS = Keys("test")
+
+
+@pytest.mark.parametrize("kind", ["unix://", "redis+socket://"])
+def test_a_server_on_a_socket_file_is_spoken_to(kind: str, new_server: NewServer, tmp_path: Path) -> None:
+    # Given
+    file = tmp_path / "server.sock"
+    new_server(f"unixsocket {file}")
+    url = f"{kind}{file}"
+
+    async def ask() -> object:
+        store = AsyncStore(url, KEYS, timeout=5.0)
+        await store.check()
+        found = await store.run(reading.overview(KEYS))
+        await store.close()
+        return found.leases
+
+    # When / Then
+    assert Store(url, KEYS).run(reading.overview(KEYS)).leases == {}
+    assert asyncio.run(ask()) == {}
+
+
+def test_a_url_that_asks_for_text_changes_no_reply(new_server: NewServer) -> None:
+    store = Store(new_server().url + "?decode_responses=true", KEYS)
+
+    store.client.hset(KEYS.cluster, "layout", "1")
+
+    store.check()
+    assert reading.nodes(store) == []
