@@ -225,6 +225,12 @@ class Agent:
             return
         with contextlib.suppress(StoreUnavailable):
             await self._heartbeat.drain()
+            if self._supervisor.lives and not await self._heartbeat.others():
+                logger.warning(
+                    "node %s: no other node takes daemons: its %d run again once one does",
+                    self._node,
+                    len(self._supervisor.lives),
+                )
         self._supervisor.stop_all()
         # Looks, not an event: the end of the last life is one of many paths, and this runs once.
         while self._supervisor.lives and loop.time() < end - within * (1 - _DRAIN_SHARE):  # noqa: ASYNC110

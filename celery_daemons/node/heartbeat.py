@@ -10,11 +10,13 @@ from typing import Final
 
 from celery_daemons.domain.names import Incarnation, NodeName
 from celery_daemons.domain.records import NodeRow
+from celery_daemons.domain.states import NodeStatus
 from celery_daemons.errors import ConfigurationError, LayoutMismatch, StoreUnavailable
 from celery_daemons.settings import Settings
 from celery_daemons.store import book, journal, lease
-from celery_daemons.store.calls import BATCH
+from celery_daemons.store.calls import BATCH, text
 from celery_daemons.store.clock import lease_clock
+from celery_daemons.store.codec import decode_or_none
 from celery_daemons.store.connection import AsyncStore
 
 logger = logging.getLogger(__name__)
@@ -153,6 +155,12 @@ class Heartbeat:
         if self.incarnation is not None:
             await self._store.run(lease.drain(self._store.keys, self._node, incarnation=self.incarnation))
 
+    async def others(self) -> bool:
+        """Whether another node takes daemons."""
+        raw = await self._store.read(lambda client: client.hgetall(self._store.keys.nodes))
+        rows = {text(name): decode_or_none(NodeRow, row) for name, row in raw.items()}
+        return any(row is not None and row.status is NodeStatus.UP for name, row in rows.items() if name != self._node)
+
     async def leave(self) -> None:
         """Leave the cluster."""
         if self.incarnation is not None:
@@ -175,10 +183,10 @@ class Heartbeat:
             await self._store.run(journal.note(self._store.keys, "name-taken", node=self._node, cause=why))
 
     def _unanswered(self, error: StoreUnavailable) -> None:
-        text = str(error)
-        logger.log(logging.DEBUG if text in self._complaints else logging.WARNING, "node %s: %s", self._node, error)
+        told = str(error)
+        logger.log(logging.DEBUG if told in self._complaints else logging.WARNING, "node %s: %s", self._node, error)
         if len(self._complaints) < _COMPLAINTS:
-            self._complaints.add(text)
+            self._complaints.add(told)
         self.meet()
 
     def meet(self) -> None:

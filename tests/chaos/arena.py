@@ -15,7 +15,13 @@ from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.workers import Worker
 
-SETTINGS = {"lease_ttl": 2.0, "heartbeat_interval": 0.4, "scan_interval": 10.0, "drain_timeout": 10.0}
+SETTINGS = {
+    "lease_ttl": 2.0,
+    "heartbeat_interval": 0.4,
+    "scan_interval": 10.0,
+    "drain_timeout": 10.0,
+    "settle_delay": 1.0,
+}
 LEASE = 2.0
 
 

@@ -1,5 +1,6 @@
 """The faults. Each does its harm, and says what it hit, how long it lasts, and whether a successor has to appear."""
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from celery_daemons.errors import DaemonsError
 from tests.chaos.arena import LEASE, Arena, Node
 
 
@@ -122,6 +124,15 @@ def drain(arena: Arena, node: Node) -> Fault:
     return Fault("worker terminated", now, hit, node.restart, now + 3)
 
 
+def move(arena: Arena, _: Node) -> Fault | None:
+    """Somebody moves a few daemons, amid all that."""
+    now, names = time.monotonic(), arena.dice.sample(arena.names, 5)
+    for name in names:
+        with contextlib.suppress(DaemonsError):
+            arena.cluster.move(name)
+    return Fault("daemons moved", now)
+
+
 def _wire(kind: str, node: Node, seconds: float) -> Fault:
     now = time.monotonic()
     node.busy_until = now + seconds + 0.5
@@ -197,6 +208,7 @@ WEIGHTS: dict[Callable[[Arena, Node], Fault | None], int] = {
     freeze_host: 8,
     freeze_tree: 4,
     drain: 4,
+    move: 4,
     cut: 10,
     hole: 6,
     delay: 6,

@@ -158,6 +158,11 @@ class CeleryProcess:
         self._family.members()
         self._started().terminate()
 
+    def signal(self, number: int) -> None:
+        """Send a signal to the main process and return at once."""
+        self._family.members()
+        self._started().send_signal(number)
+
     def stop(self, timeout: float = STOP_LIMIT) -> int:
         """Ask for a warm shutdown and return the exit status."""
         self.terminate()

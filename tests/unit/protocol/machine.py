@@ -86,7 +86,12 @@ class Protocol(RuleBasedStateMachine):
         if process := self.pick(number):
             self.nodes.restart(process, name, fate)
 
-    @rule(number=which, name=names, outcome=st.sampled_from([Outcome.FINISHED, Outcome.REFUSED]), fate=fates)
+    @rule(
+        number=which,
+        name=names,
+        outcome=st.sampled_from([Outcome.FINISHED, Outcome.REFUSED, Outcome.EXHAUSTED]),
+        fate=fates,
+    )
     def finish(self, number: int, name: DaemonName, outcome: Outcome, fate: Fate) -> None:
         """A daemon ends for good, or this node cannot run it."""
         if process := self.pick(number):

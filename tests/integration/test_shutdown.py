@@ -1,0 +1,148 @@
+"""Ways to end a worker: each hands its daemons over within the drain time-out, whatever these do."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RUNNING
+from tests.support.crews import DIARY, SOON, Crew
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+#: Seconds; a daemon that will not stop has nine tenths of it.
+DRAIN = 4.0
+
+SOURCE = (
+    DIARY
+    + """
+@daemons.launcher("polite")
+async def polite(ctx):
+    note(ctx.name, "begins", node=ctx.node, at=time.monotonic())
+    try:
+        await asyncio.sleep(1000)
+    finally:
+        note(ctx.name, "ends", node=ctx.node, at=time.monotonic())
+
+@daemons.launcher("stubborn", stop_grace=60)
+async def stubborn(ctx):
+    note(ctx.name, "begins", node=ctx.node, at=time.monotonic())
+    while True:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            pass
+
+@daemons.launcher("only", labels=["only"])
+async def only(ctx):
+    await asyncio.sleep(1000)
+
+@app.task(name="proj.slow")
+def slow(seconds):
+    note("slow", "begins")
+    time.sleep(seconds)
+    note("slow", "ends")
+"""
+)
+
+
+@pytest.fixture
+def crew(valkey: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Crew]:
+    """Two nodes; the second one carries a label."""
+    with Crew(tmp_path, valkey, SOURCE, settings={"drain_timeout": DRAIN, "rebalance": "off"}, pool="prefork") as crew:
+        crew.worker("w1")
+        crew.worker("w2", options=["--daemon-labels", "only"])
+        request.node.stash[RUNNING] = list(crew.workers.values())
+        yield crew
+
+
+def on(crew: Crew, node: str, names: list[str]) -> dict[str, int]:
+    """Spawn daemons on a node; answers their tokens."""
+    found = {}
+    for name in names:
+        crew.spawn(name, name.partition("-")[0])
+        address = crew.daemons.move(name, to=node, wait=SOON)
+        assert address is not None
+        found[name] = address.token
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_daemons_move_at_once_and_one_that_will_not_stop_costs_no_more_than_the_time_out(
+    crew: Crew, number: signal.Signals
+) -> None:
+    """celery #9213, #2700: the drain has a deadline of its own."""
+    # Given
+    tokens = on(crew, "w1@test", ["polite-1", "polite-2", "stubborn-1"])
+
+    # When
+    began = time.monotonic()
+    crew.workers["w1"].signal(number)
+    wait_until(lambda: not crew.workers["w1"].running, within=SOON, because="it was told to end")
+    ended = time.monotonic() - began
+
+    # Then
+    assert ended < DRAIN + 1.5
+    assert number is signal.SIGQUIT or crew.workers["w1"].stop() == 0
+    for name in ("polite-1", "polite-2"):
+        first, begins = crew.diary(name, "ends")[-1], crew.noted(name, "begins", times=2)
+        assert (first["node"], begins["node"]) == ("w1@test", "w2@test")
+        assert begins["at"] - first["at"] < 1.0
+        assert first["at"] - began < 2.0
+    wait_until(lambda: crew.running("stubborn-1"), within=SOON, because="it was killed and released")
+    assert all(crew.daemons.locate(name).token > token for name, token in tokens.items())  # type: ignore[union-attr]
+    assert "lost" not in [one.event for one in crew.daemons.events(last=500)]
+
+
+def test_daemons_do_not_wait_for_the_tasks_of_a_worker_that_shuts_down_warm(crew: Crew) -> None:
+    # Given a worker that has a task for a while yet
+    on(crew, "w1@test", ["polite-1"])
+    crew.module.slow.apply_async((3.0,), queue=crew.daemons.locate("polite-1").queue)  # type: ignore[union-attr]
+    crew.noted("slow", "begins")
+
+    # When
+    crew.workers["w1"].terminate()
+
+    # Then its daemons run elsewhere before the task has ended
+    assert crew.noted("polite-1", "begins", times=3)["node"] == "w2@test"
+    assert crew.diary("slow", "ends") == []
+    crew.noted("slow", "ends")
+    assert crew.workers["w1"].stop() == 0
+
+
+def test_what_no_other_node_can_take_stops_and_the_drain_says_so_and_goes_on(crew: Crew) -> None:
+    # Given
+    on(crew, "w2@test", ["only-1", "polite-1"])
+
+    # When
+    began = time.monotonic()
+    assert crew.workers["w2"].stop() == 0
+
+    # Then
+    assert time.monotonic() - began < DRAIN
+    wait_until(lambda: crew.record("only-1").status == "unplaceable", within=SOON, because="nobody carries its label")
+    assert "carries the labels only" in (crew.record("only-1").error or "")
+    wait_until(lambda: crew.running("polite-1"), within=SOON, because="it moves")
+
+    # And the last node says that there is no other
+    assert crew.workers["w1"].stop() == 0
+    assert "no other node takes daemons: its 1 run again once one does" in crew.workers["w1"].output
+
+
+def test_an_operators_drain_names_what_stays_and_does_not_wait_for_it(crew: Crew) -> None:
+    """A preStop hook, as `celery daemons drain NODE --wait 30`, ends as soon as it has to."""
+    # Given
+    on(crew, "w2@test", ["only-1", "polite-1"])
+
+    # When
+    began = time.monotonic()
+    done = crew.project.celery("daemons", "drain", "w2@test", "--wait", "30")
+
+    # Then
+    assert time.monotonic() - began < 15
+    assert done.returncode == 1
+    assert "no other node can take daemon only-1, which stay" in done.stderr
+    assert crew.running("polite-1")["polite-1"].node == "w1@test"
+    assert crew.running("only-1")["only-1"].node == "w2@test"
