@@ -6,15 +6,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
 
 from celery_daemons.process.channel import Channel, ChannelClosed
+from celery_daemons.process.child import AGENT_GONE
 from celery_daemons.process.deadman import Deadman
 from celery_daemons.process.messages import HandOver, ToMonitor, Turned, Unready, Yielded
 
 logger = logging.getLogger(__name__)
-
-AGENT_GONE: Final = 70
 
 
 class AgentLink:

@@ -156,7 +156,6 @@ class Election:
             app=self._boot.app,
             settings=self._boot.settings,
             title=f"celery_daemons.monitor: {self._boot.node}",
-            until=self._until,
             epoch=epoch,
             incarnation=incarnation,
         )
@@ -166,7 +165,7 @@ class Election:
     async def _serve(self, boot: ChildBoot, epoch: Epoch) -> None:
         self._dead = dead = asyncio.Event()
         try:
-            self._child = child = await self._spawner.start(_ROLE, boot)
+            self._child = child = await self._spawner.start(_ROLE, boot, lambda: self._until)
             child.on_death(dead.set)
             self._channel = channel = await AsyncChannel[FromMonitor].over(child.sock, FromMonitor)
         except (OSError, EOFError) as error:

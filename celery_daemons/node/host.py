@@ -16,7 +16,7 @@ from celery_daemons.errors import ConfigurationError
 from celery_daemons.launcher import Launcher, Registry, decode_arguments, registry_of
 from celery_daemons.node.context import BlockingDaemonContext, DaemonContext
 from celery_daemons.process.channel import Channel, ChannelClosed
-from celery_daemons.process.child import loaded_app
+from celery_daemons.process.child import AGENT_GONE, loaded_app
 from celery_daemons.process.deadman import Deadman
 from celery_daemons.process.messages import (
     ChildBoot,
@@ -43,7 +43,6 @@ _WATCH: Final = 0.25
 _ERROR_LENGTH: Final = 500
 #: The most of its traceback that is kept, from its end: the last frames are the daemon's own.
 _TRACE_LENGTH: Final = 4000
-AGENT_GONE: Final = 70
 
 
 def main(boot: ChildBoot, sock: socket.socket) -> int:

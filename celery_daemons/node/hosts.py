@@ -118,7 +118,8 @@ class Host:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                self._child = await spawner.start(_ROLE, boot)
+                # A lease that has ended is one too: a host that nobody vouches for ends as it starts.
+                self._child = await spawner.start(_ROLE, boot, lambda: until() or lease_clock() + _BOOT_ALLOWANCE)
                 break
             except (OSError, EOFError) as error:
                 logger.error("host of %s: cannot be forked (%s), trying again", boot.node, error)
@@ -223,14 +224,11 @@ class HostPool:
     def _start(self, *, isolated: bool) -> Host:
         host = Host(isolated=isolated)
         self.all.add(host)
-        lease = self._until()
         boot = ChildBoot(
             node=self._boot.node,
             app=self._boot.app,
             settings=self._boot.settings,
             title=f"celery_daemons.host: {self._boot.node}",
-            # A lease that has ended meanwhile is one too: a host that nobody vouches for ends as it starts.
-            until=lease or lease_clock() + _BOOT_ALLOWANCE,
             isolated=isolated,
         )
         task = asyncio.create_task(host.launch(self._spawner, boot, self._until, self._events))

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 M = TypeVar("M")
+F = TypeVar("F")
 
 _LENGTH = struct.Struct("!I")
 #: No frame of ours comes near; a longer one means that the stream is out of step.
@@ -24,6 +25,18 @@ def pack(message: Any) -> bytes:
     """One message as a frame."""
     body = _encoder.encode(message)
     return _LENGTH.pack(len(body)) + body
+
+
+def read_one(sock: socket.socket, kind: type[F]) -> F:
+    """Wait for the first message and take no byte of what follows it; raises ChannelClosed."""
+    try:
+        head = sock.recv(_LENGTH.size, socket.MSG_WAITALL)
+        if len(head) < _LENGTH.size:
+            raise ChannelClosed("end of file")
+        (length,) = _LENGTH.unpack(head)
+        return msgspec.msgpack.decode(sock.recv(length, socket.MSG_WAITALL), type=kind)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ChannelClosed(str(error)) from error
 
 
 class Frames(Generic[M]):

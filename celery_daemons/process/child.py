@@ -3,31 +3,35 @@
 import importlib
 import os
 import socket
-from typing import Any
-
-import msgspec
+from typing import Any, Final
 
 from celery_daemons.errors import ConfigurationError
+from celery_daemons.process.channel import ChannelClosed, read_one
 from celery_daemons.process.messages import ChildBoot
 
+#: The exit status of a process whose agent is gone.
+AGENT_GONE: Final = 70
 #: The user's app, or why there is none; set by the fork server before it forks.
 app: Any = None
 failure: str | None = None
 
 
-def run(role: str, boot: bytes, sock: socket.socket, lifeline: socket.socket) -> None:
-    """Become ``role`` (``module:function``); never returns.
+def run(role: str, sock: socket.socket, lifeline: socket.socket) -> None:
+    """Become ``role`` (``module:function``) as the first message on ``sock`` says; never returns.
 
     ``lifeline`` is only held: its other end reads end of file once no process of the node has it any more.
     """
     import setproctitle
 
-    settled = msgspec.msgpack.decode(boot, type=ChildBoot)
-    setproctitle.setproctitle(settled.title)
     module, _, function = role.partition(":")
     status = 1
     try:
-        status = getattr(importlib.import_module(module), function)(settled, sock) or 0
+        boot = read_one(sock, ChildBoot)
+        setproctitle.setproctitle(boot.title)
+        status = getattr(importlib.import_module(module), function)(boot, sock) or 0
+    except ChannelClosed:
+        # The agent died before it had said what for.
+        status = AGENT_GONE
     finally:
         # Not sys.exit: threads of daemons and of libraries must not keep a finished process alive.
         os._exit(status)

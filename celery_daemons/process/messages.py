@@ -31,7 +31,7 @@ class ChildBoot(msgspec.Struct, kw_only=True):
     app: str
     settings: dict[str, Any]
     title: str
-    until: float
+    until: float = 0.0
     epoch: int = 0
     incarnation: str = ""
     isolated: bool = False

@@ -10,9 +10,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from celery_daemons.process import child
+from celery_daemons.process.channel import pack
 from celery_daemons.process.messages import Boot, ChildBoot
 from celery_daemons.process.preload import ENVIRONMENT
 
@@ -75,17 +74,22 @@ class Spawner:
         # One at a time: the fork server answers in order anyway.
         self._lock = asyncio.Lock()
 
-    async def start(self, role: str, boot: ChildBoot) -> Child:
-        """Fork a child that becomes ``role``."""
+    async def start(self, role: str, boot: ChildBoot, until: Callable[[], float]) -> Child:
+        """Fork a child that becomes ``role``; ``until`` is asked for the end of its lease once it is there."""
         async with self._lock:
-            return await asyncio.to_thread(self._start, role, boot)
+            forked = await asyncio.to_thread(self._start, role, boot)
+        # Not before: a fork server that has to load the app first may take as long as a lease.
+        boot.until = until()
+        with contextlib.suppress(OSError):  # its death is seen elsewhere
+            forked.sock.sendall(pack(boot))
+        return forked
 
     def _start(self, role: str, boot: ChildBoot) -> Child:
         ours, theirs = socket.socketpair()
         try:
             process = self._context.Process(
                 target=child.run,
-                args=(role, msgspec.msgpack.encode(boot), theirs, self._lifeline),
+                args=(role, theirs, self._lifeline),
                 name=boot.title.partition(":")[0].replace("celery_daemons.", "daemons-"),
             )
             process.start()
