@@ -119,7 +119,8 @@ class BookRow:
 class NodeRow:
     """A node as Redis holds it; labels and launchers are joined by commas, which no name contains.
 
-    ``candidate`` says whether it runs for election.
+    ``candidate`` says whether it runs for election; ``needs`` is what its launchers ask of a node, as
+    :func:`needs_text` writes it.
     """
 
     incarnation: Incarnation
@@ -132,6 +133,7 @@ class NodeRow:
     labels: str
     launchers: str
     candidate: bool = True
+    needs: str = ""
     started_ms: int = 0
 
     @property
@@ -143,6 +145,31 @@ class NodeRow:
     def launcher_set(self) -> frozenset[str]:
         """The launchers that the node has registered."""
         return frozenset(self.launchers.split(",")) if self.launchers else frozenset()
+
+
+Needs = tuple[tuple[str, ...], float]
+
+
+def needs_text(launchers: Mapping[str, Needs]) -> str:
+    """The labels and the weight of launchers, but for those without labels that weigh one: ``gpu=2|arm|cuda,…``."""
+    return ",".join(
+        "|".join((f"{name}={weight:g}", *labels))
+        for name, (labels, weight) in sorted(launchers.items())
+        if labels or weight != 1
+    )
+
+
+def read_needs(text: str) -> dict[LauncherName, Needs]:
+    """Read what :func:`needs_text` wrote; what cannot be read asks for nothing."""
+    found: dict[LauncherName, Needs] = {}
+    for part in filter(None, text.split(",")):
+        head, *labels = part.split("|")
+        name, _, weight = head.partition("=")
+        try:
+            found[LauncherName(name)] = tuple(labels), float(weight)
+        except ValueError:
+            continue
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

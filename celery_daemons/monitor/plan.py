@@ -8,7 +8,7 @@ from celery_daemons.domain.names import DaemonName, LauncherName, NodeName
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.placement import Cluster, Demand
 from celery_daemons.domain.reconcile import Step, next_step
-from celery_daemons.domain.records import BookRow, SpecRow
+from celery_daemons.domain.records import BookRow, Needs, SpecRow, read_needs
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
 from celery_daemons.settings import Settings
 from celery_daemons.store.replica import Replica
@@ -38,12 +38,17 @@ class Planner:
         self._options = options
         self._counted: dict[DaemonName, tuple[NodeName, float]] = {}
         self._cluster = self._new_cluster()
+        self._needs: dict[LauncherName, Needs] = {}
         #: Moves under way: where each daemon shall start once its node has released it.
         self.moving: dict[DaemonName, Move] = {}
 
     def nodes_changed(self) -> None:
         """Draw the ring anew, and count again."""
         self._cluster = self._new_cluster()
+        # In a deploy, a monitor of older code leads nodes with launchers that it does not have: they say what it takes.
+        self._needs = {}
+        for _, row in sorted(self._replica.nodes.items()):
+            self._needs.update(read_needs(row.needs))
         self._counted.clear()
         for name in self._replica.book:
             self.count(name)
@@ -53,8 +58,7 @@ class Planner:
         self._uncount(name)
         row = self._replica.book.get(name)
         if row is not None and row.node is not None:
-            options = self._options(row.launcher)
-            weight = options.weight if options is not None else 1.0
+            _, weight = self._needs_of(row.launcher)
             self._counted[name] = (row.node, weight)
             self._cluster.add(row.node, weight)
 
@@ -154,9 +158,12 @@ class Planner:
         why: str = "",
         shun: NodeName | None = None,
     ) -> Demand:
-        options = self._options(launcher)
-        labels, weight = (options.labels, options.weight) if options is not None else ((), 1.0)
+        labels, weight = self._needs_of(launcher)
         return Demand(name=name, launcher=launcher, labels=labels, weight=weight, goal=goal, why=why, shun=shun)
+
+    def _needs_of(self, launcher: LauncherName) -> Needs:
+        options = self._options(launcher)
+        return (options.labels, options.weight) if options is not None else self._needs.get(launcher, ((), 1.0))
 
     def _new_cluster(self) -> Cluster:
         return Cluster(

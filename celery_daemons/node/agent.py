@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from celery_daemons.domain.names import Incarnation, NodeName
 from celery_daemons.domain.options import LauncherOptions
-from celery_daemons.domain.records import NodeRow
+from celery_daemons.domain.records import NodeRow, needs_text
 from celery_daemons.domain.states import NodeStatus
 from celery_daemons.errors import DaemonsError, StoreUnavailable
 from celery_daemons.node.catching_up import CatchingUp
@@ -58,8 +58,8 @@ class Agent:
         self._store = AsyncStore(self.settings.redis_url, self._keys, timeout=timeout, wary=True)
         self._spawner = Spawner(boot, lifeline)
         self._election = Election(boot, self.settings, self._spawner, self._store)
-        options = {name: LauncherOptions.from_plain(given) for name, given in boot.launchers.items()}
-        self._supervisor = Supervisor(options)
+        self._launchers = {name: LauncherOptions.from_plain(given) for name, given in boot.launchers.items()}
+        self._supervisor = Supervisor(self._launchers)
         self._ledger = Ledger(self._store, self._node, self._supervisor.claimed)
         self._heartbeat = Heartbeat(self._store, self.settings, self._node, self._row(), self._running)
         self._ledger.lease_runs = self._heartbeat.runs
@@ -263,6 +263,7 @@ class Agent:
             labels=",".join(self.settings.node_labels),
             launchers=",".join(sorted(self._boot.launchers)),
             candidate=self.settings.monitor,
+            needs=needs_text({name: (one.labels, one.weight) for name, one in self._launchers.items()}),
         )
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

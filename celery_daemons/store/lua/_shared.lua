@@ -62,6 +62,7 @@ local ENTRY = {
 local NODE = {
   incarnation = is_text, status = one_of('up', 'draining', 'lost'), queue = is_text, spawn_queue = is_text,
   host = is_text, pid = is_whole, weight = is_number, labels = is_text, launchers = is_text, started_ms = is_count,
+  needs = may_be_text,
 }
 local LEADER = {node = is_text, epoch = is_token}
 
