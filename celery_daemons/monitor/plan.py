@@ -124,6 +124,7 @@ class Planner:
                 and row.status is DaemonStatus.RUNNING
                 and spec is not None
                 and name not in self._replica.corrupt
+                and name not in self.moving
                 and self._step(name, spec, row)[0] is Step.REST
             ):
                 yield row.node, self._demand(name, spec.launcher)

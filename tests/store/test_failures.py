@@ -2,7 +2,7 @@
 
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.states import DaemonStatus, Outcome
-from celery_daemons.store import reading
+from celery_daemons.store import reading, wishes
 from tests.store.cluster import N1, N2, Cluster
 
 
@@ -37,3 +37,30 @@ def test_a_traceback_is_kept_apart_from_the_entry_and_goes_with_it(cluster: Clus
     assert reading.trace(cluster.store, DaemonName("y")) is None
     cluster.release("x", tokens["x"])
     assert reading.trace(cluster.store, DaemonName("x")) is None
+
+
+def test_a_start_of_its_own_does_not_fulfil_a_wish_to_be_elsewhere(cluster: Cluster) -> None:
+    """A daemon that crashes just when it shall move starts again where it is: it has to be recalled from there all the
+    same."""
+    _, tokens = cluster.started("x")
+    version = cluster.entry("x")["version"]
+    cluster.run(wishes.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
+
+    again = cluster.claim("x", tokens["x"])
+
+    assert again.token > tokens["x"]
+    assert again.version == cluster.entry("x")["version"] == version != cluster.spec("x")["version"]
+
+
+def test_where_it_was_moved_to_the_wish_is_fulfilled(cluster: Cluster) -> None:
+    epoch, tokens = cluster.started("x")
+    cluster.join(N2)
+    cluster.run(wishes.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
+    cluster.recall(epoch, "x")
+    cluster.release("x", tokens["x"])
+    dispatch = cluster.assign(epoch, "x", node=N2)
+    assert dispatch is not None
+
+    claim = cluster.claim("x", dispatch.tokens[0], node=N2)
+
+    assert claim.version == cluster.spec("x")["version"]
