@@ -38,7 +38,8 @@ end
 
 local function is_text(value) return type(value) == 'string' end
 local function may_be_text(value) return value == nil or value == cjson.null or is_text(value) end
-local function is_version(value) return value == nil or is_text(value) end
+local function is_spare_text(value) return value == nil or is_text(value) end
+local function is_flag(value) return value == nil or type(value) == 'boolean' end
 local function is_number(value) return type(value) == 'number' and value - value == 0 end
 local function is_whole(value) return is_number(value) and value == math.floor(value) and math.abs(value) < 1e14 end
 local function is_count(value) return value == nil or is_whole(value) end
@@ -56,13 +57,13 @@ local ENTRY = {
   status = one_of('pending', 'assigned', 'starting', 'running', 'stopping', 'backoff', 'failed', 'stopped',
     'unplaceable'),
   token = is_token, launcher = is_text, node = may_be_text, incarnation = may_be_text, error = may_be_text,
-  version = is_version, pid = is_count, started_ms = is_count, restarts = is_count, why = may_be_text,
+  version = is_spare_text, pid = is_count, started_ms = is_count, restarts = is_count, why = may_be_text,
   shun = may_be_text,
 }
 local NODE = {
   incarnation = is_text, status = one_of('up', 'draining', 'lost'), queue = is_text, spawn_queue = is_text,
   host = is_text, pid = is_whole, weight = is_number, labels = is_text, launchers = is_text, started_ms = is_count,
-  needs = may_be_text,
+  needs = is_spare_text, candidate = is_flag,
 }
 local LEADER = {node = is_text, epoch = is_token}
 
