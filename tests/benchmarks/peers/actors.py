@@ -34,18 +34,17 @@ QUICK: Final = {
 }
 
 
-class Rest:
-    """An actor that does nothing, for ever."""
-
-
 class Actors(Scene):
     """The head node, which is not killed, and another, which is."""
 
     def __init__(self, cluster: Any, options: Mapping[str, Any]) -> None:
         import ray
 
+        # Defined here, it is sent by its value: an actor's process does not import this module and what that imports.
+        class Rest:
+            pass
+
         self._ray = ray
-        self._head = cluster.head_node
         self._node = cluster.add_node(**NODE)
         ray.init(
             address=cluster.address,
