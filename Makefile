@@ -3,19 +3,21 @@
 #
 #   PYTHON=python3.13   the interpreter the environment is made with
 #   VENV=folder         another place for it
-#   ARGS="-k name"      more arguments for pytest (test) or the benchmarks (bench)
+#   ARGS="-k name"      more arguments for pytest (test) or the benchmarks (bench, bench-peers)
 #   LOGS=…              passed to the demo as --logs
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos wheel clean
+.PHONY: help demo test lint bench bench-peers chaos wheel clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP)  ## ship growing log files exactly once while workers are killed, paused and drained
 	$(BIN)/python -m examples.log_shipper.demo $(if $(LOGS),--logs $(LOGS))
@@ -32,6 +34,9 @@ lint: $(STAMP)  ## check style, types and the direction of imports
 bench: $(STAMP)  ## measure what the documentation promises
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
+bench-peers: $(PEERS_STAMP)  ## measure Celery with locks, and Ray, beside the package, in an environment of their own
+	$(PEERS)/bin/python -m tests.benchmarks.peers $(ARGS)
+
 chaos: $(STAMP)  ## random faults against four workers for MINUTES (2), repeatable with SEED
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
 
@@ -40,12 +45,15 @@ wheel: $(STAMP)  ## build the sdist, and the wheel out of it, into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean:  ## remove everything that was built or cached, the environment included
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): pyproject.toml
+$(STAMP): INSTALLED = --editable '.[dev]'
+$(PEERS_STAMP): INSTALLED = --editable '.[demo,hiredis]' --requirement tests/benchmarks/peers/requirements.txt
+$(PEERS_STAMP): tests/benchmarks/peers/requirements.txt
+$(STAMP) $(PEERS_STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=…")'
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	@echo "installing the package and its tools into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[dev]'
+	@test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
+	@echo "installing the package and its tools into $(@D) …"
+	@$(@D)/bin/python -m pip install --quiet --quiet --disable-pip-version-check $(INSTALLED)
 	@touch $@
