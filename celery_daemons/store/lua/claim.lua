@@ -22,9 +22,13 @@ if not node or node.incarnation ~= ARGV[2] or lease <= now_ms() then return {} e
 -- After a restart with old data, or on a replica without the last writes, the book may name a node that a daemon has
 -- left: whoever holds it now has to have had a lease's time to say so.
 if ARGV[4] ~= '' and redis.call('HGET', KEYS[7], 'server') ~= ARGV[4] then return {'unsettled'} end
-local reply, done = {}, {}
-for i, item in ipairs(cjson.decode(ARGV[3])) do
-  local name, spec, record = item[1], get(KEYS[3], item[1], SPEC), get(KEYS[4], item[1], ENTRY)
+local items = cjson.decode(ARGV[3])
+local names = column(items, 1)
+local specs, records = get_all(KEYS[3], names, SPEC), get_all(KEYS[4], names, ENTRY)
+local reply, done, written = {}, {}, {}
+for i, item in ipairs(items) do
+  local name = item[1]
+  local spec, record = specs[name], records[name]
   if not record or record.node ~= ARGV[1] then
     reply[i] = {'', 'not on this node'}
   elseif record.token ~= item[2] then
@@ -37,10 +41,11 @@ for i, item in ipairs(cjson.decode(ARGV[3])) do
     end
     record.status, record.incarnation, record.version = 'starting', ARGV[2], spec.version
     record.launcher, record.pid, record.started_ms = spec.launcher, nil, nil
-    put(KEYS[4], name, record)
+    put_later(written, name, record)
     reply[i] = {record.token, spec.launcher, spec.arguments, spec.version, record.restarts or 0}
     done[#done + 1] = {name, record.token, ''}
   end
 end
+write_all('HSET', KEYS[4], written)
 journal(KEYS[6], 'claim', ARGV[1], nil, nil, done)
 return reply
