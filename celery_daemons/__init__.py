@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from celery_daemons.app import Daemons
     from celery_daemons.client.address_book import AddressBook
+    from celery_daemons.domain.balance import Move
     from celery_daemons.domain.records import Address, DaemonRecord, DaemonSpec, Node
     from celery_daemons.domain.states import DaemonStatus, NodeStatus
     from celery_daemons.errors import (
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "celery_daemons.app": ("Daemons",),
     "celery_daemons.client.address_book": ("AddressBook",),
+    "celery_daemons.domain.balance": ("Move",),
     "celery_daemons.domain.records": ("Address", "DaemonRecord", "DaemonSpec", "Node"),
     "celery_daemons.domain.states": ("DaemonStatus", "NodeStatus"),
     "celery_daemons.errors": (
@@ -70,6 +72,7 @@ __all__ = [
     "Launcher",
     "LayoutMismatch",
     "LeaseLost",
+    "Move",
     "Node",
     "NodeStatus",
     "SpawnTimeout",

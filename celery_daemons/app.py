@@ -10,11 +10,14 @@ import click
 from celery_daemons import settings as settings_module
 from celery_daemons.client.address_book import AddressBook
 from celery_daemons.client.aio import Aio
-from celery_daemons.client.cluster import Cluster, ClusterStatus
+from celery_daemons.client.cluster import Cluster
+from celery_daemons.client.lookups import ClusterStatus
+from celery_daemons.domain.balance import Move
 from celery_daemons.domain.names import check_name
 from celery_daemons.domain.records import Address, DaemonRecord, JournalEntry, Node
-from celery_daemons.errors import ConfigurationError, SpawnTimeout
+from celery_daemons.errors import ConfigurationError, DaemonsError, SpawnTimeout
 from celery_daemons.launcher import Launcher, Registry, encode_arguments
+from celery_daemons.monitor import preview
 from celery_daemons.settings import PREFIX, Settings
 
 #: Seconds that a launcher's task waits for the daemon to run, so as to return its address.
@@ -211,9 +214,42 @@ class Daemons:
         """Stop a daemon and know nothing of it any more."""
         return self.cluster.forget(name)
 
+    def move(self, name: str, to: str | None = None, wait: float | None = None) -> Address | None:
+        """Stop a daemon and start it on another node: on ``to``, or wherever it is placed other than here."""
+        return self.cluster.move(name, to, wait)
+
+    def rebalance(self, dry_run: bool = False) -> Sequence[Move]:
+        """Even the nodes out: to within a tenth of their fair shares, by as few moves as that takes; returns those.
+
+        The monitor makes them, ``daemons_rebalance_limit`` at once. Raises DaemonsError while that is paused.
+        """
+        moves = preview.moves(self.cluster.store, self.settings, self.launchers)
+        if not dry_run and self.settings.rebalance == "off":
+            raise ConfigurationError("daemons_rebalance is 'off': nothing is moved; set it to 'manual' or 'auto'")
+        if not dry_run and self.cluster.rebalance_paused():
+            raise DaemonsError("rebalancing is paused; `celery daemons rebalance --resume` lets it go on")
+        if moves and not dry_run:
+            self.cluster.ask_rebalance()
+        return moves
+
+    def pause_rebalance(self) -> None:
+        """Let the monitor move nothing that may stay where it is, until :meth:`resume_rebalance`; kept in Redis."""
+        self.cluster.pause_rebalance()
+
+    def resume_rebalance(self) -> None:
+        """Let it do so again."""
+        self.cluster.pause_rebalance(paused=False)
+
     def drain(self, node: str, wait: float | None = None) -> None:
-        """Hand all daemons of a node over and give it none."""
-        self.cluster.drain(node, wait)
+        """Hand all daemons of a node over and give it none; with ``wait`` seconds, return once it holds none.
+
+        Raises DaemonsError that names what is left: in time, what no other node can take stays.
+        """
+        self.cluster.drain(node, wait, stranded=lambda: self.stranded(node))
+
+    def stranded(self, node: str) -> set[str]:
+        """The daemons on a node that no other node can take: none has their launcher and labels."""
+        return preview.stranded(self.cluster.store, self.settings, self.launchers, node)
 
     def uncordon(self, node: str) -> None:
         """Let a drained node take daemons again."""

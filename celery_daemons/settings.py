@@ -20,6 +20,7 @@ _ABOVE_ZERO: Final = (
     "node_weight",
     "rebalance_limit",
     "hosts",
+    "host_max_memory",
     "vnodes",
 )
 _REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket", "valkey", "valkeys", "sentinel")
@@ -27,7 +28,7 @@ _REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket", "valkey", "v
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings without their prefix; times in seconds."""
+    """All settings without their prefix; times in seconds, memory in KiB."""
 
     redis_url: str
     namespace: str = "celery-daemons"
@@ -43,6 +44,7 @@ class Settings:
     rebalance_limit: float = 0.1
     settle_delay: float = 5.0
     hosts: int = 1
+    host_max_memory: float | None = None
     node_labels: tuple[str, ...] = ()
     node_weight: float = 1.0
     drain_timeout: float = 25.0
@@ -111,7 +113,8 @@ _READERS: Final[dict[type | str, tuple[Callable[[Any], Any], str]]] = {
 }
 
 _KINDS: Final = {f.name: str(getattr(f.type, "__name__", f.type)) for f in fields(Settings)} | {
-    "node_labels": "tuple[str, ...]"
+    "node_labels": "tuple[str, ...]",
+    "host_max_memory": "float",
 }
 #: Every setting but the URL, which is derived, with its default.
 DEFAULTS: Final[dict[str, Any]] = {f.name: f.default for f in fields(Settings) if f.name != "redis_url"}
@@ -161,7 +164,8 @@ def _check(s: Settings) -> None:
             f"{PREFIX}redis_url: scheme {urlsplit(s.redis_url).scheme!r} is not one of {', '.join(_REDIS_SCHEMES)}"
         )
     for name in _ABOVE_ZERO:
-        _rule(s, name, getattr(s, name) > 0, "must be above 0")
+        value = getattr(s, name)
+        _rule(s, name, value is None or value > 0, "must be above 0")
     for name in ("settle_delay", "drain_timeout"):
         _rule(s, name, getattr(s, name) >= 0, "must not be negative")
     _rule(s, "load_factor", s.load_factor >= 1, "must be at least 1: no node can hold less than its fair share")

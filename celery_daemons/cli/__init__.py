@@ -19,8 +19,10 @@ _COMMANDS = {
     "start": ("steer:start", "Let a stopped daemon run again."),
     "restart": ("steer:restart", "Start a daemon anew."),
     "forget": ("steer:forget", "Stop a daemon and know nothing of it any more."),
-    "drain": ("steer:drain", "Hand all daemons of a node over and give it none."),
-    "uncordon": ("steer:uncordon", "Let a drained node take daemons again."),
+    "move": ("balance:move", "Move a daemon to another node."),
+    "rebalance": ("balance:rebalance", "Even the nodes out, or show what that would move."),
+    "drain": ("balance:drain", "Hand all daemons of a node over and give it none."),
+    "uncordon": ("balance:uncordon", "Let a drained node take daemons again."),
     "rescan": ("steer:rescan", "Run the recovery scanners now."),
     "monitor": ("monitor:monitor", "Run a candidate for the monitor, without a worker."),
 }

@@ -9,7 +9,7 @@ import click
 
 from celery_daemons.cli.documents import emit, events_of
 from celery_daemons.cli.events import EVERYTHING, event_line
-from celery_daemons.cli.render import first_line, since
+from celery_daemons.cli.render import cell, first_line, since
 from celery_daemons.cli.session import Command, daemons_of, json_option, screen_of
 from celery_daemons.client.cluster import Cluster
 from celery_daemons.domain.records import DaemonRecord
@@ -34,13 +34,19 @@ def describe(ctx: click.Context, *, name: str, as_json: bool) -> None:
     happened = [event for entry in cluster.events(last=EVERYTHING) for event in events_of(entry) if event.name == name]
     latest = happened[-_SHOWN:]
     why = _why(record, cluster)
-    preferred = cluster.pick_node(name)
+    preferred, placement, trace = cluster.pick_node(name), cluster.why_there(name), cluster.trace(name)
     if as_json:
         call = _call(arguments)
-        emit({**asdict(record), **call, "why": why, "preferred_node": preferred, "events": latest})
+        told = {"why": why, "placement": placement, "preferred_node": preferred, "traceback": trace, "events": latest}
+        emit({**asdict(record), **call, **told})
         return
     screen = screen_of(ctx)
-    screen.pairs(_pairs(record, arguments, why, preferred, cluster))
+    screen.pairs(_pairs(record, arguments, why, placement, preferred, cluster))
+    if trace:
+        screen.line()
+        screen.line("traceback of the last error")
+        for line in trace.rstrip().splitlines():
+            screen.line(f"  {cell(line)}")
     screen.line()
     screen.line("last events" if latest else "no events: the journal goes no further back")
     for event in latest:
@@ -55,7 +61,12 @@ def _why(record: DaemonRecord, cluster: Cluster) -> str | None:
 
 
 def _pairs(
-    record: DaemonRecord, arguments: str, why: str | None, preferred: str | None, cluster: Cluster
+    record: DaemonRecord,
+    arguments: str,
+    why: str | None,
+    placement: str | None,
+    preferred: str | None,
+    cluster: Cluster,
 ) -> Iterator[tuple[str, str]]:
     yield "daemon", record.name
     yield "launcher", record.launcher
@@ -69,6 +80,7 @@ def _pairs(
     yield "status", state
     if record.node is not None:
         yield "node", f"{record.node} (incarnation {record.incarnation})"
+        yield "why there", placement or "-"
         yield "process", f"{record.pid or '-'} on {record.host}"
         yield "queue", str(record.queue)
         yield "token", str(record.token)

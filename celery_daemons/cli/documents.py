@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from celery_daemons.client.cluster import ClusterStatus
+from celery_daemons.client.lookups import ClusterStatus
 from celery_daemons.domain.records import JournalEntry
 
 #: Entries whose items carry the version of a spec where others carry a token.

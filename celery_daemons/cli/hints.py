@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from celery_daemons.client.cluster import ClusterStatus
+from celery_daemons.client.lookups import ClusterStatus
 
 
 def hints(status: ClusterStatus, prog: str) -> Iterator[str]:

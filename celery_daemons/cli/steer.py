@@ -104,31 +104,6 @@ def forget(ctx: click.Context, *, name: str) -> None:
     click.echo(f"daemon {name}: forgotten")
 
 
-@click.command("drain", cls=Command)
-@click.argument("node")
-@wait_option("it holds none any more")
-@click.pass_context
-def drain(ctx: click.Context, *, node: str, wait: float | None) -> None:
-    """Hand all daemons of a node over to others, and give it none until it is uncordoned or starts anew."""
-    cluster = daemons_of(ctx).cluster
-    cluster.drain(node)
-    if not any(other.status is NodeStatus.UP for other in cluster.nodes()):
-        tell("no other node takes daemons: what runs there stays until one does")
-    if wait is not None:
-        with waiting(ctx, f"node {node}: waiting until it holds no daemons", wait=wait):
-            cluster.drain(node, wait=wait)
-    click.echo(f"node {node}: {'drained' if wait is not None else 'draining'}")
-
-
-@click.command("uncordon", cls=Command)
-@click.argument("node")
-@click.pass_context
-def uncordon(ctx: click.Context, *, node: str) -> None:
-    """Let a drained node take daemons again."""
-    daemons_of(ctx).uncordon(node)
-    click.echo(f"node {node}: takes daemons")
-
-
 @click.command("rescan", cls=Command)
 @click.argument("launcher", required=False)
 @click.pass_context

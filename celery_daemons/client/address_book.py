@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Final
 
-from celery_daemons.client.cluster import preferred
+from celery_daemons.client.lookups import preferred
 from celery_daemons.domain.names import DaemonName, NodeName, daemon_name
 from celery_daemons.domain.records import Address, Node, NodeRow
 from celery_daemons.domain.states import DaemonStatus

@@ -1,148 +1,30 @@
-"""One cluster, seen from a client: every call is a round trip or two, none needs a worker to answer."""
+"""One cluster, steered by a client: what is wanted is written to Redis, the monitor and the nodes bring it about."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Callable, Collection
+from typing import Final
 
-from celery_daemons.client.locator import Locator
-from celery_daemons.domain.names import DaemonName, NodeName, daemon_name, launcher_name, node_name
-from celery_daemons.domain.placement import Ring
-from celery_daemons.domain.records import Address, DaemonRecord, JournalEntry, Leader, Node, NodeRow
+from celery_daemons.client.lookups import Lookups
+from celery_daemons.domain.names import DaemonName, daemon_name, launcher_name, node_name
+from celery_daemons.domain.records import Address
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
-from celery_daemons.errors import ConfigurationError, DaemonsError, SpawnTimeout, SpecConflict
+from celery_daemons.errors import DaemonsError, SpawnTimeout, SpecConflict
 from celery_daemons.store import journal, lease, reading, wishes
-from celery_daemons.store.connection import Store
-from celery_daemons.store.keys import Keys
-from celery_daemons.store.wishes import Wanted
+from celery_daemons.store.wishes import Action, Wanted
 
 #: Seconds between looks while waiting: the first, and the longest.
 _FIRST_LOOK: Final = 0.002
 _LONGEST_LOOK: Final = 0.1
 #: Seconds after which a wait asks whether the daemon is stopped, and the wait in vain.
 _PATIENCE: Final = 0.2
+#: Seconds between questions what cannot leave a node that drains: each reads the whole book.
+_STRANDED_LOOK: Final = 1.0
+#: Names that an error spells out.
+_SPELLED: Final = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScanRecord:
-    """How a launcher's recovery scanner last went; ``at_ms`` by Redis's clock."""
-
-    at_ms: int
-    took_ms: int
-    listed: int
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterStatus:
-    """The cluster at a glance; counts are by status."""
-
-    namespace: str
-    leader: Leader | None
-    nodes: dict[str, int]
-    daemons: dict[str, int]
-    scanners: dict[str, ScanRecord]
-
-
-class Cluster:
+class Cluster(Lookups):
     """Look-ups and wishes on one namespace of one Redis."""
-
-    def __init__(self, url: str, namespace: str, *, vnodes: int) -> None:
-        self.store = Store(url, Keys(namespace))
-        self._keys = self.store.keys
-        self._vnodes = vnodes
-        self._locator = Locator(self.store)
-
-    # Looking up
-
-    def locate(self, name: str) -> Address | None:
-        """Where a daemon is; ``None`` unless the lease of its node runs. One round trip. Raises InvalidName."""
-        return self._locator.locate(name)
-
-    def locate_many(self, names: Iterable[str]) -> dict[str, Address]:
-        """The same for many, those found: one round trip per 1,000."""
-        return self._locator.locate_many(names)
-
-    def nodes(self) -> list[Node]:
-        """Every registered node by name."""
-        return reading.nodes(self.store)
-
-    def list(
-        self, node: str | None = None, launcher: str | None = None, status: str | None = None
-    ) -> Iterator[DaemonRecord]:
-        """Every daemon that is known, in no order, a page at a time; only those that match what is given."""
-        if status is not None and status not in tuple(DaemonStatus):
-            raise ConfigurationError(f"there is no status {status!r}; a daemon is {', '.join(DaemonStatus)}")
-        for record in reading.records(self.store):
-            if (
-                (node is None or record.node == node)
-                and (launcher is None or record.launcher == launcher)
-                and (status is None or record.status == status)
-            ):
-                yield record
-
-    def record(self, name: str) -> DaemonRecord | None:
-        """What is known of one daemon."""
-        wanted = daemon_name(name)
-        ((spec, row),) = reading.rows(self.store, [wanted])
-        if spec is None:
-            return None
-        live = reading.node_rows(self.store)
-        node = live.get(row.node) if row and row.node else None
-        return reading.record(wanted, spec, row, node[0] if node and node[1] > 0 else None)
-
-    def arguments(self, name: str) -> str | None:
-        """The encoded call that a daemon's launcher gets."""
-        ((spec, _),) = reading.rows(self.store, [daemon_name(name)])
-        return spec.arguments if spec else None
-
-    def pick_node(self, name: str) -> str | None:
-        """The node that the ring prefers for a name, running or not; ``None`` while no node takes daemons."""
-        return preferred(
-            daemon_name(name),
-            {n: r for n, (r, left) in reading.node_rows(self.store).items() if left > 0},
-            self._vnodes,
-        )
-
-    def leader(self) -> Leader | None:
-        """Who leads now."""
-        return reading.leader(self.store)
-
-    def now(self) -> float:
-        """Unix seconds by Redis's clock, by which ``started_at`` is told."""
-        seconds, micros = self.store.read(lambda client: client.time())
-        return float(seconds) + float(micros) / 1e6
-
-    def status(self) -> ClusterStatus:
-        """Leader, nodes, daemons by status, scanners."""
-        nodes = {str(NodeStatus.UP): 0, str(NodeStatus.DRAINING): 0, str(NodeStatus.LOST): 0}
-        for node in self.nodes():
-            nodes[node.status] += 1
-        daemons = {"desired": 0, **{str(status): 0 for status in DaemonStatus}}
-        for record in reading.records(self.store):
-            daemons["desired"] += record.desired is Desired.RUNNING
-            daemons[record.status] += 1
-        return ClusterStatus(
-            namespace=self._keys.namespace,
-            leader=self.leader(),
-            nodes=nodes,
-            daemons=daemons,
-            scanners=reading.scans(self.store, ScanRecord),
-        )
-
-    def events(self, *, last: int = 100) -> Sequence[JournalEntry]:
-        """The last entries of the journal, oldest first."""
-        return journal.newest(self.store, last)
-
-    def follow_events(self, after: str | None = None) -> Iterator[JournalEntry]:
-        """What happens from now on, or after an entry's id; never ends."""
-        position = after or journal.last_id(self.store)
-        while True:
-            for entry in journal.follow(self.store, position, block_ms=1000):
-                position = entry.id
-                yield entry
-
-    # Steering
 
     def want(self, name: str, launcher: str, arguments: str, *, replace: bool = False) -> Wanted:
         """Record that a daemon should run, and say what came of it. Raises SpecConflict, InvalidName."""
@@ -182,26 +64,6 @@ class Cluster:
             time.sleep(min(pause, left))
             pause = min(_LONGEST_LOOK, pause * 1.3)
 
-    def why_not(self, name: str) -> str:
-        """Why a daemon does not run, and what to do about it."""
-        record = self.record(name)
-        if record is None:
-            return "it is not known (any more): nothing wants it to run"
-        if record.desired is Desired.STOPPED:
-            return f"it is stopped; `celery daemons start {name}` starts it"
-        nodes = [node for node in self.nodes() if node.status is not NodeStatus.LOST]
-        if not nodes:
-            return "no node is up; start a worker with `celery -A … worker`"
-        if self.leader() is None:
-            return (
-                "no monitor is elected; look for its error in the workers' logs, "
-                "or start one with `celery daemons monitor`"
-            )
-        error = f" ({record.error})" if record.error else ""
-        if record.status is DaemonStatus.PENDING:
-            return f"the monitor has not placed it yet{error}"
-        return f"its status is {record.status}{error}"
-
     def stop(self, name: str, wait: float | None = None) -> None:
         """Stop a daemon for good; with ``wait`` seconds, return once it has. Raises DaemonsError if it is not known."""
         self._desire(name, "stop")
@@ -228,34 +90,77 @@ class Cluster:
         """Ask the monitor to run one recovery scanner, or all, now."""
         self.store.run(journal.note(self._keys, "rescan", cause=launcher or ""))
 
-    def drain(self, node: str, wait: float | None = None) -> None:
-        """Hand all daemons of a node over and give it none; with ``wait`` seconds, return once it holds none."""
+    def move(self, name: str, to: str | None = None, wait: float | None = None) -> Address | None:
+        """Stop a daemon and start it on another node: on ``to``, or wherever it is placed other than here.
+
+        With ``wait`` seconds, return once it runs again. Nothing happens if it is on ``to`` already. Raises
+        DaemonsError for a daemon that is not known or is stopped, and for a node that does not take it.
+        """
+        record = self.record(name)
+        if record is None:
+            raise DaemonsError(f"no daemon {name} is known; `celery daemons list` shows those that are")
+        if record.desired is Desired.STOPPED:
+            raise DaemonsError(f"daemon {name} is stopped; `celery daemons start {name}` starts it")
+        before = self.locate(name)
+        nodes = [node for node in self.nodes() if node.status is NodeStatus.UP and record.launcher in node.launchers]
+        others = ", ".join(node.name for node in nodes if record.node != node.name) or "none"
+        if to is not None and to not in [node.name for node in nodes]:
+            why = f"{to!r} is no node that is up and has launcher {record.launcher}"
+            raise DaemonsError(f"daemon {name} cannot move: {why}; those that are: {others}")
+        if to is None and others == "none":
+            raise DaemonsError(f"daemon {name} cannot move: no other node is up and has launcher {record.launcher}")
+        if to is not None and before is not None and before.node == to:
+            return before
+        self._desire(name, "move", goal=to or "", shun="" if to else record.node or "")
+        if wait is None:
+            return None
+        return self.wait_running(name, within=wait, than=str(before.token) if before else None)
+
+    def ask_rebalance(self) -> None:
+        """Ask the monitor to even the nodes out now."""
+        self.store.run(journal.note(self._keys, "rebalance", cause="requested"))
+
+    def pause_rebalance(self, *, paused: bool = True) -> None:
+        """Let the monitor move nothing that may stay where it is, or let it do so again."""
+        self.store.run(wishes.pace(self._keys, paused=paused))
+
+    def rebalance_paused(self) -> bool:
+        """Whether that is so."""
+        return self.store.run(reading.overview(self._keys)).paused
+
+    def drain(self, node: str, wait: float | None = None, *, stranded: Callable[[], Collection[str]] = tuple) -> None:
+        """Hand all daemons of a node over and give it none; with ``wait`` seconds, return once it holds none.
+
+        ``stranded`` names those that no other node can take: they stay, and are not waited for. Raises DaemonsError
+        that names what is left.
+        """
         self._set_drain(node, on=True)
         if wait is None:
             return
-        deadline = time.monotonic() + wait
+        deadline, ask_at = time.monotonic() + wait, time.monotonic() + _STRANDED_LOOK
         while any(one.name == node and one.daemons for one in self.nodes()):
-            if time.monotonic() >= deadline:
-                raise DaemonsError(
-                    f"node {node} still holds daemons after {wait} s; `celery daemons list --node {node}` shows them"
-                )
+            now = time.monotonic()
+            if now >= ask_at or now >= deadline:
+                ask_at = now + _STRANDED_LOOK
+                left = {record.name for record in self.list(node=node)}
+                stuck = left & set(stranded())
+                if left and left == stuck:
+                    raise DaemonsError(f"node {node}: no other node can take {_spelled(stuck)}, which stay")
+                if left and now >= deadline:
+                    raise DaemonsError(f"node {node} still holds {_spelled(left)} after {wait} s")
             time.sleep(_LONGEST_LOOK)
 
     def uncordon(self, node: str) -> None:
         """Let a drained node take daemons again."""
         self._set_drain(node, on=False)
 
-    def close(self) -> None:
-        """Close the connections."""
-        self.store.close()
-
     def _set_drain(self, node: str, *, on: bool) -> None:
         if not self.store.run(lease.drain(self._keys, node_name(node), on=on)):
             known = ", ".join(one.name for one in self.nodes()) or "none"
             raise DaemonsError(f"no node {node} is registered (registered: {known})")
 
-    def _desire(self, name: str, action: Literal["stop", "start", "restart"]) -> None:
-        if not self.store.run(wishes.desire(self._keys, daemon_name(name), action)):
+    def _desire(self, name: str, action: Action, *, goal: str = "", shun: str = "") -> None:
+        if not self.store.run(wishes.desire(self._keys, daemon_name(name), action, goal=goal, shun=shun)):
             raise DaemonsError(f"no daemon {name} is known; `celery daemons list` shows those that are")
 
     def _wait_gone(self, name: DaemonName, within: float) -> None:
@@ -270,7 +175,6 @@ class Cluster:
             pause = min(_LONGEST_LOOK, pause * 1.3)
 
 
-def preferred(name: DaemonName, nodes: dict[NodeName, NodeRow], vnodes: int) -> str | None:
-    """The first node on the ring for a name among those that take daemons."""
-    weights = {node: row.weight for node, row in nodes.items() if row.status is NodeStatus.UP}
-    return next(Ring(weights, vnodes=vnodes).preference(name), None)
+def _spelled(names: Collection[str]) -> str:
+    shown = ", ".join(sorted(names)[:_SPELLED])
+    return f"daemon {shown}" if len(names) == 1 else f"{len(names)} daemons ({shown}{', …' * (len(names) > _SPELLED)})"

@@ -34,6 +34,12 @@ class Ring:
         self._points = [point for point, _ in points]
         self._owners = [NodeName(owner) for _, owner in points]
 
+    def first(self, name: DaemonName) -> NodeName | None:
+        """The node that the ring prefers for ``name``; ``None`` on an empty ring."""
+        if not self._points:
+            return None
+        return self._owners[bisect_right(self._points, _point(name)) % len(self._owners)]
+
     def preference(self, name: DaemonName) -> Iterator[NodeName]:
         """Every node once, in the order in which the ring prefers them for ``name``."""
         owners = self._owners
@@ -51,12 +57,19 @@ class Ring:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What one daemon asks of a node."""
+    """What one daemon asks of a node.
+
+    ``goal`` is a node that it shall go to if that fits, for the reason ``why``; ``shun`` one that it goes to only if no
+    other fits.
+    """
 
     name: DaemonName
     launcher: LauncherName
-    labels: Collection[str] = ()
+    labels: tuple[str, ...] = ()
     weight: float = 1.0
+    goal: NodeName | None = None
+    why: str = ""
+    shun: NodeName | None = None
 
 
 @dataclass(slots=True)
@@ -69,26 +82,43 @@ class Cluster:
     loads: dict[NodeName, float] = field(default_factory=dict)
     total: float = 0.0
     ring: Ring = field(init=False)
+    #: The nodes that are up, by name.
+    takers: list[NodeName] = field(init=False)
     _weight: float = field(init=False)
+    _fitting: dict[tuple[LauncherName, tuple[str, ...]], frozenset[NodeName]] = field(init=False)
 
     def __post_init__(self) -> None:
-        takers = {name: row.weight for name, row in self.nodes.items() if row.status is NodeStatus.UP}
-        self.ring = Ring(takers, vnodes=self.vnodes)
-        self._weight = sum(takers.values())
+        # With the nodes that drain: a daemon whose first choice is one of them has no preference among the others, and
+        # goes where there is room. Without them it would follow the ring to its next choice, however full that is.
+        self.ring = Ring({name: row.weight for name, row in self.nodes.items()}, vnodes=self.vnodes)
+        self.takers = sorted(name for name, row in self.nodes.items() if row.status is NodeStatus.UP)
+        self._weight = sum(self.nodes[name].weight for name in self.takers)
+        self._fitting = {}
+
+    def fitting(self, demand: Demand) -> frozenset[NodeName]:
+        """The nodes that take daemons, have registered the launcher and carry its labels."""
+        kind = demand.launcher, demand.labels
+        found = self._fitting.get(kind)
+        if found is None:
+            found = self._fitting[kind] = frozenset(
+                name
+                for name in self.takers
+                if demand.launcher in self.nodes[name].launcher_set
+                and self.nodes[name].label_set.issuperset(demand.labels)
+            )
+        return found
 
     def fits(self, node: NodeName, demand: Demand) -> bool:
         """Whether ``node`` takes daemons, has registered the launcher and carries its labels."""
-        row = self.nodes.get(node)
-        return (
-            row is not None
-            and row.status is NodeStatus.UP
-            and demand.launcher in row.launcher_set
-            and row.label_set.issuperset(demand.labels)
-        )
+        return node in self.fitting(demand)
+
+    def fair(self, node: NodeName) -> float:
+        """The share of all daemons that is the node's by its weight."""
+        return self.total * self.nodes[node].weight / self._weight
 
     def capacity(self, node: NodeName) -> int:
-        """The most that ``node`` may hold: the load factor times its share of all daemons."""
-        return math.ceil(self.load_factor * self.total * self.nodes[node].weight / self._weight)
+        """The most that ``node`` may hold: the load factor times its fair share."""
+        return math.ceil(self.load_factor * self.fair(node))
 
     def place(self, demands: Collection[Demand]) -> list[tuple[Demand, NodeName | None, str]]:
         """Choose a node for each demand, count it there, and say why.
@@ -108,24 +138,33 @@ class Cluster:
         return placed
 
     def choose(self, demand: Demand) -> tuple[NodeName | None, str]:
-        """The node for a daemon already counted in ``total``, and why: the first that fits and is below its bound.
+        """The node for a daemon already counted in ``total``, and why.
 
-        If every fitting node is full (few carry the labels), the one with the lowest load for its weight is taken: a
-        bound on balance is no reason not to run. Without a fitting node the answer is ``None`` and what is missing.
+        The ring's first choice takes it while that is below its bound. Any other takes it only while it is below its
+        fair share, then only while below its bound. If all that fit are full (few carry the labels), the one with the
+        lowest load for its weight does: a bound on balance is no reason not to run. Without a fitting node the answer
+        is ``None`` and what is missing.
         """
-        fallback: tuple[float, NodeName] | None = None
+        fitting = self.fitting(demand)
+        if not fitting:
+            return None, self._why_none(demand)
+        if demand.goal in fitting:
+            return demand.goal, demand.why
+        if demand.shun is not None:
+            fitting = fitting - {demand.shun} or fitting
+        full: list[tuple[int, NodeName, float]] = []
         for rank, node in enumerate(self.ring.preference(demand.name)):
-            if not self.fits(node, demand):
+            if node not in fitting:
                 continue
-            load = self.loads.get(node, 0.0)
-            if load + demand.weight <= self.capacity(node):
-                return node, "preferred by the ring" if rank == 0 else f"choice {rank + 1} of the ring"
-            share = load / self.nodes[node].weight
-            if fallback is None or share < fallback[0]:
-                fallback = (share, node)
-        if fallback is not None:
-            return fallback[1], "all that fit are above the load factor: the least loaded"
-        return None, self._why_none(demand)
+            load = self.loads.get(node, 0.0) + demand.weight
+            if load <= (self.capacity(node) if rank == 0 else math.ceil(self.fair(node))):
+                return node, _rank(rank)
+            full.append((rank, node, load))
+        for rank, node, load in full:
+            if load <= self.capacity(node):
+                return node, _rank(rank)
+        _, node = min((load / self.nodes[node].weight, node) for _, node, load in full)
+        return node, "all that fit are above the load factor: the least loaded"
 
     def add(self, node: NodeName, weight: float) -> None:
         """Count a daemon on ``node``."""
@@ -138,7 +177,7 @@ class Cluster:
         self.total -= weight
 
     def _why_none(self, demand: Demand) -> str:
-        takers = [row for row in self.nodes.values() if row.status is NodeStatus.UP]
+        takers = [self.nodes[name] for name in self.takers]
         if not takers:
             return "no node is up" if not self.nodes else "every node is draining"
         knowing = [row for row in takers if demand.launcher in row.launcher_set]
@@ -146,3 +185,7 @@ class Cluster:
             return f"no node that is up has registered launcher {demand.launcher}"
         wanted = ",".join(sorted(demand.labels))
         return f"no node that is up and has launcher {demand.launcher} carries the labels {wanted}"
+
+
+def _rank(rank: int) -> str:
+    return "preferred by the ring" if rank == 0 else f"choice {rank + 1} of the ring"

@@ -35,7 +35,7 @@ def next_step(
         if spec.desired is Desired.STOPPED:
             return Step.RECALL, "stopped"
         if row.version != spec.version:
-            return Step.RECALL, "replaced"
+            return Step.RECALL, "moved" if spec.goal or spec.shun else "replaced"
         if not fits:
             return Step.RECALL, "its node no longer takes it"
         return Step.REST, "placed"

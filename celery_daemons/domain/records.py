@@ -83,17 +83,23 @@ class SpecRow:
     """A spec as Redis holds it.
 
     ``arguments`` is the encoded call; ``version`` changes whenever a running daemon has to be replaced by a new start.
+    ``goal`` and ``shun`` are the nodes where the next start of this version shall be, or shall not.
     """
 
     launcher: LauncherName
     arguments: str
     desired: Desired
     version: str
+    goal: NodeName | None = None
+    shun: NodeName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookRow:
-    """A daemon's entry in the address book as Redis holds it; without a node it is on none."""
+    """A daemon's entry in the address book as Redis holds it; without a node it is on none.
+
+    ``why`` is the reason of its placement; ``shun`` a node that has given up on it.
+    """
 
     status: DaemonStatus
     token: str
@@ -105,11 +111,16 @@ class BookRow:
     started_ms: int = 0
     restarts: int = 0
     error: str | None = None
+    why: str | None = None
+    shun: NodeName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRow:
-    """A node as Redis holds it; labels and launchers are joined by commas, which no name contains."""
+    """A node as Redis holds it; labels and launchers are joined by commas, which no name contains.
+
+    ``candidate`` says whether it runs for election.
+    """
 
     incarnation: Incarnation
     status: NodeStatus
@@ -120,6 +131,7 @@ class NodeRow:
     weight: float
     labels: str
     launchers: str
+    candidate: bool = True
     started_ms: int = 0
 
     @property

@@ -39,3 +39,4 @@ class Outcome(StrEnum):
     FINISHED = "finished"  #: its code returned, and its restart policy wants no other life
     FAILED = "failed"  #: it raised or its process died
     REFUSED = "refused"  #: this node cannot run it: another one should
+    EXHAUSTED = "exhausted"  #: it failed here too often: another node should try

@@ -10,7 +10,7 @@ from typing import Final
 
 from celery_daemons.process.channel import Channel, ChannelClosed
 from celery_daemons.process.deadman import Deadman
-from celery_daemons.process.messages import HandOver, ToMonitor, Turned, Unready
+from celery_daemons.process.messages import HandOver, ToMonitor, Turned, Unready, Yielded
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,10 @@ class AgentLink:
     def unready(self, error: str) -> None:
         """Say why there will be no monitor."""
         self._say(Unready(error))
+
+    def yielded(self) -> None:
+        """Say that another node shall lead."""
+        self._say(Yielded())
 
     def _say(self, message: object) -> None:
         try:

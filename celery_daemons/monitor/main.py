@@ -4,7 +4,7 @@ import logging
 import socket
 from typing import Final
 
-from celery_daemons.domain.names import Epoch
+from celery_daemons.domain.names import Epoch, NodeName
 from celery_daemons.errors import ConfigurationError, DaemonsError, LeaseLost
 from celery_daemons.launcher import registry_of
 from celery_daemons.monitor.dispatch import Dispatcher
@@ -37,10 +37,12 @@ def main(boot: ChildBoot, sock: socket.socket) -> int:
     scanning = Store(settings.redis_url, Keys(settings.namespace), timeout=_TIMEOUT)
     dispatcher = Dispatcher(app)
     dispatcher.start()
-    monitor = Monitor(store, settings, registry, dispatcher, link, Epoch(boot.epoch), scanning)
-    link.start(lambda: monitor.hand_over(boot.node))
+    monitor = Monitor(store, settings, registry, dispatcher, link, Epoch(boot.epoch), scanning, NodeName(boot.node))
+    link.start(monitor.hand_over)
     try:
         monitor.run()
+        link.yielded()
+        monitor.hand_over()
     except LeaseLost as error:
         logger.warning("monitor %s: %s", boot.node, error)
         return 0
@@ -48,4 +50,6 @@ def main(boot: ChildBoot, sock: socket.socket) -> int:
         logger.error("monitor %s: %s", boot.node, error)
     except Exception:
         logger.exception("monitor %s: its loop failed", boot.node)
+    else:
+        return 0
     return 1

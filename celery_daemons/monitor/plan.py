@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from celery_daemons.domain.balance import Move, rebalance
 from celery_daemons.domain.names import DaemonName, LauncherName, NodeName
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.placement import Cluster, Demand
 from celery_daemons.domain.reconcile import Step, next_step
 from celery_daemons.domain.records import BookRow, SpecRow
-from celery_daemons.domain.states import NodeStatus
+from celery_daemons.domain.states import DaemonStatus, NodeStatus
 from celery_daemons.settings import Settings
 from celery_daemons.store.replica import Replica
 
@@ -37,6 +38,8 @@ class Planner:
         self._options = options
         self._counted: dict[DaemonName, tuple[NodeName, float]] = {}
         self._cluster = self._new_cluster()
+        #: Moves under way: where each daemon shall start once its node has released it.
+        self.moving: dict[DaemonName, Move] = {}
 
     def nodes_changed(self) -> None:
         """Draw the ring anew, and count again."""
@@ -50,7 +53,8 @@ class Planner:
         self._uncount(name)
         row = self._replica.book.get(name)
         if row is not None and row.node is not None:
-            weight = self._demand(name, row.launcher).weight
+            options = self._options(row.launcher)
+            weight = options.weight if options is not None else 1.0
             self._counted[name] = (row.node, weight)
             self._cluster.add(row.node, weight)
 
@@ -81,7 +85,7 @@ class Planner:
             step, why = self._step(name, spec, row)
             if step is Step.PLACE and spec is not None:
                 self._uncount(name)
-                demands.append(self._demand(name, spec.launcher))
+                demands.append(self._wish(name, spec, row))
             elif step is Step.RECALL and row is not None and row.node is not None:
                 plan.recall.setdefault(row.node, []).append((name, why))
             elif step is Step.SWEEP and row is not None and row.node is not None:
@@ -96,6 +100,30 @@ class Planner:
                 plan.assign.setdefault(node, []).append((demand.name, why))
         return plan
 
+    def moves(self, *, even: bool) -> list[Move]:
+        """What to move so that the nodes hold about their shares: only daemons that run, and are as they should be."""
+        return rebalance(self._cluster, self._movable(), even=even)
+
+    def stranded(self, node: NodeName) -> set[str]:
+        """The daemons on a node that no other one can take."""
+        book, specs = self._replica.book, self._replica.specs
+        held = [name for name, row in book.items() if row.node == node and name in specs]
+        return {
+            str(name) for name in held if not self._cluster.fitting(self._demand(name, specs[name].launcher)) - {node}
+        }
+
+    def _movable(self) -> Iterable[tuple[NodeName, Demand]]:
+        for name, row in self._replica.book.items():
+            spec = self._replica.specs.get(name)
+            if (
+                row.node is not None
+                and row.status is DaemonStatus.RUNNING
+                and spec is not None
+                and name not in self._replica.corrupt
+                and self._step(name, spec, row)[0] is Step.REST
+            ):
+                yield row.node, self._demand(name, spec.launcher)
+
     def _step(self, name: DaemonName, spec: SpecRow | None, row: BookRow | None) -> tuple[Step, str]:
         keeps = True
         if row is not None and row.node is not None and spec is not None:
@@ -104,15 +132,31 @@ class Planner:
 
     def _keeps(self, node: NodeName, demand: Demand) -> bool:
         """Whether a daemon may stay where it is: not if its node no longer fits and another one does."""
-        if self._cluster.fits(node, demand):
-            return True
-        return not any(self._cluster.fits(other, demand) for other in self._cluster.nodes)
+        fitting = self._cluster.fitting(demand)
+        return node in fitting or not fitting
 
-    def _demand(self, name: DaemonName, launcher: LauncherName) -> Demand:
+    def _wish(self, name: DaemonName, spec: SpecRow, row: BookRow | None) -> Demand:
+        """What a daemon asks that is to be placed: with where it shall go, or not, if somebody has said so."""
+        move = self.moving.get(name)
+        if move is not None:
+            return self._demand(name, spec.launcher, goal=move.target, why=f"rebalanced: {move.why}")
+        shun = row.shun if row is not None else None
+        if row is None or row.version != spec.version:
+            return self._demand(name, spec.launcher, goal=spec.goal, why="moved here", shun=spec.shun or shun)
+        return self._demand(name, spec.launcher, shun=shun)
+
+    def _demand(
+        self,
+        name: DaemonName,
+        launcher: LauncherName,
+        *,
+        goal: NodeName | None = None,
+        why: str = "",
+        shun: NodeName | None = None,
+    ) -> Demand:
         options = self._options(launcher)
-        if options is None:
-            return Demand(name=name, launcher=launcher)
-        return Demand(name=name, launcher=launcher, labels=options.labels, weight=options.weight)
+        labels, weight = (options.labels, options.weight) if options is not None else ((), 1.0)
+        return Demand(name=name, launcher=launcher, labels=labels, weight=weight, goal=goal, why=why, shun=shun)
 
     def _new_cluster(self) -> Cluster:
         return Cluster(

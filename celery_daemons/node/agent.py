@@ -130,6 +130,7 @@ class Agent:
                 return
             self._pool.renew(self._heartbeat.until)
             self._pool.start_shared()
+            self._supervisor.stopper.look_at_memory(self.settings.host_max_memory)
             self._ledger.poke()
             if not self._catching_up.is_at(answer.generation):
                 self._start(self._catching_up.catch_up(answer.generation))
@@ -255,6 +256,7 @@ class Agent:
             weight=self.settings.node_weight,
             labels=",".join(self.settings.node_labels),
             launchers=",".join(sorted(self._boot.launchers)),
+            candidate=self.settings.monitor,
         )
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

@@ -10,7 +10,16 @@ from typing import Final
 from celery_daemons.domain.names import Epoch, Incarnation, NodeName
 from celery_daemons.errors import StoreUnavailable
 from celery_daemons.process.channel import AsyncChannel, ChannelClosed
-from celery_daemons.process.messages import Boot, ChildBoot, FromMonitor, HandOver, Lease, Turned, Unready
+from celery_daemons.process.messages import (
+    Boot,
+    ChildBoot,
+    FromMonitor,
+    HandOver,
+    Lease,
+    Turned,
+    Unready,
+    Yielded,
+)
 from celery_daemons.process.spawner import Child, Spawner
 from celery_daemons.settings import Settings
 from celery_daemons.store import lease
@@ -193,3 +202,7 @@ class Election:
                     self._turn_by = now + _WEDGED_AFTER * self._settings.lease_ttl
                 case Unready(error):
                     logger.error("monitor %s: %s", self._boot.node, error)
+                case Yielded():
+                    self.epoch = None
+                    # Others first; should none of them lead, this node does again.
+                    self._not_before = time.monotonic() + self._settings.lease_ttl

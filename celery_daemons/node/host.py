@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from abc import ABC, abstractmethod
 from typing import Final
 
@@ -23,6 +24,7 @@ from celery_daemons.process.messages import (
     Ended,
     Hung,
     Lease,
+    Probe,
     Ready,
     Start,
     Started,
@@ -39,6 +41,8 @@ logger = logging.getLogger(__name__)
 _WATCH: Final = 0.25
 #: The most of an exception's text that goes into the book.
 _ERROR_LENGTH: Final = 500
+#: The most of its traceback that is kept, from its end: the last frames are the daemon's own.
+_TRACE_LENGTH: Final = 4000
 AGENT_GONE: Final = 70
 
 
@@ -93,6 +97,10 @@ class Host(ABC):
     def stop(self, names: list[str]) -> None:
         """Ask daemons to stop; called in the receiving thread."""
 
+    @abstractmethod
+    def probe(self) -> None:
+        """Answer the agent from where daemons run; called in the receiving thread."""
+
     def start_receiving(self) -> None:
         """Start the thread that hears the agent."""
         threading.Thread(target=self._receive_for_ever, name="celery-daemons-agent", daemon=True).start()
@@ -115,14 +123,15 @@ class Host(ABC):
     def started(self, items: list[tuple[str, int]]) -> None:
         """Tell the agent that daemons run."""
         if items:
-            self._tell(Started(items))
+            self.tell(Started(items))
 
     def ended(self, items: list[End]) -> None:
         """Tell the agent that daemons run no more."""
         if items:
-            self._tell(Ended(items))
+            self.tell(Ended(items))
 
-    def _tell(self, message: object) -> None:
+    def tell(self, message: object) -> None:
+        """Tell the agent; without one, there is nothing to live for."""
         try:
             self._channel.send(message)
         except ChannelClosed:
@@ -166,6 +175,8 @@ class Host(ABC):
                 self.begin(message.items)
             case Stop():
                 self.stop(message.names)
+            case Probe():
+                self.probe()
 
     def _look_for_hangs(self) -> None:
         now = time.monotonic()
@@ -173,7 +184,7 @@ class Host(ABC):
         for ctx in hung:
             self.unwatch(ctx.name)
         if hung:
-            self._tell(Hung([(ctx.name, ctx.token) for ctx in hung]))
+            self.tell(Hung([(ctx.name, ctx.token) for ctx in hung]))
 
 
 def failure(error: BaseException) -> str:
@@ -185,11 +196,19 @@ def failure(error: BaseException) -> str:
     return printable(text[:_ERROR_LENGTH])
 
 
+def _trace(error: BaseException) -> str:
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001 - so is what a traceback shows of it
+        return ""
+    return printable(text[-_TRACE_LENGTH:])
+
+
 def end_of(name: str, token: int, *, stopping: bool, error: BaseException | None) -> End:
     """How a life ended, and a line in the log if it failed."""
     if error is not None and not stopping:
         logger.error("daemon %s: failed: %s", name, failure(error), exc_info=error)
-        return End(name, token, Outcome.FAILED, failure(error))
+        return End(name, token, Outcome.FAILED, failure(error), _trace(error))
     if error is not None:
         logger.warning("daemon %s: failed while stopping: %s", name, failure(error), exc_info=error)
     return End(name, token, Outcome.STOPPED if stopping else Outcome.FINISHED)

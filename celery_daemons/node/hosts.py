@@ -4,17 +4,20 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from celery_daemons.process.channel import AsyncChannel, ChannelClosed
 from celery_daemons.process.messages import (
+    Alive,
     Boot,
     ChildBoot,
     Ended,
     FromHost,
     Hung,
     Lease,
+    Probe,
     Ready,
     Start,
     Started,
@@ -56,6 +59,13 @@ class Host:
     def __init__(self, *, isolated: bool) -> None:
         self.isolated = isolated
         self.names: set[str] = set()
+        #: Of these, those that did not stop within their grace.
+        self.overdue: set[str] = set()
+        #: It is given no more daemons, and ends once it has none but overdue ones.
+        self.retiring = False
+        #: Its event loop has answered the last probe.
+        self.answered = False
+        self.since = time.monotonic()
         self.pid = 0
         self.dead = False
         self.ready = asyncio.Event()
@@ -90,6 +100,12 @@ class Host:
         """Pass the lease on."""
         if self._channel is not None and not self.dead:
             self._channel.send(Lease(until))
+
+    def probe(self) -> None:
+        """Ask for a sign of life of its event loop."""
+        self.answered = False
+        if self._channel is not None and not self.dead:
+            self._channel.send(Probe())
 
     def kill(self) -> None:
         """End the process now; its death is reported as any other."""
@@ -145,6 +161,8 @@ class Host:
                         events.host_ended(self, message)
                     case Hung(items):
                         events.host_hung(self, items)
+                    case Alive():
+                        self.answered = True
 
 
 class HostPool:
@@ -173,6 +191,13 @@ class HostPool:
         """The shared host that holds the fewest daemons."""
         self.start_shared()
         return min(self.shared, key=lambda host: len(host.names))
+
+    def retire(self, host: Host) -> None:
+        """Give a shared host nothing more, and start another in its place."""
+        host.retiring = True
+        if host in self.shared:
+            self.shared.remove(host)
+        self.start_shared()
 
     def renew(self, until: float) -> None:
         """Pass the lease on to every host."""

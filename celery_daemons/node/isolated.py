@@ -56,6 +56,9 @@ class IsolatedHost(Host):
         self._asked.set()
         self._interrupt()
 
+    def probe(self) -> None:
+        """Nothing to tell: an isolated host is never asked, its one daemon is all there is."""
+
     def waiting_fds(self) -> list[int]:
         """The wake-up descriptor."""
         return [self._wake]

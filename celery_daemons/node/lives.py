@@ -45,8 +45,11 @@ class Life:
     host: Host | None = None
     since: float = 0.0
     end: End | None = None
-    #: Why the life before this one ended.
+    #: Why the life before this one ended, and where in its code.
     error: str | None = None
+    trace: str | None = None
+    #: A newer token that the book has for this node: it counts once what runs has ended.
+    newer: str = ""
     unwanted: bool = False
     afterwards: Afterwards = Afterwards.RELEASE
     history: RestartHistory | None = None

@@ -9,7 +9,7 @@ from functools import partial
 from celery_daemons.launcher import Launcher
 from celery_daemons.node.context import BlockingDaemonContext, DaemonContext
 from celery_daemons.node.host import Host, end_of
-from celery_daemons.process.messages import End, StartItem
+from celery_daemons.process.messages import Alive, End, StartItem
 
 #: The most daemons in one message to the agent.
 _BATCH = 1000
@@ -46,6 +46,10 @@ class SharedHost(Host):
     def stop(self, names: list[str]) -> None:
         """Cancel coroutines, and tell threads."""
         self._loop.call_soon_threadsafe(self._stop, names)
+
+    def probe(self) -> None:
+        """Answer from the loop."""
+        self._loop.call_soon_threadsafe(self.tell, Alive())
 
     def _begin(self, items: list[StartItem]) -> None:
         for item in items:

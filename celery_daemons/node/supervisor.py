@@ -9,11 +9,12 @@ from typing import Final
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import BookRow
-from celery_daemons.domain.restart import RestartHistory, restarts_after
+from celery_daemons.domain.restart import RestartHistory, Verdict, restarts_after
 from celery_daemons.domain.states import DaemonStatus, Outcome
 from celery_daemons.node.hosts import Host, HostPool
 from celery_daemons.node.ledger import Ledger
 from celery_daemons.node.lives import Afterwards, Life, State
+from celery_daemons.node.stopping import Stopper
 from celery_daemons.node.timers import Timers
 from celery_daemons.process.messages import End, Ended, StartItem
 from celery_daemons.store import book
@@ -33,12 +34,14 @@ class Supervisor:
         self.draining = False
         self._launchers = launchers
         self._timers = Timers()
+        self.stopper = Stopper(self, launchers, self._timers)
         self._dice = random.Random()  # noqa: S311 - jitter, not a secret
 
     def connect(self, pool: HostPool, ledger: Ledger) -> None:
         """Take the hands it works with."""
         self._pool = pool
         self._ledger = ledger
+        self.stopper.connect(pool, ledger)
 
     # What the monitor wants
 
@@ -63,7 +66,7 @@ class Supervisor:
                 self._ledger.release(book.Release(name=name, token=token, outcome=Outcome.STOPPED, restarts=0))
             elif int(token) >= int(life.token):
                 # A lower one was recalled, released and assigned here anew since: that message came late.
-                self._stop(life, Afterwards.RELEASE)
+                self.stopper.stop(life, Afterwards.RELEASE)
 
     def synchronise(self, known_before: Mapping[DaemonName, Life], held: Mapping[DaemonName, BookRow | None]) -> None:
         """Do what the book says is on this node; ``known_before`` is what was known before it was asked."""
@@ -80,18 +83,18 @@ class Supervisor:
                 life.token = row.token
             elif int(row.token) > int(life.token):
                 # Somebody else has held it since: what runs here is void, and the newer assignment starts anew.
-                life.token = row.token
-                self._stop(life, Afterwards.RESTART)
+                life.newer = row.token
+                self.stopper.stop(life, Afterwards.RESTART)
         for name, life in known_before.items():
             if name not in held and self.lives.get(name) is life:
                 logger.warning("daemon %s: no longer assigned to this node, stopping", name)
-                self._stop(life, Afterwards.DROP)
+                self.stopper.stop(life, Afterwards.DROP)
 
     def stop_all(self) -> None:
         """Stop and release everything, and start nothing any more."""
         self.draining = True
         for life in list(self.lives.values()):
-            self._stop(life, Afterwards.RELEASE)
+            self.stopper.stop(life, Afterwards.RELEASE)
 
     def forget_all(self) -> None:
         """Know nothing any more; every host is dead."""
@@ -108,14 +111,15 @@ class Supervisor:
             if life is None or life.state is not State.CLAIMING or life.token != token:
                 continue
             if claim.refused == "not wanted":
-                self._release(life, Outcome.STOPPED)
+                self.release(life, Outcome.STOPPED)
             elif claim.refused:
                 logger.info("daemon %s: not started: %s", name, claim.refused)
-                self._remove(life)
+                self.remove(life)
             else:
                 life.token = claim.token
                 life.launcher, life.arguments, life.version = claim.launcher, claim.arguments, claim.version
                 life.restarts = max(life.restarts, claim.restarts)
+                life.history = life.history or RestartHistory(exhausted=bool(claim.shun))
                 self._start(life, shared)
         for host, batch in shared.items():
             host.start_daemons(batch)
@@ -123,11 +127,11 @@ class Supervisor:
     def _start(self, life: Life, shared: dict[Host, list[StartItem]]) -> None:
         options = self._launchers.get(life.launcher)
         if life.unwanted or self.draining:
-            self._release(life, Outcome.STOPPED)
+            self.release(life, Outcome.STOPPED)
         elif options is None:
             why = f"launcher {life.launcher} is not registered on this node"
             logger.error("daemon %s: %s", life.name, why)
-            self._release(life, Outcome.REFUSED, error=why)
+            self.release(life, Outcome.REFUSED, error=why)
         else:
             life.state, life.end, life.since = State.STARTING, None, time.monotonic()
             item = StartItem(life.name, int(life.token), life.launcher, life.arguments)
@@ -147,7 +151,7 @@ class Supervisor:
             if life is not None and life.state is State.STARTING:
                 life.state, life.since = State.RUNNING, time.monotonic()
                 # A restart at once was not worth a report of its own; its cause is.
-                self._report(life, DaemonStatus.RUNNING, error=life.error)
+                self._report(life, DaemonStatus.RUNNING, error=life.error, trace=life.trace)
 
     def host_ended(self, host: Host, message: Ended) -> None:
         """Daemons ended. One that has a process to itself has ended when that is dead, and not before."""
@@ -158,7 +162,8 @@ class Supervisor:
             life.end = life.end or end
             if not host.isolated:
                 host.names.discard(end.name)
-                self._ended(life, life.end, blameless=False)
+                self.life_ended(life, life.end, at_once=False)
+                self.stopper.settle(host)
 
     def host_hung(self, host: Host, items: list[tuple[str, int]]) -> None:
         """Daemons make no progress: they are stopped, by force if need be, which is a failure to their policy."""
@@ -172,7 +177,7 @@ class Supervisor:
             if host.isolated:
                 host.kill()
             else:
-                self._stop(life, Afterwards.POLICY)
+                self.stopper.stop(life, Afterwards.POLICY, hung=True)
 
     def host_died(self, host: Host) -> None:
         """Everything that ran in the host has ended."""
@@ -181,9 +186,10 @@ class Supervisor:
             life = self.lives.get(DaemonName(name))
             if life is None or life.host is not host:
                 continue
-            blameless = life.end is None
+            # Who has a process to itself has brought it down, as far as anybody knows; neighbours have not.
+            counts = host.isolated or life.end is not None
             end = life.end or End(name, int(life.token), Outcome.FAILED, f"its host process {host.pid} died")
-            self._ended(life, end, blameless=blameless)
+            self.life_ended(life, end, at_once=life.end is None, counts=counts)
 
     def _life_on(self, host: Host, name: str, token: int) -> Life | None:
         life = self.lives.get(DaemonName(name))
@@ -191,41 +197,50 @@ class Supervisor:
 
     # How lives end
 
-    def _ended(self, life: Life, end: End, *, blameless: bool) -> None:
+    def life_ended(self, life: Life, end: End, *, at_once: bool, counts: bool = True) -> None:
+        """Decide what follows: nothing, its release, or another start, at once or after a while."""
         life.host = None
         outcome = Outcome(end.outcome)
         stopping = life.state is State.STOPPING
         if stopping and life.afterwards is Afterwards.DROP:
-            self._remove(life)
+            self.remove(life)
         elif (stopping and life.afterwards is Afterwards.RELEASE) or self.draining:
-            self._release(life, Outcome.STOPPED)
-        elif (stopping and life.afterwards is Afterwards.RESTART) or restarts_after(
-            self._launchers[life.launcher], outcome
-        ):
-            self._restart_later(life, end, blameless=blameless)
+            self.release(life, Outcome.STOPPED)
+        elif stopping and life.afterwards is Afterwards.RESTART:
+            life.restarts += 1
+            life.token, life.newer = life.newer or life.token, ""
+            life.state = State.WAITING
+            self._claim_again(life)
+        elif restarts_after(self._launchers[life.launcher], outcome):
+            self._restart_later(life, end, at_once=at_once, counts=counts)
         else:
             logger.info("daemon %s: %s, and its restart policy wants no other start", life.name, end.outcome)
-            self._release(life, Outcome.FINISHED, error=end.error)
+            life.trace = end.trace
+            self.release(life, Outcome.FINISHED, error=end.error)
 
-    def _restart_later(self, life: Life, end: End, *, blameless: bool) -> None:
+    def _restart_later(self, life: Life, end: End, *, at_once: bool, counts: bool) -> None:
         options = self._launchers[life.launcher]
         now = time.monotonic()
         life.history = life.history or RestartHistory()
-        delay, failed = life.history.next_delay(
-            options, now=now, lived=now - life.since, dice=self._dice, blameless=blameless
+        delay, verdict = life.history.next_delay(
+            options, now=now, lived=now - life.since, dice=self._dice, at_once=at_once, counts=counts
         )
         life.restarts += 1
-        life.state = State.WAITING
-        status = DaemonStatus.FAILED if failed else DaemonStatus.BACKOFF
-        life.error = end.error
+        life.error, life.trace = end.error, end.trace
         why = end.error or f"{end.outcome} by itself"
+        if verdict is Verdict.ELSEWHERE:
+            logger.warning("daemon %s: %s, too often here: another node shall try", life.name, why)
+            self.release(life, Outcome.EXHAUSTED, error=why)
+            return
+        life.state = State.WAITING
+        failed = verdict is Verdict.FAILED
         logger.log(
             logging.ERROR if failed else logging.WARNING, "daemon %s: %s, next start in %.1f s", life.name, why, delay
         )
         if delay < _AT_ONCE:
             self._claim_again(life)
         else:
-            self._report(life, status, error=why)
+            self._report(life, DaemonStatus.FAILED if failed else DaemonStatus.BACKOFF, error=why, trace=end.trace)
             self._timers.after(delay, lambda: self._claim_again(life))
 
     def _claim_again(self, life: Life) -> None:
@@ -233,57 +248,37 @@ class Supervisor:
             life.state = State.CLAIMING
             self._ledger.claim(life.name, life.token)
 
-    def _stop(self, life: Life, afterwards: Afterwards) -> None:
-        if life.state is State.STOPPING:
-            # Being given back wins over being started again.
-            if afterwards is not Afterwards.RESTART:
-                life.afterwards = afterwards
-            return
-        life.afterwards = afterwards
-        if life.state is State.CLAIMING:
-            # The claim may be on its way: what it grants is given back at once.
-            life.unwanted = afterwards is not Afterwards.RESTART
-            if afterwards is Afterwards.DROP:
-                self._remove(life)
-            elif afterwards is Afterwards.RELEASE and self._ledger.withdraw(life.name):
-                self._release(life, Outcome.STOPPED)
-        elif life.state is State.WAITING:
-            if afterwards is Afterwards.DROP:
-                self._remove(life)
-            elif afterwards is Afterwards.RELEASE:
-                self._release(life, Outcome.STOPPED)
-        else:
-            assert life.host is not None
-            life.state = State.STOPPING
-            host, token = life.host, life.token
-            host.stop_daemons([life.name])
-            grace = self._launchers[life.launcher].stop_grace
-            self._timers.after(grace, lambda: self._out_of_grace(life, host, token))
-            if not host.isolated and not host.ready.is_set():
-                # It was taken back before the host saw it.
-                host.names.discard(life.name)
-                self._ended(life, End(life.name, int(token), Outcome.STOPPED), blameless=True)
-
-    def _out_of_grace(self, life: Life, host: Host, token: str) -> None:
-        if life.state is State.STOPPING and life.host is host and life.token == token:
-            logger.warning("daemon %s: did not stop within its grace, killing its host %s", life.name, host.pid)
-            host.kill()
-
     # Book-keeping
 
-    def _report(self, life: Life, status: DaemonStatus, *, error: str | None = None) -> None:
-        pid = life.host.pid if life.host else 0
+    def _report(self, life: Life, status: DaemonStatus, *, error: str | None = None, trace: str | None = None) -> None:
         self._ledger.report(
-            book.Report(name=life.name, token=life.token, status=status, pid=pid, restarts=life.restarts, error=error)
+            book.Report(
+                name=life.name,
+                token=life.token,
+                status=status,
+                pid=life.host.pid if life.host else 0,
+                restarts=life.restarts,
+                error=error,
+                trace=trace,
+            )
         )
 
-    def _release(self, life: Life, outcome: Outcome, *, error: str | None = None) -> None:
-        self._remove(life)
+    def release(self, life: Life, outcome: Outcome, *, error: str | None = None) -> None:
+        """Give a daemon back."""
+        self.remove(life)
         self._ledger.release(
-            book.Release(name=life.name, token=life.token, outcome=outcome, restarts=life.restarts, error=error)
+            book.Release(
+                name=life.name,
+                token=life.token,
+                outcome=outcome,
+                restarts=life.restarts,
+                error=error,
+                trace=life.trace if error else None,
+            )
         )
 
-    def _remove(self, life: Life) -> None:
+    def remove(self, life: Life) -> None:
+        """Know a daemon no more."""
         if self.lives.get(life.name) is life:
             del self.lives[life.name]
             self._ledger.drop(life.name)

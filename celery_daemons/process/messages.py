@@ -100,6 +100,10 @@ class Stop(msgspec.Struct, tag=True):
     names: list[str]
 
 
+class Probe(msgspec.Struct, tag=True):
+    """Agent to host: answer from the event loop, if it turns."""
+
+
 class Ready(msgspec.Struct, tag=True):
     """Host to agent: the app is loaded, daemons may come."""
 
@@ -125,6 +129,7 @@ class End(msgspec.Struct, array_like=True):
     token: int
     outcome: str
     error: str | None = None
+    trace: str | None = None
 
 
 class Ended(msgspec.Struct, tag=True):
@@ -139,12 +144,20 @@ class Hung(msgspec.Struct, tag=True):
     items: list[tuple[str, int]]
 
 
+class Alive(msgspec.Struct, tag=True):
+    """Host to agent: the event loop turns."""
+
+
+class Yielded(msgspec.Struct, tag=True):
+    """Monitor to agent: it has given the lease back, for another node to lead."""
+
+
 class Turned(msgspec.Struct, tag=True):
     """Monitor to agent: the loop has turned."""
 
 
 FromWorker = Spawned | Campaign | Rejected | Drain
-ToHost = Lease | Start | Stop
-FromHost = Ready | Unready | Started | Ended | Hung
-FromMonitor = Turned | Unready
+ToHost = Lease | Start | Stop | Probe
+FromHost = Ready | Unready | Started | Ended | Hung | Alive
+FromMonitor = Turned | Unready | Yielded
 ToMonitor = Lease | HandOver

@@ -24,13 +24,17 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claimed daemon; ``refused`` says why not, and is empty when it was granted."""
+    """A claimed daemon; ``refused`` says why not, and is empty when it was granted.
+
+    ``shun`` is the node that has given up on it, empty for none.
+    """
 
     token: str
     launcher: LauncherName
     arguments: str
     version: str
     restarts: int
+    shun: str = ""
     refused: str = ""
 
 
@@ -44,6 +48,7 @@ class Report:
     pid: int
     restarts: int
     error: str | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,7 @@ class Release:
     outcome: Outcome
     restarts: int
     error: str | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +89,9 @@ class Swept:
 def _plain(items: Iterable[Any]) -> bytes:
     plain = [compact({slot: getattr(item, slot) for slot in item.__slots__}) for item in items]
     for fields in plain:
-        if "error" in fields:
-            fields["error"] = printable(fields["error"])
+        for told in ("error", "trace"):
+            if told in fields:
+                fields[told] = printable(fields[told])
     return encode(plain)
 
 
@@ -181,6 +188,7 @@ def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int) -> Call[Swept
             keys.generation(node),
             keys.journal,
             keys.gone,
+            keys.traces,
         ),
         (str(epoch), node, limit),
         decode,
@@ -208,12 +216,11 @@ def claim(
         claims = []
         for item in reply:
             if len(item) == 2:
-                claims.append(Claim("", LauncherName(""), "", "", 0, text(item[1])))
+                claims.append(Claim("", LauncherName(""), "", "", 0, refused=text(item[1])))
             else:
-                token, launcher, arguments, version, restarts = item
-                claims.append(
-                    Claim(text(token), LauncherName(text(launcher)), text(arguments), text(version), int(restarts))
-                )
+                token, launcher, arguments, version, restarts, shun = item
+                kind = LauncherName(text(launcher))
+                claims.append(Claim(text(token), kind, text(arguments), text(version), int(restarts), text(shun)))
         return claims
 
     return Call(
@@ -228,7 +235,7 @@ def report(keys: Keys, node: NodeName, incarnation: Incarnation, items: Sequence
     """Say how claimed daemons are doing; false for one whose token is no longer the book's. Raises LeaseLost."""
     return Call(
         "report",
-        (keys.nodes, keys.book, keys.journal),
+        (keys.nodes, keys.book, keys.journal, keys.traces),
         (node, incarnation, _plain(items)),
         _flags(f"node {node}: incarnation {incarnation} is fenced, it reports nothing"),
     )
@@ -238,7 +245,7 @@ def release(keys: Keys, node: NodeName, items: Sequence[Release]) -> Call[list[b
     """Give daemons back; false for one that the caller did not hold."""
     return Call(
         "release",
-        (keys.specs, keys.book, keys.held(node), keys.journal),
+        (keys.specs, keys.book, keys.held(node), keys.journal, keys.traces),
         (node, _plain(items)),
         lambda reply: [flag == 1 for flag in reply],
     )

@@ -54,6 +54,11 @@ class Keys:
         return self._key("book")
 
     @property
+    def traces(self) -> str:
+        """Hash: daemon → the traceback of its last failure."""
+        return self._key("traces")
+
+    @property
     def scans(self) -> str:
         """Hash: launcher → how its recovery scanner last went."""
         return self._key("scans")

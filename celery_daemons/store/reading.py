@@ -42,7 +42,7 @@ class Overview:
 
     ``age_ms`` is how long ago the cluster's data was created, ``None`` if there is none; ``heard_ms`` how long ago the
     first node was heard again after a time in which no lease ran, ``None`` if there was no such time; ``server`` is the
-    run id of the server that a monitor last settled with, empty for none.
+    run id of the server that a monitor last settled with, empty for none; ``paused`` while nothing shall be rebalanced.
     """
 
     created_ms: str
@@ -51,6 +51,7 @@ class Overview:
     specs: int
     entries: int
     server: str
+    paused: bool
     leases: dict[NodeName, int]
 
 
@@ -59,7 +60,7 @@ def overview(keys: Keys) -> Call[Overview]:
 
     def decode(reply: Any) -> Overview:
         now, created, heard = int(reply[0]), text(reply[1]), text(reply[5])
-        ends = zip(reply[6::2], reply[7::2], strict=True)
+        ends = zip(reply[7::2], reply[8::2], strict=True)
         return Overview(
             created_ms=created,
             age_ms=now - int(created) if created else None,
@@ -67,10 +68,17 @@ def overview(keys: Keys) -> Call[Overview]:
             specs=int(reply[2]),
             entries=int(reply[3]),
             server=text(reply[4]),
+            paused=bool(reply[6]),
             leases={NodeName(text(name)): int(float(end)) - now for name, end in ends},
         )
 
     return Call("overview", (keys.cluster, keys.leases, keys.specs, keys.book), (), decode)
+
+
+def trace(store: Store, name: DaemonName) -> str | None:
+    """The traceback of a daemon's last failure."""
+    raw = store.read(lambda client: client.hget(store.keys.traces, name))
+    return text(raw) if raw else None
 
 
 def leader(store: Store) -> Leader | None:

@@ -38,9 +38,20 @@ def want(
     )
 
 
-def desire(keys: Keys, name: DaemonName, action: Literal["stop", "start", "restart"]) -> Call[bool]:
-    """Stop, start or restart a daemon; false when none of that name is known."""
-    return Call("desire", (keys.specs, keys.clock, keys.journal), (name, action), bool)
+Action = Literal["stop", "start", "restart", "move"]
+
+
+def desire(keys: Keys, name: DaemonName, action: Action, *, goal: str = "", shun: str = "") -> Call[bool]:
+    """Stop, start, restart or move a daemon; false when none of that name is known.
+
+    ``goal`` and ``shun`` are nodes: where one that moves shall start next, or where not.
+    """
+    return Call("desire", (keys.specs, keys.clock, keys.journal), (name, action, goal, shun), bool)
+
+
+def pace(keys: Keys, *, paused: bool) -> Call[int]:
+    """Stop the monitor from moving what may stay where it is, or let it do so again."""
+    return Call("pace", (keys.cluster, keys.journal), ("paused" if paused else "resumed",), int)
 
 
 def forget(keys: Keys, names: Sequence[DaemonName], *, cause: str, epoch: Epoch | None = None) -> Call[int]:
@@ -53,7 +64,7 @@ def forget(keys: Keys, names: Sequence[DaemonName], *, cause: str, epoch: Epoch 
 
     return Call(
         "forget",
-        (keys.specs, keys.book, keys.journal, keys.monitor),
+        (keys.specs, keys.book, keys.journal, keys.monitor, keys.traces),
         (encode(names), cause, "" if epoch is None else str(epoch)),
         decode,
     )

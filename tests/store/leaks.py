@@ -24,8 +24,8 @@ def find(client: Any, keys: Keys, before: set[str]) -> list[str]:
         keys.leases,
         keys.specs,
         keys.book,
+        keys.traces,
         keys.scans,
-        keys.gone,
         keys.gone,
         keys.journal,
     }
@@ -33,6 +33,8 @@ def find(client: Any, keys: Keys, before: set[str]) -> list[str]:
     for node in registered:
         owned |= {keys.held(node), keys.generation(node)}
     wrong += [f"{key}: its node is not registered" for key in sorted(ours - owned)]
+    entries = set(client.hkeys(keys.book))
+    wrong += [f"trace of {name.decode()}: it has no entry" for name in set(client.hkeys(keys.traces)) - entries]
     with_lease = {name.decode() for name in client.zrange(keys.leases, 0, -1)}
     wrong += [f"lease of {node}: it is not registered" for node in sorted(with_lease - registered)]
     if keys.monitor in ours and client.pttl(keys.monitor) < 0:

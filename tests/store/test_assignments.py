@@ -30,6 +30,7 @@ def test_a_daemon_is_assigned_with_a_token_and_the_node_hears_of_it(cluster: Clu
         "token": token,
         "launcher": TAIL,
         "version": cluster.spec("x")["version"],
+        "why": "test",
     }
     assert cluster.held() == {"x"}
     assert (cluster.last().event, cluster.last().node, cluster.last().epoch) == ("assign", N1, epoch)

@@ -4,7 +4,7 @@ import pytest
 
 from celery_daemons.domain.names import DaemonName, Epoch, LauncherName
 from celery_daemons.errors import LeaseLost
-from celery_daemons.store import wishes
+from celery_daemons.store import reading, wishes
 from tests.store.cluster import ARGUMENTS, N1, TAIL, Cluster, names
 
 
@@ -165,3 +165,30 @@ def test_how_a_scan_went_is_kept_and_only_a_failure_is_journalled(cluster: Clust
 def test_nobody_leads_so_nobody_scanned(cluster: Cluster) -> None:
     assert not cluster.run(wishes.scanned(cluster.keys, Epoch(1), TAIL, listed=3, took_ms=12, error=None))
     assert cluster.contents() == {}
+
+
+def test_a_move_is_a_new_version_with_a_goal_that_the_next_restart_forgets(cluster: Cluster) -> None:
+    cluster.want("x")
+    before = cluster.spec("x")
+
+    assert cluster.run(wishes.desire(cluster.keys, DaemonName("x"), "move", goal=N1))
+
+    moved = cluster.spec("x")
+    assert int(moved["version"]) > int(before["version"])
+    assert moved["goal"] == N1
+    assert (cluster.last().event, cluster.last().node) == ("move", N1)
+    cluster.run(wishes.desire(cluster.keys, DaemonName("x"), "move", shun=N1))
+    assert (cluster.spec("x").get("goal"), cluster.spec("x")["shun"]) == (None, N1)
+    cluster.desire("x", "restart")
+    assert "shun" not in cluster.spec("x")
+
+
+def test_rebalancing_is_paused_and_resumed_for_whoever_leads(cluster: Cluster) -> None:
+    cluster.join()
+
+    cluster.run(wishes.pace(cluster.keys, paused=True))
+    assert cluster.run(reading.overview(cluster.keys)).paused
+    assert (cluster.last().event, cluster.last().cause) == ("rebalance", "paused")
+
+    cluster.run(wishes.pace(cluster.keys, paused=False))
+    assert not cluster.run(reading.overview(cluster.keys)).paused

@@ -4,7 +4,7 @@ import pytest
 
 from celery_daemons.cli.hints import hints
 from celery_daemons.cli.render import Screen, age, cell, first_line, since, tally
-from celery_daemons.client.cluster import ClusterStatus, ScanRecord
+from celery_daemons.client.lookups import ClusterStatus, ScanRecord
 from celery_daemons.domain.names import Epoch, NodeName
 from celery_daemons.domain.records import Leader
 from celery_daemons.domain.states import DaemonStatus

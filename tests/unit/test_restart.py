@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_daemons.domain.options import LauncherOptions, Restart
-from celery_daemons.domain.restart import RestartHistory, restarts_after
+from celery_daemons.domain.restart import RestartHistory, Verdict, restarts_after
 from celery_daemons.domain.states import Outcome
 
 
@@ -19,9 +19,14 @@ class Dice(random.Random):
         return b
 
 
-def delays(options: LauncherOptions, lives: list[float], dice: random.Random | None = None) -> list[tuple[float, bool]]:
+AGAIN, ELSEWHERE, FAILED = Verdict
+
+
+def delays(
+    options: LauncherOptions, lives: list[float], dice: random.Random | None = None, *, exhausted: bool = False
+) -> list[tuple[float, Verdict]]:
     """What follows on each of these lives, each starting when the delay after the last one is over."""
-    history, now, found = RestartHistory(), 0.0, []
+    history, now, found = RestartHistory(exhausted=exhausted), 0.0, []
     for lived in lives:
         now += lived
         answer = history.next_delay(options, now=now, lived=lived, dice=dice or Dice())
@@ -52,30 +57,62 @@ def test_each_delay_may_be_twice_the_last_up_to_the_most() -> None:
     assert [delay for delay, _ in delays(options, [0.1] * 6)] == [1, 2, 4, 8, 10, 10]
 
 
-def test_more_failures_than_allowed_within_the_period_count_as_failed_and_are_retried_slowly() -> None:
+def test_more_failures_than_allowed_within_the_period_are_for_another_node_to_try() -> None:
     options = LauncherOptions(backoff=0.5, backoff_max=60, max_restarts=5, restart_period=60)
 
-    answers = delays(options, [0.0] * 8)
+    answers = delays(options, [0.0] * 6)
 
-    assert [failed for _, failed in answers] == [False] * 5 + [True] * 3
-    assert all(delay == 60 for delay, failed in answers if failed)
+    assert [verdict for _, verdict in answers] == [AGAIN] * 5 + [ELSEWHERE]
+    assert answers[-1][0] == 0
+
+
+def test_where_another_node_has_given_up_the_first_failure_counts_as_failed_and_is_retried_ever_more_slowly() -> None:
+    options = LauncherOptions(backoff=0.5, backoff_max=60, max_restarts=5, restart_period=60)
+
+    answers = delays(options, [0.0] * 7, exhausted=True)
+
+    assert answers == [(delay, FAILED) for delay in (60, 120, 240, 480, 960, 960, 960)]
 
 
 def test_a_slow_retry_never_comes_at_once() -> None:
     options = LauncherOptions(backoff_max=60, max_restarts=1)
-    dice = random.Random(7)
 
-    slow = [delay for delay, failed in delays(options, [0.0] * 50, dice) if failed]
+    slow = [delay for delay, _ in delays(options, [0.0] * 50, random.Random(7), exhausted=True)]
 
-    assert len(slow) > 40
-    assert all(30 <= delay <= 60 for delay in slow)
+    assert all(delay >= 30 for delay in slow)
+    assert len(set(slow)) == 50
 
 
 def test_delays_that_outlast_the_period_do_not_hide_a_daemon_that_never_lives() -> None:
     """However slow the back-off: after so many short lives in a row it is this node's turn to give up."""
     options = LauncherOptions(backoff=50, backoff_max=60, max_restarts=3, restart_period=60)
 
-    assert [failed for _, failed in delays(options, [0.1] * 5)] == [False, False, False, True, True]
+    assert [verdict for _, verdict in delays(options, [0.1] * 4)] == [AGAIN, AGAIN, AGAIN, ELSEWHERE]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_daemon_that_always_crashes_starts_twelve_times_at_most_in_its_first_ten_minutes(seed: int) -> None:
+    """supervisor #487, circus #1157: neither given up for ever nor a hot loop; by virtual clock, on two nodes."""
+    options, dice = LauncherOptions(), random.Random(seed)
+    history, now, starts, given_up = RestartHistory(), 0.0, 0, False
+
+    while now < 600:
+        starts += 1
+        delay, verdict = history.next_delay(options, now=now, lived=0.0, dice=dice)
+        now += delay
+        if verdict is ELSEWHERE:
+            assert not given_up
+            history, given_up = RestartHistory(exhausted=True), True
+
+    assert 7 < starts <= 12
+
+
+def test_a_long_life_on_the_second_node_makes_up_for_what_was_on_the_first() -> None:
+    options = LauncherOptions(backoff=1, max_restarts=1, restart_period=60)
+
+    answers = delays(options, [60.0, 0.1, 0.1], exhausted=True)
+
+    assert [verdict for _, verdict in answers] == [AGAIN, ELSEWHERE, ELSEWHERE]
 
 
 def test_a_life_that_lasted_makes_a_clean_slate() -> None:
@@ -84,18 +121,31 @@ def test_a_life_that_lasted_makes_a_clean_slate() -> None:
     answers = delays(options, [0.1, 0.1, 0.1, 60.0, 0.1])
 
     assert [delay for delay, _ in answers] == [1, 2, 4, 1, 2]
-    assert not any(failed for _, failed in answers)
+    assert all(verdict is AGAIN for _, verdict in answers)
 
 
-def test_the_first_end_that_was_not_its_fault_is_followed_by_a_start_at_once() -> None:
+def test_an_end_without_a_word_is_followed_by_a_start_at_once_but_only_the_first_time() -> None:
     options = LauncherOptions(backoff=1)
     history = RestartHistory()
 
-    first = history.next_delay(options, now=1.0, lived=1.0, dice=Dice(), blameless=True)
-    second = history.next_delay(options, now=2.0, lived=1.0, dice=Dice(), blameless=True)
+    first = history.next_delay(options, now=1.0, lived=1.0, dice=Dice(), at_once=True)
+    second = history.next_delay(options, now=2.0, lived=1.0, dice=Dice(), at_once=True)
 
-    assert first == (0.0, False)
-    assert second == (2.0, False)
+    assert first == (0.0, AGAIN)
+    assert second == (2.0, AGAIN)
+
+
+def test_ends_that_were_the_hosts_are_backed_off_from_and_never_held_against_a_daemon() -> None:
+    """One daemon that brings its host down again and again must not make its neighbours count as failed."""
+    options = LauncherOptions(backoff=1, backoff_max=8, max_restarts=1)
+    history = RestartHistory(exhausted=True)
+
+    answers = [
+        history.next_delay(options, now=float(now), lived=1.0, dice=Dice(), at_once=True, counts=False)
+        for now in range(7)
+    ]
+
+    assert answers == [(delay, AGAIN) for delay in (0, 2, 4, 8, 8, 8, 8)]
 
 
 def test_all_restarts_are_counted_for_ever() -> None:
@@ -113,7 +163,7 @@ def test_a_launcher_that_never_gives_up_is_delayed_for_ever() -> None:
     options = LauncherOptions(max_restarts=1_000_000, backoff_max=60)
     history = RestartHistory(streak=5000)
 
-    assert history.next_delay(options, now=0.0, lived=0.0, dice=Dice()) == (60.0, False)
+    assert history.next_delay(options, now=0.0, lived=0.0, dice=Dice()) == (60.0, AGAIN)
 
 
 @given(
@@ -128,9 +178,10 @@ def test_every_delay_is_within_its_bounds(
 ) -> None:
     options = LauncherOptions(backoff=backoff, backoff_max=backoff * factor, max_restarts=allowed)
 
-    for delay, failed in delays(options, lives, random.Random(seed)):
-        lowest = options.backoff_max / 2 if failed else 0
-        assert lowest <= delay <= options.backoff_max
+    for exhausted in (False, True):
+        for delay, verdict in delays(options, lives, random.Random(seed), exhausted=exhausted):
+            lowest, highest = (1 / 2, 16) if verdict is FAILED else (0, 1)
+            assert lowest * options.backoff_max <= delay <= highest * options.backoff_max
 
 
 def test_delays_differ_so_that_daemons_that_failed_together_do_not_return_together() -> None:

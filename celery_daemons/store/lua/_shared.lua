@@ -40,7 +40,7 @@ end
 -- null is 'null'.
 local TEXT, NUMBER, WHOLE = {is = 'string'}, {is = 'number'}, {is = 'number', whole = true}
 local SPARE_TEXT, COUNT = {is = 'string', spare = true}, {is = 'number', whole = true, spare = true}
-local NULL_TEXT = {is = 'string', spare = true, null = true}
+local NULL_TEXT, FLAG = {is = 'string', spare = true, null = true}, {is = 'boolean', spare = true}
 local TOKEN = {is = 'string', digits = true}
 local function one_of(...)
   local known = {}
@@ -49,16 +49,18 @@ local function one_of(...)
 end
 
 -- What the records must look like: the same as in domain/records.py, or one side would wait for the other for ever.
-local SPEC = {launcher = TEXT, arguments = TEXT, desired = one_of('running', 'stopped'), version = TEXT}
+local SPEC = {launcher = TEXT, arguments = TEXT, desired = one_of('running', 'stopped'), version = TEXT,
+  goal = NULL_TEXT, shun = NULL_TEXT}
 local ENTRY = {
   status = one_of('pending', 'assigned', 'starting', 'running', 'stopping', 'backoff', 'failed', 'stopped',
     'unplaceable'),
   token = TOKEN, launcher = TEXT, node = NULL_TEXT, incarnation = NULL_TEXT, error = NULL_TEXT, version = SPARE_TEXT,
-  pid = COUNT, started_ms = COUNT, restarts = COUNT,
+  pid = COUNT, started_ms = COUNT, restarts = COUNT, why = NULL_TEXT, shun = NULL_TEXT,
 }
 local NODE = {
   incarnation = TEXT, status = one_of('up', 'draining', 'lost'), queue = TEXT, spawn_queue = TEXT, host = TEXT,
   pid = WHOLE, weight = NUMBER, labels = TEXT, launchers = TEXT, started_ms = COUNT,
+  candidate = FLAG,
 }
 local LEADER = {node = TEXT, epoch = TOKEN}
 
@@ -171,7 +173,7 @@ local function unplace(spec, name, record, status, kept, gone)
     gone[#gone + 1] = name
     return
   end
-  record.node, record.incarnation, record.pid, record.started_ms = nil, nil, nil, nil
+  record.node, record.incarnation, record.pid, record.started_ms, record.why = nil, nil, nil, nil, nil
   record.status = spec.desired == 'running' and status or 'stopped'
   put_later(kept, name, record)
 end

@@ -14,8 +14,9 @@
 --
 -- A first start keeps the token of its assignment; every further one, also by a new incarnation, is given a new token.
 --
--- Returns per item {token, launcher, arguments, version, restarts} or {'', why not}; {} when the node is fenced: another
--- incarnation is registered, or its lease has ended; {'unsettled'} when no monitor has settled with this server yet.
+-- Returns per item {token, launcher, arguments, version, restarts, the node that has given up on it or ''} or {'', why
+-- not}; {} when the node is fenced: another incarnation is registered, or its lease has ended; {'unsettled'} when no
+-- monitor has settled with this server yet.
 local node = get(KEYS[1], ARGV[1], NODE)
 local lease = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
 if not node or node.incarnation ~= ARGV[2] or lease <= now_ms() then return {} end
@@ -42,7 +43,7 @@ for i, item in ipairs(items) do
     record.status, record.incarnation, record.version = 'starting', ARGV[2], spec.version
     record.launcher, record.pid, record.started_ms = spec.launcher, nil, nil
     put_later(written, name, record)
-    reply[i] = {record.token, spec.launcher, spec.arguments, spec.version, record.restarts or 0}
+    reply[i] = {record.token, spec.launcher, spec.arguments, spec.version, record.restarts or 0, record.shun or ''}
     done[#done + 1] = {name, record.token, ''}
   end
 end

@@ -1,10 +1,12 @@
--- desire: stop, start or restart a daemon, as a wish that lasts.
+-- desire: stop, start, restart or move a daemon, as a wish that lasts.
 --
 -- KEYS[1] specs    hash
 -- KEYS[2] clock    string
 -- KEYS[3] journal  stream
 -- ARGV[1] name
--- ARGV[2] action   'stop', 'start' or 'restart'
+-- ARGV[2] action   'stop', 'start', 'restart' or 'move'
+-- ARGV[3] goal     for 'move': the node where it shall start next, or ''
+-- ARGV[4] shun     for 'move': the node where it shall not, or ''
 --
 -- Returns 1, or 0 when no such daemon is known.
 local spec = get(KEYS[1], ARGV[1], SPEC)
@@ -16,7 +18,8 @@ elseif ARGV[2] == 'start' then
   spec.desired = 'running'
 else
   spec.version = version
+  spec.goal, spec.shun = ARGV[3] ~= '' and ARGV[3] or nil, ARGV[4] ~= '' and ARGV[4] or nil
 end
 put(KEYS[1], ARGV[1], spec)
-journal(KEYS[3], ARGV[2], nil, nil, nil, {{ARGV[1], version, ''}})
+journal(KEYS[3], ARGV[2], ARGV[3], nil, nil, {{ARGV[1], version, ''}})
 return 1

@@ -4,6 +4,7 @@
 -- KEYS[2] book     hash
 -- KEYS[3] journal  stream
 -- KEYS[4] monitor  string
+-- KEYS[5] traces   hash
 -- ARGV[1] names    JSON [name, ...]
 -- ARGV[2] cause
 -- ARGV[3] epoch    of the monitor that prunes, or '' for a user
@@ -16,6 +17,8 @@ for _, name in ipairs(cjson.decode(ARGV[1])) do
     gone[#gone + 1] = {name, '', ''}
     local record = get(KEYS[2], name, ENTRY)
     if record and not record.node then redis.call('HDEL', KEYS[2], name) end
+    -- Of one that runs, it goes with the entry.
+    if not (record and record.node) then redis.call('HDEL', KEYS[5], name) end
   end
 end
 journal(KEYS[3], 'forget', nil, nil, ARGV[2], gone)

@@ -4,10 +4,12 @@
 -- KEYS[2] book     hash
 -- KEYS[3] held     set     of the node
 -- KEYS[4] journal  stream
+-- KEYS[5] traces   hash
 -- ARGV[1] node
--- ARGV[2] items    JSON [{name, token, outcome, restarts, error}, ...]
+-- ARGV[2] items    JSON [{name, token, outcome, restarts, error, trace}, ...]
 --
--- The outcome 'finished' also stops the daemon for good: its restart policy wants no other life of this version.
+-- The outcome 'finished' also stops the daemon for good: its restart policy wants no other life of this version. After
+-- 'exhausted' the node is shunned, if another fits.
 --
 -- Returns 1 or 0 per item: 0 when a newer token, another node or nobody holds the name.
 local reply, done, kept, gone, left = {}, {}, {}, {}, {}
@@ -31,6 +33,8 @@ for i, item in ipairs(items) do
     end
     record.restarts = item.restarts
     if item.error then record.error = item.error end
+    if item.trace then redis.call('HSET', KEYS[5], name, item.trace) end
+    record.shun = item.outcome == 'exhausted' and ARGV[1] or nil
     unplace(spec, name, record, 'pending', kept, gone)
     left[#left + 1] = name
     reply[i] = 1
@@ -39,6 +43,7 @@ for i, item in ipairs(items) do
 end
 write_all('HSET', KEYS[2], kept)
 write_all('HDEL', KEYS[2], gone)
+write_all('HDEL', KEYS[5], gone)
 write_all('SREM', KEYS[3], left)
 journal(KEYS[4], 'release', ARGV[1], nil, nil, done)
 return reply

@@ -3,9 +3,10 @@
 -- KEYS[1] nodes    hash
 -- KEYS[2] book     hash
 -- KEYS[3] journal  stream
+-- KEYS[4] traces   hash
 -- ARGV[1] node
 -- ARGV[2] incarnation
--- ARGV[3] items    JSON [{name, token, status, pid, restarts, error}, ...]
+-- ARGV[3] items    JSON [{name, token, status, pid, restarts, error, trace}, ...]
 --
 -- Returns 1 or 0 per item: 0 when the token is no longer the book's or the daemon has been recalled; {} when the node is
 -- fenced.
@@ -22,6 +23,7 @@ for i, item in ipairs(items) do
     if item.error then record.error = item.error end
     if item.status == 'running' then record.started_ms = now else record.started_ms = nil end
     put_later(written, item.name, record)
+    if item.trace then redis.call('HSET', KEYS[4], item.name, item.trace) end
     reply[i] = 1
     done[#done + 1] = {item.name, item.token, item.status}
   end

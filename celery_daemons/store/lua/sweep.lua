@@ -9,6 +9,7 @@
 -- KEYS[7] generation  string  of the node
 -- KEYS[8] journal     stream
 -- KEYS[9] gone        hash    queues of nodes that are gone
+-- KEYS[10] traces     hash
 -- ARGV[1] epoch
 -- ARGV[2] node
 -- ARGV[3] limit       the most daemons to free in this call
@@ -37,6 +38,7 @@ for _, name in ipairs(names) do
 end
 write_all('HSET', KEYS[5], kept)
 write_all('HDEL', KEYS[5], gone)
+write_all('HDEL', KEYS[10], gone)
 -- Last: if the lines above fail, the names are still where the next sweep looks for them.
 write_all('SREM', KEYS[6], names)
 reply[2] = redis.call('SCARD', KEYS[6])

@@ -1,0 +1,188 @@
+"""Daemons that do not end, hosts that have to, and daemons that fail wherever they are."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import RUNNING
+from tests.support.crews import DIARY, SOON, Crew
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+SOURCE = (
+    DIARY
+    + """
+quick = {"backoff": 0.05, "backoff_max": 0.2, "stop_grace": 0.5}
+
+@daemons.launcher("polite", **quick)
+async def polite(ctx):
+    note(ctx.name, "starts", token=ctx.token)
+    try:
+        await asyncio.sleep(1000)
+    finally:
+        note(ctx.name, "stops", token=ctx.token)
+
+@daemons.launcher("stubborn", **quick)
+async def stubborn(ctx):
+    note(ctx.name, "starts")
+    while True:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            note(ctx.name, "refuses")
+
+@daemons.launcher("blocking", **quick)
+async def blocking(ctx):
+    note(ctx.name, "starts")
+    time.sleep(1000)
+
+@daemons.launcher("deaf", isolation="thread", **quick)
+def deaf(ctx):
+    note(ctx.name, "starts")
+    time.sleep(1000)
+
+@daemons.launcher("hopeless", max_restarts=2, **quick)
+async def hopeless(ctx):
+    note(ctx.name, "starts", node=ctx.node)
+    raise LookupError("there is nothing here")
+
+@daemons.launcher("spread", **quick)
+async def spread(ctx):
+    note(ctx.name, "starts")
+    await asyncio.sleep(1000)
+
+@daemons.launcher("greedy", **quick)
+async def greedy(ctx):
+    note(ctx.name, "starts")
+    if not os.path.exists(f"{FOLDER}/fed"):
+        open(f"{FOLDER}/fed", "w").close()
+        eaten = bytearray(os.urandom(1)) * (400 * 1024 * 1024)
+    await asyncio.sleep(1000)
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    settings = {"host_max_memory": 300 * 1024}
+    with Crew(tmp_path_factory.mktemp("supervision"), valkey, SOURCE, settings=settings) as crew:
+        crew.worker()
+        yield crew
+
+
+@pytest.fixture
+def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
+    request.node.stash[RUNNING] = list(shared.workers.values())
+    yield shared
+    shared.forget_all()
+
+
+@pytest.mark.parametrize("kind", ["stubborn", "deaf"])
+def test_one_that_will_not_stop_costs_its_host_after_the_others_have_left_it_in_order(crew: Crew, kind: str) -> None:
+    # Given neighbours in one host
+    names = [f"polite-{kind}-{number}" for number in range(5)]
+    neighbours = {name: crew.spawn(name, "polite") for name in names}
+    bad = crew.spawn(kind, kind)
+    crew.noted(kind, "starts")
+    assert {address.pid for address in neighbours.values()} == {bad.pid}
+
+    # When
+    crew.daemons.stop(kind, wait=SOON)
+
+    # Then they run in another one, each stopped before it started again
+    for name, address in neighbours.items():
+        now = crew.anew(address)
+        assert now.pid != bad.pid
+        assert now.node == address.node
+        assert [entry["event"] for entry in crew.diary(name)] == ["starts", "stops", "starts"]
+    record = crew.record(names[0])
+    assert (record.restarts, record.error) == (1, None)
+
+
+def test_neighbours_of_one_that_blocks_their_loop_do_not_wait_for_their_grace(crew: Crew) -> None:
+    # Given
+    neighbour = crew.spawn("polite-blocked", "polite")
+    crew.daemons.spawn("blocking", "blocking")
+    crew.noted("blocking", "starts")
+
+    # When
+    crew.daemons.stop("blocking")
+
+    # Then the host is killed, as nobody in it could have been stopped, and they start again
+    now = crew.anew(neighbour)
+    assert now.pid != neighbour.pid
+    assert [entry["event"] for entry in crew.diary("polite-blocked")] == ["starts", "starts"]
+    assert "its event loop is blocked, killing it" in crew.workers["w1"].output
+
+
+def test_a_host_that_has_grown_too_large_is_replaced_in_the_same_way(crew: Crew) -> None:
+    neighbour = crew.spawn("polite-eaten", "polite")
+
+    greedy = crew.spawn("greedy", "greedy")
+
+    for before in (greedy, neighbour):
+        assert crew.anew(before).pid != before.pid
+    assert [entry["event"] for entry in crew.diary("polite-eaten")] == ["starts", "stops", "starts"]
+    assert "more than daemons_host_max_memory" in crew.workers["w1"].output
+
+
+def test_one_that_fails_too_often_on_its_only_node_is_failed_there(crew: Crew) -> None:
+    crew.daemons.spawn("hopeless-here", "hopeless")
+
+    record = crew.settled("hopeless-here", "failed")
+
+    assert record.error == "LookupError: there is nothing here"
+    assert len(crew.diary("hopeless-here", "starts")) >= 4
+
+
+@pytest.fixture(scope="module")
+def pair(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    """Two nodes, of two hosts each."""
+    with Crew(tmp_path_factory.mktemp("pair"), valkey, SOURCE, settings={"hosts": 2}) as crew:
+        crew.worker("w1")
+        crew.worker("w2")
+        yield crew
+
+
+def test_one_that_fails_too_often_is_tried_on_another_node_then_failed_and_its_neighbours_notice_nothing(
+    pair: Crew, request: pytest.FixtureRequest
+) -> None:
+    """supervisor #487, circus #1157: given up for ever, or a hot restart loop."""
+    # Given
+    request.node.stash[RUNNING] = list(pair.workers.values())
+    names = [f"polite-{number}" for number in range(8)]
+    neighbours = {name: pair.spawn(name, "polite") for name in names}
+
+    # When
+    pair.daemons.spawn("hopeless", "hopeless")
+
+    # Then
+    record = pair.settled("hopeless", "failed")
+    nodes = [entry["node"] for entry in pair.diary("hopeless", "starts")]
+    assert len(set(nodes[:3])) == 1
+    assert nodes[3] not in nodes[:3]
+    assert record.node == nodes[3]
+    trace = pair.daemons.cluster.trace("hopeless")
+    assert trace is not None
+    assert 'raise LookupError("there is nothing here")' in trace
+    exhausted = [one for one in pair.daemons.events(last=500) if one.event == "release" and one.node == nodes[0]]
+    assert ("hopeless", "exhausted") in [(name, why) for one in exhausted for name, _, why in one.items]
+    assert {name: pair.daemons.locate(name) for name in names} == neighbours
+    pair.forget_all()
+
+
+def test_coroutines_are_spread_over_the_hosts_of_a_node(pair: Crew, request: pytest.FixtureRequest) -> None:
+    request.node.stash[RUNNING] = list(pair.workers.values())
+
+    for number in range(20):
+        pair.daemons.spawn(f"spread-{number}", "spread")
+
+    names = [f"spread-{number}" for number in range(20)]
+    wait_until(lambda: len(pair.running(*names)) == len(names), within=SOON, because="they are wanted")
+    places = pair.running(*names)
+    for node in ("w1@test", "w2@test"):
+        pids = [address.pid for address in places.values() if address.node == node]
+        counts = sorted(pids.count(pid) for pid in set(pids))
+        assert len(counts) == 2
+        assert counts[1] - counts[0] <= 1
+    pair.forget_all()
