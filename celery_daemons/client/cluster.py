@@ -150,8 +150,10 @@ class Cluster(Lookups):
                 stuck = left & set(stranded())
                 if left and left == stuck:
                     raise DaemonsError(f"node {node}: no other node can take {_spelled(stuck)}, which stay")
-                if left and now >= deadline:
-                    raise DaemonsError(f"node {node} still holds {_spelled(left)} after {wait} s")
+                if now >= deadline:
+                    raise DaemonsError(
+                        f"node {node} still holds {_spelled(left) if left else 'daemons'} after {wait} s"
+                    )
             time.sleep(_LONGEST_LOOK)
 
     def uncordon(self, node: str) -> None:
