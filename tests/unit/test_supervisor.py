@@ -187,3 +187,24 @@ def test_the_grace_of_a_life_that_died_with_its_lease_starts_no_host() -> None:
         return scene
 
     assert asyncio.run(play()).pool.fresh == 0
+
+
+class NoProcesses:
+    """A spawner on a machine that is out of processes."""
+
+    async def start(self, _role: str, _boot: ChildBoot, _until: Callable[[], float]) -> Any:
+        """Fail."""
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+
+def test_a_host_that_cannot_be_forked_does_not_hold_up_a_drain() -> None:
+    boot: Any = SimpleNamespace(node=NODE, app="proj", settings={"hosts": 1})
+
+    async def play() -> None:
+        pool = HostPool(boot, NoProcesses(), Scene().supervisor, lambda: 0.0)  # type: ignore[arg-type]
+        pool.start_shared()
+        await asyncio.sleep(0.01)
+        pool.kill_all()
+        await asyncio.wait_for(pool.wait_dead(), 5.0)
+
+    asyncio.run(play())
