@@ -180,8 +180,8 @@ class Election:
         await dead.wait()
         channel.close()
         receiving.cancel()
-        self._child = None
-        self._channel = None
+        if self._child is child:  # else the next one was forked already
+            self._child = self._channel = None
         await asyncio.to_thread(child.reap)
         if self.epoch == epoch:
             logger.error("monitor %s: its process ended, resigning", self._boot.node)

@@ -66,7 +66,6 @@ def main(boot: ChildBoot, sock: socket.socket) -> int:
         channel.send(Unready(printable(str(error))))
         return 1
     host: Host = (IsolatedHost if boot.isolated else SharedHost)(channel, registry, boot.node, deadman)
-    channel.send(Ready(os.getpid()))
     return host.run()
 
 
@@ -101,7 +100,8 @@ class Host(ABC):
         """Answer the agent from where daemons run; called in the receiving thread."""
 
     def start_receiving(self) -> None:
-        """Start the thread that hears the agent."""
+        """Start the thread that hears the agent, who may send daemons, and signals to stop them, from now on."""
+        self.tell(Ready(os.getpid()))
         threading.Thread(target=self._receive_for_ever, name="celery-daemons-agent", daemon=True).start()
 
     def prepare(self, item: StartItem) -> tuple[Launcher, tuple[object, ...], dict[str, object]]:

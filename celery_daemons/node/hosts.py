@@ -116,14 +116,12 @@ class Host:
     async def launch(self, spawner: Spawner, boot: ChildBoot, until: Callable[[], float], events: HostEvents) -> None:
         """Fork the process and serve it until it is dead."""
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                # A lease that has ended is one too: a host that nobody vouches for ends as it starts.
-                self._child = await spawner.start(_ROLE, boot, lambda: until() or lease_clock() + _BOOT_ALLOWANCE)
-                break
-            except (OSError, EOFError) as error:
-                logger.error("host of %s: cannot be forked (%s), trying again", boot.node, error)
-                await asyncio.sleep(_FORK_RETRY)
+        self._child = await self._fork(spawner, boot, until)
+        if self._child is None:
+            self.dead = True
+            self.ready.set()
+            events.host_died(self)
+            return
         self.pid = self._child.pid
         death: asyncio.Future[None] = loop.create_future()
         self._child.on_death(lambda: death.set_result(None))
@@ -143,6 +141,17 @@ class Host:
         self.ready.set()
         await asyncio.to_thread(self._child.reap)
         events.host_died(self)
+
+    async def _fork(self, spawner: Spawner, boot: ChildBoot, until: Callable[[], float]) -> Child | None:
+        """Try to fork for as long as the host is wanted."""
+        while not self._killed:
+            try:
+                # A lease that has ended is one too: a host that nobody vouches for ends as it starts.
+                return await spawner.start(_ROLE, boot, lambda: until() or lease_clock() + _BOOT_ALLOWANCE)
+            except (OSError, EOFError) as error:
+                logger.error("host of %s: cannot be forked (%s), trying again", boot.node, error)
+                await asyncio.sleep(_FORK_RETRY)
+        return None
 
     async def _receive(self, events: HostEvents) -> None:
         assert self._channel is not None

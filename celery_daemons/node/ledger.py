@@ -62,10 +62,10 @@ class Ledger:
         self._due.set()
 
     def release(self, release: book.Release) -> None:
-        """Give a daemon back."""
+        """Give a daemon back; how it ended is what the first release of a token says."""
         self._claims.pop(release.name, None)
         self._reports.pop(release.name, None)
-        self._releases[release.name, release.token] = release
+        self._releases.setdefault((release.name, release.token), release)
         self._due.set()
 
     def withdraw(self, name: DaemonName) -> bool:

@@ -61,8 +61,8 @@ class Stopper:
     def stop(self, life: Life, afterwards: Afterwards, *, hung: bool = False) -> None:
         """Ask a life to end; ``afterwards`` is what follows once it has. One that is ``hung`` gets hardly any grace."""
         if life.state is State.STOPPING:
-            # Being given back wins over being started again.
-            if afterwards is not Afterwards.RESTART:
+            # Being given back wins over being started again; with nothing to give back, it is assigned here anew.
+            if afterwards is not Afterwards.RESTART or life.afterwards is Afterwards.DROP:
                 life.afterwards = afterwards
             return
         life.afterwards = afterwards
@@ -93,7 +93,7 @@ class Stopper:
                 self._owner.life_ended(life, End(life.name, int(token), Outcome.STOPPED), at_once=True)
 
     def _out_of_grace(self, life: Life, host: Host, token: str) -> None:
-        if life.state is not State.STOPPING or life.host is not host or life.token != token:
+        if life.state is not State.STOPPING or life.host is not host or life.token != token or host.dead:
             return
         host.overdue.add(life.name)
         if host.isolated:

@@ -53,9 +53,19 @@ class Supervisor:
             if life is None:
                 self.lives[name] = Life(name, token)
                 self._ledger.claim(name, token)
-            elif life.state is State.CLAIMING and int(token) > int(life.token):
-                life.token = token
-                self._ledger.claim(name, token)
+            elif int(token) > int(life.token):
+                self._assigned_anew(life, token)
+
+    def _assigned_anew(self, life: Life, token: str) -> None:
+        """The book has a newer token for a life: what runs here is void, and starts anew under that."""
+        if life.state is State.CLAIMING:
+            life.token = token
+            self._ledger.claim(life.name, token)
+        elif life.state is State.WAITING:
+            life.token = token
+        else:
+            life.newer = token
+            self.stopper.stop(life, Afterwards.RESTART)
 
     def recalled(self, items: Iterable[tuple[str, str]]) -> None:
         """Stop and release ``(name, token)`` each."""
@@ -65,7 +75,9 @@ class Supervisor:
             if life is None:
                 self._ledger.release(book.Release(name=name, token=token, outcome=Outcome.STOPPED, restarts=0))
             elif int(token) >= int(life.token):
-                # A lower one was recalled, released and assigned here anew since: that message came late.
+                # A lower one was recalled, released and assigned here anew since: that message came late. A higher one
+                # was granted in an answer that was lost: it is the one to give back.
+                life.newer = token
                 self.stopper.stop(life, Afterwards.RELEASE)
 
     def synchronise(self, known_before: Mapping[DaemonName, Life], held: Mapping[DaemonName, BookRow | None]) -> None:
@@ -77,14 +89,8 @@ class Supervisor:
             life = self.lives.get(name)
             if row.status is DaemonStatus.STOPPING:
                 self.recalled([(name, row.token)])
-            elif life is None or life.state is State.CLAIMING:
+            else:
                 self.assigned([(name, row.token)])
-            elif life.state is State.WAITING:
-                life.token = row.token
-            elif int(row.token) > int(life.token):
-                # Somebody else has held it since: what runs here is void, and the newer assignment starts anew.
-                life.newer = row.token
-                self.stopper.stop(life, Afterwards.RESTART)
         for name, life in known_before.items():
             if name not in held and self.lives.get(name) is life:
                 logger.warning("daemon %s: no longer assigned to this node, stopping", name)
@@ -115,8 +121,11 @@ class Supervisor:
             elif claim.refused:
                 logger.info("daemon %s: not started: %s", name, claim.refused)
                 self.remove(life)
+                if claim.refused == "superseded":
+                    # Perhaps by a claim of its own whose answer was lost: then the book counts on this node.
+                    self._ledger.differs()
             else:
-                life.token = claim.token
+                life.token, life.newer = claim.token, ""
                 life.launcher, life.arguments, life.version = claim.launcher, claim.arguments, claim.version
                 life.restarts = max(life.restarts, claim.restarts)
                 life.history = life.history or RestartHistory(exhausted=bool(claim.shun))
@@ -200,23 +209,26 @@ class Supervisor:
     def life_ended(self, life: Life, end: End, *, at_once: bool, counts: bool = True) -> None:
         """Decide what follows: nothing, its release, or another start, at once or after a while."""
         life.host = None
+        # What ran has ended: from here on the token counts that the book has.
+        life.token, life.newer = life.newer or life.token, ""
         outcome = Outcome(end.outcome)
         stopping = life.state is State.STOPPING
+        # One that ended by itself as it was asked to stop has ended under its policy; one that was killed has not.
+        ended = life.end is not None or not (stopping or self.draining)
         if stopping and life.afterwards is Afterwards.DROP:
             self.remove(life)
+        elif ended and not restarts_after(self._launchers[life.launcher], outcome):
+            logger.info("daemon %s: %s, and its restart policy wants no other start", life.name, end.outcome)
+            life.trace = end.trace
+            self.release(life, Outcome.FINISHED, error=end.error)
         elif (stopping and life.afterwards is Afterwards.RELEASE) or self.draining:
             self.release(life, Outcome.STOPPED)
         elif stopping and life.afterwards is Afterwards.RESTART:
             life.restarts += 1
-            life.token, life.newer = life.newer or life.token, ""
             life.state = State.WAITING
             self._claim_again(life)
-        elif restarts_after(self._launchers[life.launcher], outcome):
-            self._restart_later(life, end, at_once=at_once, counts=counts)
         else:
-            logger.info("daemon %s: %s, and its restart policy wants no other start", life.name, end.outcome)
-            life.trace = end.trace
-            self.release(life, Outcome.FINISHED, error=end.error)
+            self._restart_later(life, end, at_once=at_once, counts=counts)
 
     def _restart_later(self, life: Life, end: End, *, at_once: bool, counts: bool) -> None:
         options = self._launchers[life.launcher]
@@ -269,7 +281,7 @@ class Supervisor:
         self._ledger.release(
             book.Release(
                 name=life.name,
-                token=life.token,
+                token=life.newer or life.token,
                 outcome=outcome,
                 restarts=life.restarts,
                 error=error,

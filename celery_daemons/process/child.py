@@ -1,6 +1,7 @@
 """The first lines of every process forked for a node: its title, its channel, its role."""
 
 import importlib
+import logging
 import os
 import socket
 from typing import Any, Final
@@ -8,6 +9,8 @@ from typing import Any, Final
 from celery_daemons.errors import ConfigurationError
 from celery_daemons.process.channel import ChannelClosed, read_one
 from celery_daemons.process.messages import ChildBoot
+
+logger = logging.getLogger(__name__)
 
 #: The exit status of a process whose agent is gone.
 AGENT_GONE: Final = 70
@@ -32,6 +35,8 @@ def run(role: str, sock: socket.socket, lifeline: socket.socket) -> None:
     except ChannelClosed:
         # The agent died before it had said what for.
         status = AGENT_GONE
+    except Exception:
+        logger.exception("%s: failed", role)
     finally:
         # Not sys.exit: threads of daemons and of libraries must not keep a finished process alive.
         os._exit(status)
