@@ -10,9 +10,9 @@ from tests.benchmarks.rows import Row
 
 THOUSANDS = (1, 3, 10, 30, 100)
 REST = (0, 1000, 10_000, 100_000)
-NODES = (10, 30, 100, 300, 1000)
-#: Of nodes: fewer daemons than in the table, so that ten nodes are not busy with them.
-DAEMONS = 10_000
+NODES = (100, 300, 1000)
+#: On the simulated nodes.
+DAEMONS = simulated.DAEMONS
 
 Points = dict[float, Row]
 
