@@ -11,6 +11,7 @@ from celery_daemons.domain.balance import Move
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.states import DaemonStatus, Desired
 from celery_daemons.monitor.plan import Planner
+from celery_daemons.monitor.settling import Settling
 from celery_daemons.settings import Settings
 from celery_daemons.store.replica import Replica
 
@@ -38,7 +39,7 @@ class Balancer:
         self._replica = replica
         self._planner = planner
         self._proven = proven
-        self._quiet_from = time.monotonic()
+        self.settling = Settling(settings.settle_delay)
         self._look_at = 0.0
         self._wave_until = 0.0
         self._asked = False
@@ -49,7 +50,7 @@ class Balancer:
 
     def nodes_changed(self) -> None:
         """Let nodes come to rest first: one that flaps shall cause no moves."""
-        self._quiet_from = time.monotonic()
+        self.settling.see(self._replica.nodes)
         self._look_at = 0.0
         self._plan.clear()
 
@@ -68,7 +69,7 @@ class Balancer:
         if self._asked or self._plan:
             return self._look_at
         if self._settings.rebalance == "auto":
-            return max(self._look_at, self._quiet_from + self._settings.settle_delay)
+            return max(self._look_at, self.settling.at)
         return math.inf
 
     def next_wave(self) -> list[Move]:

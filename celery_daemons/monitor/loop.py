@@ -115,6 +115,8 @@ class Monitor:
         if not self._loaded:
             self._replica.load()
             self._start_anew()
+            for name, seconds in self._watch.gone().items():
+                self._balancer.settling.expect(name, gone_for=seconds)
         now = time.monotonic()
         if now >= self._look_at:
             self._look()
