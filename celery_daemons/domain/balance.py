@@ -1,5 +1,6 @@
 """Which daemons to move so that every node holds about its fair share: as few as that takes, as a pure function."""
 
+import heapq
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -103,6 +104,8 @@ class _Balance:
         self._fair = {node: cluster.fair(node) for node in cluster.takers}
         self._placed = placed
         self._pools: dict[NodeName, _Pool] = {}
+        #: A heap of nodes, the fullest first; what no longer agrees with the loads is dropped when it comes up.
+        self._fullest: list[tuple[float, NodeName]] = []
 
     def moves(self) -> Iterable[Move]:
         if len(self._loads) < 2 or not (self._starved() or self._crowded()):
@@ -113,6 +116,7 @@ class _Balance:
         for node in self._loads:
             self._pools[node] = _Pool()
             self._pools[node].fill(by_node.get(node, []))
+            heapq.heappush(self._fullest, (-self._level(node), node))
         found: dict[DaemonName, Move] = {}
         while fresh := [*self._fill(self._starved()), *self._relieve(self._crowded())]:
             for move in fresh:
@@ -158,15 +162,25 @@ class _Balance:
                 yield move
 
     def _take_for(self, target: NodeName) -> Move | None:
-        for source in sorted(self._loads, key=lambda node: (-self._level(node), node)):
-            for kind in self._pools[source].kinds():
-                if self._may_go(kind, source, target):
-                    pool, why = self._pools[source], f"{target} holds less than its share"
-                    preferring = pool.take_preferring(target, kind, self._cluster.ring)
-                    if preferring is not None:
-                        return self._move(preferring, source, target, f"{why}, and the ring prefers it")
-                    return self._move(pool.take(kind), source, target, why)
-        return None
+        passed: list[tuple[float, NodeName]] = []
+        try:
+            while self._fullest and -self._fullest[0][0] > self._level(target):
+                entry = heapq.heappop(self._fullest)
+                source = entry[1]
+                if -entry[0] != self._level(source):
+                    continue
+                passed.append(entry)
+                for kind in self._pools[source].kinds():
+                    if self._may_go(kind, source, target):
+                        pool, why = self._pools[source], f"{target} holds less than its share"
+                        preferring = pool.take_preferring(target, kind, self._cluster.ring)
+                        if preferring is not None:
+                            return self._move(preferring, source, target, f"{why}, and the ring prefers it")
+                        return self._move(pool.take(kind), source, target, why)
+            return None
+        finally:
+            for entry in passed:
+                heapq.heappush(self._fullest, entry)
 
     def _relieve(self, crowded: list[NodeName]) -> Iterator[Move]:
         """Take from the nodes that hold too much, in the order in which the ring prefers the others."""
@@ -204,4 +218,6 @@ class _Balance:
         self._loads[source] -= demand.weight
         self._loads[target] += demand.weight
         self._pools[target].add(demand)
+        for node in (source, target):
+            heapq.heappush(self._fullest, (-self._level(node), node))
         return Move(name=demand.name, source=source, target=target, why=why)

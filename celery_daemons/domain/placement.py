@@ -34,6 +34,17 @@ class Ring:
         self._points = [point for point, _ in points]
         self._owners = [NodeName(owner) for _, owner in points]
 
+    def narrowed(self, nodes: Collection[NodeName]) -> "Ring":
+        """The points of these nodes alone: who preferred one of the others goes on to its next choice."""
+        if self.nodes <= set(nodes):
+            return self
+        ring = Ring({}, vnodes=0)
+        ring.nodes = self.nodes.intersection(nodes)
+        kept = [index for index, owner in enumerate(self._owners) if owner in ring.nodes]
+        ring._points = [self._points[index] for index in kept]
+        ring._owners = [self._owners[index] for index in kept]
+        return ring
+
     def first(self, name: DaemonName) -> NodeName | None:
         """The node that the ring prefers for ``name``; ``None`` on an empty ring."""
         if not self._points:
@@ -86,6 +97,7 @@ class Cluster:
     takers: list[NodeName] = field(init=False)
     _weight: float = field(init=False)
     _fitting: dict[tuple[LauncherName, tuple[str, ...]], frozenset[NodeName]] = field(init=False)
+    _rings: dict[frozenset[NodeName], Ring] = field(init=False)
 
     def __post_init__(self) -> None:
         # With the nodes that drain: a daemon whose first choice is one of them has no preference among the others, and
@@ -94,6 +106,7 @@ class Cluster:
         self.takers = sorted(name for name, row in self.nodes.items() if row.status is NodeStatus.UP)
         self._weight = sum(self.nodes[name].weight for name in self.takers)
         self._fitting = {}
+        self._rings = {}
 
     def fitting(self, demand: Demand) -> frozenset[NodeName]:
         """The nodes that take daemons, have registered the launcher and carry its labels."""
@@ -150,11 +163,10 @@ class Cluster:
             return None, self._why_none(demand)
         if demand.goal in fitting:
             return demand.goal, demand.why
-        if demand.shun is not None:
-            fitting = fitting - {demand.shun} or fitting
+        shun = demand.shun if fitting != {demand.shun} else None
         full: list[tuple[int, NodeName, float]] = []
-        for rank, node in enumerate(self.ring.preference(demand.name)):
-            if node not in fitting:
+        for rank, node in self._ranked(demand.name, fitting):
+            if node == shun:
                 continue
             load = self.loads.get(node, 0.0) + demand.weight
             if load <= (self.capacity(node) if rank == 0 else math.ceil(self.fair(node))):
@@ -175,6 +187,14 @@ class Cluster:
         """Count it no more."""
         self.loads[node] = self.loads.get(node, 0.0) - weight
         self.total -= weight
+
+    def _ranked(self, name: DaemonName, fitting: frozenset[NodeName]) -> Iterator[tuple[int, NodeName]]:
+        """The nodes that fit in the order of the ring, from 0 if its first choice is one of them, else from 1."""
+        ring = self._rings.get(fitting)
+        if ring is None:
+            # Few may carry the labels: to walk past a thousand others costs by the daemon, to leave them out once.
+            ring = self._rings[fitting] = self.ring.narrowed(fitting)
+        return enumerate(ring.preference(name), start=0 if self.ring.first(name) in fitting else 1)
 
     def _why_none(self, demand: Demand) -> str:
         takers = [self.nodes[name] for name in self.takers]
