@@ -1,5 +1,6 @@
 """``Daemons(app)``: what turns a Celery app into a cluster."""
 
+import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -219,7 +220,7 @@ class Daemons:
         """Stop a daemon and start it on another node: on ``to``, or wherever it is placed other than here."""
         return self.cluster.move(name, to, wait)
 
-    def rebalance(self, dry_run: bool = False) -> Sequence[Move]:
+    def rebalance(self, dry_run: bool = False) -> builtins.list[Move]:
         """Even the nodes out: to within a tenth of their fair shares, by as few moves as that takes; returns those.
 
         The monitor makes them, ``daemons_rebalance_limit`` at once. Raises DaemonsError while that is paused.

@@ -37,6 +37,9 @@ class Planner:
         self._settings = settings
         self._options = options
         self._counted: dict[DaemonName, tuple[NodeName, float]] = {}
+        #: By launcher: what its daemons count for, and the nodes on which they may stay.
+        self._weights: dict[LauncherName, float] = {}
+        self._keepers: dict[LauncherName, frozenset[NodeName]] = {}
         self._cluster = self._new_cluster()
         self._needs: dict[LauncherName, Needs] = {}
         #: Moves under way: where each daemon shall start once its node has released it.
@@ -49,16 +52,22 @@ class Planner:
         self._needs = {}
         for _, row in sorted(self._replica.nodes.items()):
             self._needs.update(read_needs(row.needs))
-        self._counted.clear()
-        for name in self._replica.book:
-            self.count(name)
+        self._keepers.clear()
+        self._weights.clear()
+        self._counted = {
+            name: (row.node, self._weight(row.launcher))
+            for name, row in self._replica.book.items()
+            if row.node is not None
+        }
+        for node, weight in self._counted.values():
+            self._cluster.add(node, weight)
 
     def count(self, name: DaemonName) -> None:
         """Bring the count of a daemon in line with the book."""
         self._uncount(name)
         row = self._replica.book.get(name)
         if row is not None and row.node is not None:
-            _, weight = self._needs_of(row.launcher)
+            weight = self._weight(row.launcher)
             self._counted[name] = (row.node, weight)
             self._cluster.add(row.node, weight)
 
@@ -71,9 +80,7 @@ class Planner:
         """Every daemon that is not as it should be: for a look at everything, after nodes have changed."""
         replica = self._replica
         names = {
-            name
-            for name, row in replica.book.items()
-            if self._step(name, replica.specs.get(name), row)[0] is not Step.REST
+            name for name, row in replica.book.items() if self._step(replica.specs.get(name), row)[0] is not Step.REST
         }
         names.update(name for name in replica.specs if name not in replica.book)
         return names
@@ -86,7 +93,7 @@ class Planner:
             if name in replica.corrupt:
                 continue
             spec, row = replica.specs.get(name), replica.book.get(name)
-            step, why = self._step(name, spec, row)
+            step, why = self._step(spec, row)
             if step is Step.PLACE and spec is not None:
                 self._uncount(name)
                 demands.append(self._wish(name, spec, row))
@@ -125,20 +132,29 @@ class Planner:
                 and spec is not None
                 and name not in self._replica.corrupt
                 and name not in self.moving
-                and self._step(name, spec, row)[0] is Step.REST
+                and self._step(spec, row)[0] is Step.REST
             ):
                 yield row.node, self._demand(name, spec.launcher)
 
-    def _step(self, name: DaemonName, spec: SpecRow | None, row: BookRow | None) -> tuple[Step, str]:
+    def _step(self, spec: SpecRow | None, row: BookRow | None) -> tuple[Step, str]:
         keeps = True
         if row is not None and row.node is not None and spec is not None:
-            keeps = self._keeps(row.node, self._demand(name, spec.launcher))
+            keeps = self._keeps(row.node, spec.launcher)
         return next_step(spec, row, self._replica.nodes, fits=keeps)
 
-    def _keeps(self, node: NodeName, demand: Demand) -> bool:
+    def _keeps(self, node: NodeName, launcher: LauncherName) -> bool:
         """Whether a daemon may stay where it is: not if its node no longer fits and another one does."""
-        fitting = self._cluster.fitting(demand)
+        fitting = self._keepers.get(launcher)
+        if fitting is None:
+            fitting = self._keepers[launcher] = self._cluster.fitting(self._demand(DaemonName(""), launcher))
         return node in fitting or not fitting
+
+    def _weight(self, launcher: LauncherName) -> float:
+        weight = self._weights.get(launcher)
+        if weight is None:
+            _, weight = self._needs_of(launcher)
+            self._weights[launcher] = weight
+        return weight
 
     def _wish(self, name: DaemonName, spec: SpecRow, row: BookRow | None) -> Demand:
         """What a daemon asks that is to be placed: with where it shall go, or not, if somebody has said so."""

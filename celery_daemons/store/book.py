@@ -225,7 +225,7 @@ def claim(
 
     return Call(
         "claim",
-        (keys.nodes, keys.leases, keys.specs, keys.book, keys.clock, keys.journal, keys.cluster),
+        (keys.nodes, keys.leases, keys.specs, keys.book, keys.clock, keys.journal, keys.cluster, keys.held(node)),
         (node, incarnation, encode(items), server),
         decode,
     )

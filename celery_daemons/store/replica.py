@@ -92,10 +92,10 @@ class Replica:
             if entry.event in _OF_SCANS:
                 continue
             named = [DaemonName(item[0]) for item in entry.items]
-            if entry.event not in _OF_SPECS:
-                book.update(named)
-            if entry.event not in _OF_THE_BOOK:
-                specs.update(named)
+            # What could not be read is looked at whatever happens to it: an operator may have put it right.
+            mended = self.corrupt.intersection(named)
+            book.update(mended if entry.event in _OF_SPECS else named)
+            specs.update(mended if entry.event in _OF_THE_BOOK else named)
         changes.names = book | specs
         self._refresh(self._store.keys.book, self.book, BookRow, book)
         if self._with_specs:

@@ -46,6 +46,13 @@ def test_everything_works_under_the_documented_acl_and_nothing_else_is_allowed(
     client.stop("spawned", wait=SOON)
     client.forget("spawned")
     client.rescan()
+    client.pause_rebalance()
+    client.ask_rebalance()
+    client.pause_rebalance(paused=False)
+    assert client.trace("listed") is None
+    assert set(client.locate_many(["listed", "spawned"])) == {"listed"}
+    client.drain("w1@test")
+    client.uncordon("w1@test")
     assert client.status().leader is not None
     assert [node.name for node in client.nodes()] == ["w1@test"]
     assert worker.stop() == 0

@@ -261,6 +261,19 @@ def test_what_a_node_holds_comes_with_its_generation(cluster: Cluster) -> None:
     assert cluster.run(holdings.page(cluster.keys, N2)) == holdings.Holdings(0, {}, "0")
 
 
+def test_a_claim_of_what_the_book_has_elsewhere_takes_it_out_of_what_the_node_holds(cluster: Cluster) -> None:
+    """Left there by a restart with old data, and claimed on its word: the node could never leave."""
+    _, tokens = cluster.started("x")
+    cluster.join(N2)
+    cluster.client.sadd(cluster.keys.held(N2), "x")
+
+    assert cluster.claim("x", tokens["x"], node=N2).refused == "not on this node"
+
+    assert cluster.held(N2) == set()
+    assert cluster.held(N1) == {"x"}
+    assert cluster.run(lease.leave(cluster.keys, N2, I1)) == 0
+
+
 def test_a_name_that_the_book_has_elsewhere_is_dropped_from_what_a_node_holds(cluster: Cluster) -> None:
     """Left behind by a fail-over to a replica that lacked the last writes; the node could never leave."""
     cluster.started("x")

@@ -12,6 +12,7 @@ from celery_daemons import (
     DaemonRecord,
     Daemons,
     DaemonSpec,
+    Move,
     Node,
 )
 
@@ -67,6 +68,9 @@ def calls() -> None:
     daemons.drain("celery@web-2", wait=30)
     daemons.uncordon("celery@web-2")
     daemons.rescan("tail")
+    moved: Address | None = daemons.move("tail.web-1", to="celery@web-3", wait=5)
+    moves: list[Move] = daemons.rebalance(dry_run=True)
+    print(moved, [(move.name, move.source, move.target, move.why) for move in moves])
     if place is not None:
         name: str = place.name
         queue: str = place.queue

@@ -22,11 +22,11 @@ MISTAKES: list[tuple[Callable[[Story], None], str, str, str]] = [
     (
         stories.a_dead_node_is_swept_and_its_daemon_moves,
         "sweep",
-        "unplace(KEYS[5], KEYS[4], KEYS[10], name, record, 'pending')",
+        "unplace(specs[name], name, record, 'pending', kept, gone)",
         "",
     ),
     (stories.a_daemon_that_runs_is_assigned_again, "assign", "and not (record and record.node)", ""),
-    (stories.a_late_release_meets_a_newer_start, "release", "and record.token == item.token", ""),
+    (stories.a_late_release_meets_a_newer_start, "release", "elseif record.token == item.token", "elseif true"),
     (stories.a_late_claim_meets_a_newer_token, "claim", "record.token ~= item[2]", "false"),
     (stories.a_late_claim_arrives_after_the_lease, "claim", "or lease <= now_ms()", ""),
     (stories.a_daemon_starts_twice_under_one_token, "claim", "record.token = text(mint(KEYS[5], 1))", ""),
@@ -47,7 +47,7 @@ MISTAKES: list[tuple[Callable[[Story], None], str, str, str]] = [
         "",
     ),
     (stories.a_paused_monitor_goes_on, "any", "leader ~= nil and leader.epoch == epoch", "leader ~= nil"),
-    (stories.a_node_leaves_with_nothing_in_hand, "release", "redis.call('SREM', KEYS[3], name)", ""),
+    (stories.a_node_leaves_with_nothing_in_hand, "release", "write_all('SREM', KEYS[3], left)", ""),
     (stories.a_forgotten_daemon_meets_a_failover, "reassert", "if not record and not get(", "if not get("),
     (
         stories.a_recall_meets_a_failover,

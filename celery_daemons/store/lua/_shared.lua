@@ -36,49 +36,70 @@ local function journal(key, event, node, epoch, cause, items)
     'cause', cause or '', 'items', items and cjson.encode(items) or '[]')
 end
 
-local function is_text(value) return type(value) == 'string' end
-local function may_be_text(value) return value == nil or value == cjson.null or is_text(value) end
-local function is_spare_text(value) return value == nil or is_text(value) end
-local function is_flag(value) return value == nil or type(value) == 'boolean' end
-local function is_number(value) return type(value) == 'number' and value - value == 0 end
-local function is_whole(value) return is_number(value) and value == math.floor(value) and math.abs(value) < 1e14 end
-local function is_count(value) return value == nil or is_whole(value) end
-local function is_token(value) return is_text(value) and #value <= 16 and value:find('^%d+$') ~= nil end
+-- What a field must be: of this type, and more if it says so. One that may be missing is 'spare', one that may also be
+-- null is 'null'.
+local TEXT, NUMBER, WHOLE = {is = 'string'}, {is = 'number'}, {is = 'number', whole = true}
+local SPARE_TEXT, COUNT = {is = 'string', spare = true}, {is = 'number', whole = true, spare = true}
+local NULL_TEXT, FLAG = {is = 'string', spare = true, null = true}, {is = 'boolean', spare = true}
+local TOKEN = {is = 'string', digits = true}
 local function one_of(...)
   local known = {}
   for _, value in ipairs({...}) do known[value] = true end
-  return function(value) return is_text(value) and known[value] == true end
+  return {is = 'string', known = known}
 end
 
 -- What the records must look like: the same as in domain/records.py, or one side would wait for the other for ever.
-local SPEC = {launcher = is_text, arguments = is_text, desired = one_of('running', 'stopped'), version = is_text,
-  goal = may_be_text, shun = may_be_text}
+local SPEC = {launcher = TEXT, arguments = TEXT, desired = one_of('running', 'stopped'), version = TEXT,
+  goal = NULL_TEXT, shun = NULL_TEXT}
 local ENTRY = {
   status = one_of('pending', 'assigned', 'starting', 'running', 'stopping', 'backoff', 'failed', 'stopped',
     'unplaceable'),
-  token = is_token, launcher = is_text, node = may_be_text, incarnation = may_be_text, error = may_be_text,
-  version = is_spare_text, pid = is_count, started_ms = is_count, restarts = is_count, why = may_be_text,
-  shun = may_be_text,
+  token = TOKEN, launcher = TEXT, node = NULL_TEXT, incarnation = NULL_TEXT, error = NULL_TEXT, version = SPARE_TEXT,
+  pid = COUNT, started_ms = COUNT, restarts = COUNT, why = NULL_TEXT, shun = NULL_TEXT,
 }
 local NODE = {
-  incarnation = is_text, status = one_of('up', 'draining', 'lost'), queue = is_text, spawn_queue = is_text,
-  host = is_text, pid = is_whole, weight = is_number, labels = is_text, launchers = is_text, started_ms = is_count,
-  needs = is_spare_text, candidate = is_flag,
+  incarnation = TEXT, status = one_of('up', 'draining', 'lost'), queue = TEXT, spawn_queue = TEXT, host = TEXT,
+  pid = WHOLE, weight = NUMBER, labels = TEXT, launchers = TEXT, started_ms = COUNT,
+  candidate = FLAG, needs = SPARE_TEXT,
 }
-local LEADER = {node = is_text, epoch = is_token}
+local LEADER = {node = TEXT, epoch = TOKEN}
 
--- A record from its JSON, or nil. A corrupted one counts as absent here; whoever follows the book reports it.
+local needed = {}
+-- How many fields a record of this shape cannot do without.
+local function count_needed(shape)
+  local count = 0
+  for _, rule in pairs(shape) do
+    if not rule.spare then count = count + 1 end
+  end
+  needed[shape] = count
+  return count
+end
+
+-- A record from its JSON, or nil. A corrupted one counts as absent here; whoever follows the book reports it. Fields of
+-- a newer version are kept, but only what can be written again. One loop and few calls: this is most of what verbs cost.
+local decode, kind_of, null = cjson.decode, type, cjson.null
 local function read(raw, shape)
-  local ok, record = pcall(cjson.decode, raw or 'null')
-  if not ok or type(record) ~= 'table' then return nil end
-  for field, fits in pairs(shape) do
-    if not fits(record[field]) then return nil end
-  end
-  -- Fields of a newer version are kept, but only what can be written again.
+  local ok, record = pcall(decode, raw or 'null')
+  if not ok or kind_of(record) ~= 'table' then return nil end
+  local missing = needed[shape] or count_needed(shape)
   for field, value in pairs(record) do
-    if not is_text(value) and not is_number(value) and type(value) ~= 'boolean' then record[field] = nil end
+    local rule, kind = shape[field], kind_of(value)
+    if not rule or (value == null and rule.null) then
+      local kept = kind == 'string' or kind == 'boolean' or (kind == 'number' and value - value == 0)
+      if not kept then record[field] = nil end
+    elseif kind ~= rule.is then
+      return nil
+    elseif kind == 'number' then
+      -- Neither infinity nor what is no number, and nothing that cjson would round.
+      if value - value ~= 0 then return nil end
+      if rule.whole and (value % 1 ~= 0 or value >= 1e14 or value <= -1e14) then return nil end
+    else
+      if rule.known and not rule.known[value] then return nil end
+      if rule.digits and (#value > 16 or not value:find('^%d+$')) then return nil end
+    end
+    if rule and not rule.spare then missing = missing - 1 end
   end
-  return record
+  return missing == 0 and record or nil
 end
 
 -- The record under a field, or nil; the second value is true for one that is there but cannot be read.
@@ -86,6 +107,27 @@ local function get(key, field, shape)
   local raw = redis.call('HGET', key, field)
   local record = read(raw, shape)
   return record, (raw and not record) or false
+end
+
+-- The records under many fields, by field; the second value has true for those that are there but cannot be read. A
+-- verb that changes one changes it here too, for the same field may be in a batch twice.
+local function get_all(key, fields, shape)
+  local records, corrupt = {}, {}
+  local raws = #fields > 0 and redis.call('HMGET', key, unpack(fields)) or {}
+  for i, field in ipairs(fields) do
+    if raws[i] then
+      records[field] = read(raws[i], shape)
+      corrupt[field] = not records[field]
+    end
+  end
+  return records, corrupt
+end
+
+-- What a list of items has under one key.
+local function column(items, key)
+  local values = {}
+  for i, item in ipairs(items) do values[i] = item[key] end
+  return values
 end
 
 -- Whether no lease runs that ever ran: Redis was away from all nodes, or all of them from Redis.
@@ -96,6 +138,17 @@ end
 
 local function put(key, field, record)
   redis.call('HSET', key, field, cjson.encode(record))
+end
+
+-- Put a record on a list of what is written at once, by write_all.
+local function put_later(list, field, record)
+  list[#list + 1] = field
+  list[#list + 1] = cjson.encode(record)
+end
+
+-- Carry out one command on a key for a whole list, if there is anything on it.
+local function write_all(command, key, list)
+  if #list > 0 then redis.call(command, key, unpack(list)) end
 end
 
 -- Remember the queues of a node that is gone: somebody has to remove them from the broker, unless it comes back.
@@ -113,15 +166,14 @@ local function leads(monitor, epoch)
   return leader ~= nil and leader.epoch == epoch
 end
 
--- Take a daemon off its node but remember what befell it; a daemon that nobody wants is not remembered.
-local function unplace(book, specs, traces, name, record, status)
-  local spec = get(specs, name, SPEC)
+-- Take a daemon off its node but remember what befell it: puts its record on the list of those to be written, or its
+-- name, if nobody wants it any more, on that of those to be forgotten.
+local function unplace(spec, name, record, status, kept, gone)
   if not spec then
-    redis.call('HDEL', book, name)
-    redis.call('HDEL', traces, name)
+    gone[#gone + 1] = name
     return
   end
   record.node, record.incarnation, record.pid, record.started_ms, record.why = nil, nil, nil, nil, nil
   record.status = spec.desired == 'running' and status or 'stopped'
-  put(book, name, record)
+  put_later(kept, name, record)
 end

@@ -19,28 +19,32 @@ if not leads(KEYS[1], ARGV[1]) then return {-1} end
 local node = get(KEYS[2], ARGV[2], NODE)
 if not node or node.incarnation ~= ARGV[3] or node.status ~= 'up' then return {0} end
 local items = cjson.decode(ARGV[4])
+local names = column(items, 1)
+local specs, records, corrupt = get_all(KEYS[3], names, SPEC), get_all(KEYS[4], names, ENTRY)
 local token = mint(KEYS[7], #items)
-local reply, done = {0}, {}
+local reply, done, written, held = {0}, {}, {}, {}
 for i, item in ipairs(items) do
   local name = item[1]
-  local spec = get(KEYS[3], name, SPEC)
+  local spec, record = specs[name], records[name]
   -- An entry that cannot be read may be that of a running daemon.
-  local record, corrupt = get(KEYS[4], name, ENTRY)
-  if not corrupt and spec and spec.desired == 'running' and not (record and record.node) then
+  if not corrupt[name] and spec and spec.desired == 'running' and not (record and record.node) then
     record = record or {}
     if record.status == 'unplaceable' then record.error = nil end
-    put(KEYS[4], name, {
+    records[name] = {
       launcher = spec.launcher, node = ARGV[2], incarnation = ARGV[3], status = 'assigned', token = text(token),
       version = spec.version, restarts = record.restarts, error = record.error, why = item[2], shun = record.shun,
-    })
-    redis.call('SADD', KEYS[5], name)
-    reply[i + 1] = text(token)
-    done[#done + 1] = {name, text(token), item[2]}
+    }
+    put_later(written, name, records[name])
+    held[#held + 1] = name
+    reply[i + 1] = records[name].token
+    done[#done + 1] = {name, records[name].token, item[2]}
     token = token + 1
   else
     reply[i + 1] = ''
   end
 end
+write_all('HSET', KEYS[4], written)
+write_all('SADD', KEYS[5], held)
 if #done > 0 then redis.call('INCR', KEYS[6]) end
 reply[1] = tonumber(redis.call('GET', KEYS[6]) or '0')
 journal(KEYS[8], 'assign', ARGV[2], ARGV[1], nil, done)

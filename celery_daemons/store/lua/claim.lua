@@ -7,6 +7,7 @@
 -- KEYS[5] clock    string
 -- KEYS[6] journal  stream
 -- KEYS[7] cluster  hash
+-- KEYS[8] held     set     of the node
 -- ARGV[1] node
 -- ARGV[2] incarnation
 -- ARGV[3] items    JSON [[name, token], ...]
@@ -23,11 +24,18 @@ if not node or node.incarnation ~= ARGV[2] or lease <= now_ms() then return {} e
 -- After a restart with old data, or on a replica without the last writes, the book may name a node that a daemon has
 -- left: whoever holds it now has to have had a lease's time to say so.
 if ARGV[4] ~= '' and redis.call('HGET', KEYS[7], 'server') ~= ARGV[4] then return {'unsettled'} end
-local reply, done = {}, {}
-for i, item in ipairs(cjson.decode(ARGV[3])) do
-  local name, spec, record = item[1], get(KEYS[3], item[1], SPEC), get(KEYS[4], item[1], ENTRY)
+local items = cjson.decode(ARGV[3])
+local names = column(items, 1)
+local specs = get_all(KEYS[3], names, SPEC)
+local records, corrupt = get_all(KEYS[4], names, ENTRY)
+local reply, done, written, alien = {}, {}, {}, {}
+for i, item in ipairs(items) do
+  local name = item[1]
+  local spec, record = specs[name], records[name]
   if not record or record.node ~= ARGV[1] then
     reply[i] = {'', 'not on this node'}
+    -- Left in the set by old data: it would never empty, and the node could not leave.
+    if not corrupt[name] then alien[#alien + 1] = name end
   elseif record.token ~= item[2] then
     reply[i] = {'', 'superseded'}
   elseif record.status == 'stopping' or not spec or spec.desired ~= 'running' then
@@ -41,10 +49,12 @@ for i, item in ipairs(cjson.decode(ARGV[3])) do
     if not moves then record.version = spec.version end
     record.status, record.incarnation = 'starting', ARGV[2]
     record.launcher, record.pid, record.started_ms = spec.launcher, nil, nil
-    put(KEYS[4], name, record)
+    put_later(written, name, record)
     reply[i] = {record.token, spec.launcher, spec.arguments, record.version, record.restarts or 0, record.shun or ''}
     done[#done + 1] = {name, record.token, ''}
   end
 end
+write_all('HSET', KEYS[4], written)
+write_all('SREM', KEYS[8], alien)
 journal(KEYS[6], 'claim', ARGV[1], nil, nil, done)
 return reply

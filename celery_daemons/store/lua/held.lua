@@ -15,8 +15,9 @@
 -- What is in the set from the first page to the last is on one of them.
 local page = redis.call('SSCAN', KEYS[1], ARGV[2], 'COUNT', ARGV[3])
 local reply = {tonumber(redis.call('GET', KEYS[3]) or '0'), page[1]}
-for _, name in ipairs(page[2]) do
-  local raw = redis.call('HGET', KEYS[2], name)
+local raws = #page[2] > 0 and redis.call('HMGET', KEYS[2], unpack(page[2])) or {}
+for i, name in ipairs(page[2]) do
+  local raw = raws[i]
   local record = read(raw, ENTRY)
   if not raw or (record and record.node ~= ARGV[1]) then
     redis.call('SREM', KEYS[1], name)

@@ -9,17 +9,21 @@
 --
 -- Returns how many records changed, or -1 when the epoch is over.
 if not leads(KEYS[1], ARGV[1]) then return -1 end
-local parked = {}
-for _, item in ipairs(cjson.decode(ARGV[2])) do
-  local spec = get(KEYS[2], item[1], SPEC)
-  local record, corrupt = get(KEYS[3], item[1], ENTRY)
-  record = record or {token = '0'}
+local items = cjson.decode(ARGV[2])
+local names = column(items, 1)
+local specs, records, corrupt = get_all(KEYS[2], names, SPEC), get_all(KEYS[3], names, ENTRY)
+local parked, written = {}, {}
+for _, item in ipairs(items) do
+  local name = item[1]
+  local spec, record = specs[name], records[name] or {token = '0'}
   local told = record.status == 'unplaceable' and record.error == item[2]
-  if spec and spec.desired == 'running' and not corrupt and not record.node and not told then
+  if spec and spec.desired == 'running' and not corrupt[name] and not record.node and not told then
     record.launcher, record.status, record.error = spec.launcher, 'unplaceable', item[2]
-    put(KEYS[3], item[1], record)
-    parked[#parked + 1] = {item[1], record.token, item[2]}
+    records[name] = record
+    put_later(written, name, record)
+    parked[#parked + 1] = {name, record.token, item[2]}
   end
 end
+write_all('HSET', KEYS[3], written)
 journal(KEYS[4], 'park', nil, ARGV[1], nil, parked)
 return #parked

@@ -11,18 +11,21 @@
 -- Returns {generation, token or '', ...}: '' for a daemon that is not on the node or is stopping already; {-1} when the
 -- epoch is over.
 if not leads(KEYS[1], ARGV[1]) then return {-1} end
-local reply, done = {0}, {}
-for i, item in ipairs(cjson.decode(ARGV[3])) do
-  local record = get(KEYS[2], item[1], ENTRY)
+local items = cjson.decode(ARGV[3])
+local records = get_all(KEYS[2], column(items, 1), ENTRY)
+local reply, done, written = {0}, {}, {}
+for i, item in ipairs(items) do
+  local record = records[item[1]]
   if record and record.node == ARGV[2] and record.status ~= 'stopping' then
     record.status = 'stopping'
-    put(KEYS[2], item[1], record)
+    put_later(written, item[1], record)
     reply[i + 1] = record.token
     done[#done + 1] = {item[1], record.token, item[2]}
   else
     reply[i + 1] = ''
   end
 end
+write_all('HSET', KEYS[2], written)
 if #done > 0 then redis.call('INCR', KEYS[3]) end
 reply[1] = tonumber(redis.call('GET', KEYS[3]) or '0')
 journal(KEYS[4], 'recall', ARGV[2], ARGV[1], nil, done)

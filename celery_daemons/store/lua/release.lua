@@ -12,14 +12,20 @@
 -- 'exhausted' the node is shunned, if another fits.
 --
 -- Returns 1 or 0 per item: 0 when a newer token, another node or nobody holds the name.
-local reply, done = {}, {}
+local reply, done, kept, gone, left = {}, {}, {}, {}, {}
 -- As in beat: what is given back frees memory, and a full server must not stop a node from draining.
 redis.call('SREM', KEYS[3], '')
-for i, item in ipairs(cjson.decode(ARGV[2])) do
-  local name, record = item.name, get(KEYS[2], item.name, ENTRY)
+local items = cjson.decode(ARGV[2])
+local names = column(items, 'name')
+local specs, records = get_all(KEYS[1], names, SPEC), get_all(KEYS[2], names, ENTRY)
+for i, item in ipairs(items) do
+  local name = item.name
+  local spec, record = specs[name], records[name]
   reply[i] = 0
-  if record and record.node == ARGV[1] and record.token == item.token then
-    local spec = get(KEYS[1], name, SPEC)
+  -- Also when the book no longer names this node: a set that outlives its entries would never empty.
+  if not record or record.node ~= ARGV[1] then
+    left[#left + 1] = name
+  elseif record.token == item.token then
     -- Replaced or restarted meanwhile, it is another life that is wanted than the one that finished.
     if item.outcome == 'finished' and spec and spec.version == record.version then
       spec.desired = 'stopped'
@@ -29,12 +35,15 @@ for i, item in ipairs(cjson.decode(ARGV[2])) do
     if item.error then record.error = item.error end
     if item.trace then redis.call('HSET', KEYS[5], name, item.trace) end
     record.shun = item.outcome == 'exhausted' and ARGV[1] or nil
-    unplace(KEYS[2], KEYS[1], KEYS[5], name, record, 'pending')
+    unplace(spec, name, record, 'pending', kept, gone)
+    left[#left + 1] = name
     reply[i] = 1
     done[#done + 1] = {name, item.token, item.outcome}
   end
-  -- Also when the book no longer names this node: a set that outlives its entries would never empty.
-  if not record or record.node ~= ARGV[1] or reply[i] == 1 then redis.call('SREM', KEYS[3], name) end
 end
+write_all('HSET', KEYS[2], kept)
+write_all('HDEL', KEYS[2], gone)
+write_all('HDEL', KEYS[5], gone)
+write_all('SREM', KEYS[3], left)
 journal(KEYS[4], 'release', ARGV[1], nil, nil, done)
 return reply

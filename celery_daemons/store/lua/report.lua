@@ -12,19 +12,22 @@
 -- fenced.
 local node = get(KEYS[1], ARGV[1], NODE)
 if not node or node.incarnation ~= ARGV[2] then return {} end
-local now, reply, done = now_ms(), {}, {}
-for i, item in ipairs(cjson.decode(ARGV[3])) do
-  local record = get(KEYS[2], item.name, ENTRY)
+local items = cjson.decode(ARGV[3])
+local records = get_all(KEYS[2], column(items, 'name'), ENTRY)
+local now, reply, done, written = now_ms(), {}, {}, {}
+for i, item in ipairs(items) do
+  local record = records[item.name]
   reply[i] = 0
   if record and record.node == ARGV[1] and record.token == item.token and record.status ~= 'stopping' then
     record.status, record.pid, record.restarts = item.status, item.pid, item.restarts
     if item.error then record.error = item.error end
     if item.status == 'running' then record.started_ms = now else record.started_ms = nil end
-    put(KEYS[2], item.name, record)
+    put_later(written, item.name, record)
     if item.trace then redis.call('HSET', KEYS[4], item.name, item.trace) end
     reply[i] = 1
     done[#done + 1] = {item.name, item.token, item.status}
   end
 end
+write_all('HSET', KEYS[2], written)
 journal(KEYS[3], 'report', ARGV[1], nil, nil, done)
 return reply

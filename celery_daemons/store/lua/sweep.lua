@@ -25,17 +25,22 @@ if redis.call('HDEL', KEYS[2], ARGV[2]) == 1 then journal(KEYS[8], 'lost', ARGV[
 remember(KEYS[9], ARGV[2], node)
 redis.call('ZREM', KEYS[3], ARGV[2])
 redis.call('DEL', KEYS[7])
-local reply, done = {'swept', 0}, {}
-for _, name in ipairs(redis.call('SRANDMEMBER', KEYS[6], ARGV[3])) do
-  local record = get(KEYS[5], name, ENTRY)
+local reply, done, kept, gone = {'swept', 0}, {}, {}, {}
+local names = redis.call('SRANDMEMBER', KEYS[6], ARGV[3])
+local specs, records = get_all(KEYS[4], names, SPEC), get_all(KEYS[5], names, ENTRY)
+for _, name in ipairs(names) do
+  local record = records[name]
   if record and record.node == ARGV[2] then
-    unplace(KEYS[5], KEYS[4], KEYS[10], name, record, 'pending')
+    unplace(specs[name], name, record, 'pending', kept, gone)
     done[#done + 1] = {name, record.token, ''}
     reply[#reply + 1] = name
   end
-  -- Last: if the lines above fail, the name is still where the next sweep looks for it.
-  redis.call('SREM', KEYS[6], name)
 end
+write_all('HSET', KEYS[5], kept)
+write_all('HDEL', KEYS[5], gone)
+write_all('HDEL', KEYS[10], gone)
+-- Last: if the lines above fail, the names are still where the next sweep looks for them.
+write_all('SREM', KEYS[6], names)
 reply[2] = redis.call('SCARD', KEYS[6])
 journal(KEYS[8], 'sweep', ARGV[2], ARGV[1], nil, done)
 return reply

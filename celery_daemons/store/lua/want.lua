@@ -13,10 +13,12 @@
 --
 -- Returns one of 'new', 'same', 'replaced', 'conflict' per item; {-1} when the epoch is over.
 if ARGV[2] == 'scan' and not leads(KEYS[4], ARGV[3]) then return {-1} end
-local outcomes, changed = {}, {}
-for i, item in ipairs(cjson.decode(ARGV[1])) do
+local outcomes, changed, written = {}, {}, {}
+local items, version = cjson.decode(ARGV[1]), nil
+local specs = get_all(KEYS[1], column(items, 1), SPEC)
+for i, item in ipairs(items) do
   local name, launcher, arguments = item[1], item[2], item[3]
-  local spec = get(KEYS[1], name, SPEC)
+  local spec = specs[name]
   local outcome = 'new'
   if spec then
     if spec.launcher == launcher and spec.arguments == arguments then
@@ -28,12 +30,14 @@ for i, item in ipairs(cjson.decode(ARGV[1])) do
     end
   end
   if outcome == 'new' or outcome == 'replaced' then
-    local version = text(mint(KEYS[2], 1))
+    version = version and version + 1 or mint(KEYS[2], #items)
     local desired = spec and spec.desired or 'running'
-    put(KEYS[1], name, {launcher = launcher, arguments = arguments, desired = desired, version = version})
-    changed[#changed + 1] = {name, version, outcome}
+    specs[name] = {launcher = launcher, arguments = arguments, desired = desired, version = text(version)}
+    put_later(written, name, specs[name])
+    changed[#changed + 1] = {name, specs[name].version, outcome}
   end
   outcomes[i] = outcome
 end
+write_all('HSET', KEYS[1], written)
 journal(KEYS[3], 'want', nil, nil, ARGV[2], changed)
 return outcomes
