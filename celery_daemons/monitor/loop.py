@@ -157,7 +157,9 @@ class Monitor:
         else:
             for name in changes.names:
                 self._planner.count(name)
-        self._dirty |= changes.names
+        if changes.names:
+            self._dirty |= changes.names
+            self._balancer.daemons_changed()
 
     def _hear_of_balance(self, what: str | None) -> None:
         if what == "requested":
@@ -225,8 +227,8 @@ class Monitor:
             if done is None:
                 # It left between two looks; what the journal tells about it next starts another plan.
                 self._dirty.update(names)
-                self._take(Changes(nodes=True))
                 self._replica.load_nodes()
+                self._take(Changes(nodes=True))
             else:
                 self._send(node, done, names, recalled=False)
 

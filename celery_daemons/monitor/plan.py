@@ -158,12 +158,13 @@ class Planner:
 
     def _wish(self, name: DaemonName, spec: SpecRow, row: BookRow | None) -> Demand:
         """What a daemon asks that is to be placed: with where it shall go, or not, if somebody has said so."""
+        shun = row.shun if row is not None else None
+        fresh = row is None or row.version != spec.version
+        if fresh and (spec.goal or spec.shun):
+            return self._demand(name, spec.launcher, goal=spec.goal, why="moved here", shun=spec.shun or shun)
         move = self.moving.get(name)
         if move is not None:
-            return self._demand(name, spec.launcher, goal=move.target, why=f"rebalanced: {move.why}")
-        shun = row.shun if row is not None else None
-        if row is None or row.version != spec.version:
-            return self._demand(name, spec.launcher, goal=spec.goal, why="moved here", shun=spec.shun or shun)
+            return self._demand(name, spec.launcher, goal=move.target, why=f"rebalanced: {move.why}", shun=shun)
         return self._demand(name, spec.launcher, shun=shun)
 
     def _demand(

@@ -52,6 +52,20 @@ def test_a_start_of_its_own_does_not_fulfil_a_wish_to_be_elsewhere(cluster: Clus
     assert again.version == cluster.entry("x")["version"] == version != cluster.spec("x")["version"]
 
 
+def test_nor_does_a_start_that_was_assigned_before(cluster: Cluster) -> None:
+    """The wish comes between the assignment and its claim, and the monitor looks only after that."""
+    cluster.join()
+    cluster.want("x")
+    dispatch = cluster.assign(cluster.lead(), "x")
+    assert dispatch is not None
+    version = cluster.entry("x")["version"]
+    cluster.run(wishes.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
+
+    claim = cluster.claim("x", dispatch.tokens[0])
+
+    assert claim.version == cluster.entry("x")["version"] == version != cluster.spec("x")["version"]
+
+
 def test_where_it_was_moved_to_the_wish_is_fulfilled(cluster: Cluster) -> None:
     epoch, tokens = cluster.started("x")
     cluster.join(N2)
