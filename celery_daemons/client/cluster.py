@@ -42,8 +42,13 @@ class Cluster(Lookups):
             )
         return outcome
 
-    def wait_running(self, name: str, *, within: float, than: str | None = None) -> Address:
-        """Wait until a daemon runs, under a newer token than ``than`` if given; SpawnTimeout says why it does not."""
+    def wait_running(
+        self, name: str, *, within: float, than: str | None = None, on: str | None = None, off: str | None = None
+    ) -> Address:
+        """Wait until a daemon runs, under a newer token than ``than``, on the node ``on`` and not on ``off``, if given.
+
+        SpawnTimeout says why it does not.
+        """
         wanted = daemon_name(name)
         began = time.monotonic()
         deadline = began + within
@@ -54,11 +59,14 @@ class Cluster(Lookups):
                 address is not None
                 and address.status is DaemonStatus.RUNNING
                 and (than is None or address.token > int(than))
+                and on in (None, address.node)
+                and off != address.node
             ):
                 return address
             left = deadline - time.monotonic()
             if left <= 0:
-                raise SpawnTimeout(f"daemon {name} does not run after {within} s: {self.why_not(wanted)}")
+                there = f" on {on}" if on else ""
+                raise SpawnTimeout(f"daemon {name} does not run{there} after {within} s: {self.why_not(wanted)}")
             if patient and time.monotonic() - began > _PATIENCE:
                 # Once: who stops it while somebody waits for it is seen at the end of the wait.
                 patient = False
@@ -118,7 +126,9 @@ class Cluster(Lookups):
         self._desire(name, "move", goal=to or "", shun="" if to else record.node or "")
         if wait is None:
             return None
-        return self.wait_running(name, within=wait, than=str(before.token) if before else None)
+        # Not any newer token: it may crash, and start again where it was, before it is recalled.
+        than, off = (str(before.token), before.node) if before else (None, None)
+        return self.wait_running(name, within=wait, than=than, on=to, off=None if to else off)
 
     def _takers(self, launcher: LauncherName) -> tuple[list[NodeName], str]:
         """The nodes that take a launcher's daemons, and what such a node has, in words."""
