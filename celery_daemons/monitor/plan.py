@@ -137,17 +137,20 @@ class Planner:
                 yield row.node, self._demand(name, spec.launcher)
 
     def _step(self, spec: SpecRow | None, row: BookRow | None) -> tuple[Step, str]:
-        keeps = True
+        keeps, others = True, False
         if row is not None and row.node is not None and spec is not None:
-            keeps = self._keeps(row.node, spec.launcher)
-        return next_step(spec, row, self._replica.nodes, fits=keeps)
+            fitting = self._fitting(spec.launcher)
+            # It stays where it no longer fits as long as no other node fits.
+            keeps = row.node in fitting or not fitting
+            others = len(fitting) > 1
+        return next_step(spec, row, self._replica.nodes, fits=keeps, others_fit=others)
 
-    def _keeps(self, node: NodeName, launcher: LauncherName) -> bool:
-        """Whether a daemon may stay where it is: not if its node no longer fits and another one does."""
+    def _fitting(self, launcher: LauncherName) -> frozenset[NodeName]:
+        """The nodes that may have daemons of a launcher."""
         fitting = self._keepers.get(launcher)
         if fitting is None:
             fitting = self._keepers[launcher] = self._cluster.fitting(self._demand(DaemonName(""), launcher))
-        return node in fitting or not fitting
+        return fitting
 
     def _weight(self, launcher: LauncherName) -> float:
         weight = self._weights.get(launcher)

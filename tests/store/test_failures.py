@@ -24,6 +24,19 @@ def test_a_daemon_that_failed_here_too_often_shuns_this_node_until_it_is_given_b
     assert "shun" not in cluster.entry("x")
 
 
+def test_a_node_that_gave_a_daemon_up_is_shunned_also_after_it_had_it_again(cluster: Cluster) -> None:
+    """There was no other node then; now there is one, and the daemon is recalled for it to try."""
+    epoch, tokens = cluster.started("x")
+    cluster.release("x", tokens["x"], Outcome.EXHAUSTED)
+    dispatch = cluster.assign(epoch, "x")
+    assert dispatch is not None
+    cluster.claim("x", dispatch.tokens[0])
+
+    cluster.release("x", dispatch.tokens[0])
+
+    assert cluster.entry("x")["shun"] == N1
+
+
 def test_a_traceback_is_kept_apart_from_the_entry_and_goes_with_it(cluster: Cluster) -> None:
     _, tokens = cluster.started("x", "y")
 
