@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from celery_daemons.client.lookups import Lookups
-from celery_daemons.domain.names import DaemonName, daemon_name, launcher_name, node_name
-from celery_daemons.domain.records import Address
+from celery_daemons.domain.names import DaemonName, LauncherName, NodeName, daemon_name, launcher_name, node_name
+from celery_daemons.domain.records import Address, Needs, read_needs
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 from celery_daemons.errors import DaemonsError, SpawnTimeout, SpecConflict
 from celery_daemons.store import journal, lease, reading, wishes
@@ -42,8 +42,13 @@ class Cluster(Lookups):
             )
         return outcome
 
-    def wait_running(self, name: str, *, within: float, than: str | None = None) -> Address:
-        """Wait until a daemon runs, under a newer token than ``than`` if given; SpawnTimeout says why it does not."""
+    def wait_running(
+        self, name: str, *, within: float, than: str | None = None, on: str | None = None, off: str | None = None
+    ) -> Address:
+        """Wait until a daemon runs, under a newer token than ``than``, on the node ``on`` and not on ``off``, if given.
+
+        SpawnTimeout says why it does not.
+        """
         wanted = daemon_name(name)
         began = time.monotonic()
         deadline = began + within
@@ -54,11 +59,14 @@ class Cluster(Lookups):
                 address is not None
                 and address.status is DaemonStatus.RUNNING
                 and (than is None or address.token > int(than))
+                and on in (None, address.node)
+                and off != address.node
             ):
                 return address
             left = deadline - time.monotonic()
             if left <= 0:
-                raise SpawnTimeout(f"daemon {name} does not run after {within} s: {self.why_not(wanted)}")
+                there = f" on {on}" if on else ""
+                raise SpawnTimeout(f"daemon {name} does not run{there} after {within} s: {self.why_not(wanted)}")
             if patient and time.monotonic() - began > _PATIENCE:
                 # Once: who stops it while somebody waits for it is seen at the end of the wait.
                 patient = False
@@ -106,19 +114,39 @@ class Cluster(Lookups):
         if record.desired is Desired.STOPPED:
             raise DaemonsError(f"daemon {name} is stopped; `celery -A … daemons start {name}` starts it")
         before = self.locate(name)
-        nodes = [node for node in self.nodes() if node.status is NodeStatus.UP and record.launcher in node.launchers]
-        others = ", ".join(node.name for node in nodes if record.node != node.name) or "none"
-        if to is not None and to not in [node.name for node in nodes]:
-            why = f"{to!r} is no node that is up and has launcher {record.launcher}"
+        nodes, asked = self._takers(record.launcher)
+        others = ", ".join(node for node in nodes if record.node != node) or "none"
+        if to is not None and to not in nodes:
+            why = f"{to!r} is no node that is up and {asked}"
             raise DaemonsError(f"daemon {name} cannot move: {why}; those that are: {others}")
         if to is None and others == "none":
-            raise DaemonsError(f"daemon {name} cannot move: no other node is up and has launcher {record.launcher}")
+            raise DaemonsError(f"daemon {name} cannot move: no other node is up and {asked}")
         if to is not None and before is not None and before.node == to:
             return before
         self._desire(name, "move", goal=to or "", shun="" if to else record.node or "")
         if wait is None:
             return None
-        return self.wait_running(name, within=wait, than=str(before.token) if before else None)
+        # Not any newer token: it may crash, and start again where it was, before it is recalled.
+        than, off = (str(before.token), before.node) if before else (None, None)
+        return self.wait_running(name, within=wait, than=than, on=to, off=None if to else off)
+
+    def _takers(self, launcher: LauncherName) -> tuple[list[NodeName], str]:
+        """The nodes that take a launcher's daemons, and what such a node has, in words."""
+        rows = reading.node_rows(self.store)
+        needs: dict[LauncherName, Needs] = {}
+        for _, (row, _) in sorted(rows.items()):
+            needs.update(read_needs(row.needs))
+        labels, _ = needs.get(launcher, ((), 1.0))
+        nodes = [
+            name
+            for name, (row, left_ms) in sorted(rows.items())
+            if left_ms > 0
+            and row.status is NodeStatus.UP
+            and launcher in row.launcher_set
+            and row.label_set.issuperset(labels)
+        ]
+        carrying = f" and the labels {','.join(sorted(labels))}" if labels else ""
+        return nodes, f"has launcher {launcher}{carrying}"
 
     def ask_rebalance(self) -> None:
         """Ask the monitor to even the nodes out now."""
@@ -151,9 +179,9 @@ class Cluster(Lookups):
                 if left and left == stuck:
                     raise DaemonsError(f"node {node}: no other node can take {_spelled(stuck)}, which stay")
                 if now >= deadline:
-                    raise DaemonsError(
-                        f"node {node} still holds {_spelled(left) if left else 'daemons'} after {wait} s"
-                    )
+                    # Of a node that is lost, and of what is wanted no more, no record tells the names.
+                    held = _spelled(left) if left else "daemons"
+                    raise DaemonsError(f"node {node} still holds {held} after {wait} s")
             time.sleep(_LONGEST_LOOK)
 
     def uncordon(self, node: str) -> None:

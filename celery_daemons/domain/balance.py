@@ -1,16 +1,13 @@
 """Which daemons to move so that every node holds about its fair share: as few as that takes, as a pure function."""
 
-import math
+import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from celery_daemons.domain.names import DaemonName, LauncherName, NodeName
-from celery_daemons.domain.placement import Cluster, Demand, Ring
+from celery_daemons.domain.placement import HUNGRY, Cluster, Demand, Ring, at_least, at_most
 
-#: A node that holds less than this share of what is fair has joined, or has come back: what the ring's unevenness
-#: leaves a node with is more.
-_HUNGRY: Final = 0.5
 #: How far from fair a node may be after a rebalance. Closer costs moves: at a tenth, a rolling restart of all nodes
 #: moves each daemon about one and a half times.
 _TOLERANCE: Final = 0.1
@@ -103,6 +100,8 @@ class _Balance:
         self._fair = {node: cluster.fair(node) for node in cluster.takers}
         self._placed = placed
         self._pools: dict[NodeName, _Pool] = {}
+        #: A heap of nodes, the fullest first; what no longer agrees with the loads is dropped when it comes up.
+        self._fullest: list[tuple[float, NodeName]] = []
 
     def moves(self) -> Iterable[Move]:
         if len(self._loads) < 2 or not (self._starved() or self._crowded()):
@@ -113,6 +112,7 @@ class _Balance:
         for node in self._loads:
             self._pools[node] = _Pool()
             self._pools[node].fill(by_node.get(node, []))
+            heapq.heappush(self._fullest, (-self._level(node), node))
         found: dict[DaemonName, Move] = {}
         while fresh := [*self._fill(self._starved()), *self._relieve(self._crowded())]:
             for move in fresh:
@@ -131,26 +131,26 @@ class _Balance:
         return sorted(node for node in self._loads if self._is_overfull(node))
 
     def _is_hungry(self, node: NodeName) -> bool:
-        return self._loads[node] < (self._least(node) if self._even else math.floor(_HUNGRY * self._fair[node]))
+        return self._loads[node] < (self._least(node) if self._even else at_least(HUNGRY * self._fair[node]))
 
     def _is_overfull(self, node: NodeName) -> bool:
         if self._even:
             return self._loads[node] > self._most(node)
         # One or two more than is fair are no reason to move them, however few a fair share is.
-        return self._loads[node] > max(self._cluster.capacity(node), math.ceil(self._fair[node]) + 2)
+        return self._loads[node] > max(self._cluster.capacity(node), at_most(self._fair[node]) + 2)
 
     def _least(self, node: NodeName) -> int:
-        return math.floor((1 - _TOLERANCE) * self._fair[node])
+        return at_least((1 - _TOLERANCE) * self._fair[node])
 
     def _most(self, node: NodeName) -> int:
-        return math.ceil(min(self._cluster.load_factor, 1 + _TOLERANCE) * self._fair[node])
+        return at_most(min(self._cluster.load_factor, 1 + _TOLERANCE) * self._fair[node])
 
     def _fill(self, starved: list[NodeName]) -> Iterator[Move]:
         """Give to the nodes that hold too little, from those that hold most."""
         for target in starved:
             # Up to its share if that relieves others: better than to move between those that were there before.
             while self._loads[target] < self._least(target) or (
-                self._loads[target] < math.ceil(self._fair[target]) and any(map(self._is_overfull, self._loads))
+                self._loads[target] < at_most(self._fair[target]) and any(map(self._is_overfull, self._loads))
             ):
                 move = self._take_for(target)
                 if move is None:
@@ -158,15 +158,25 @@ class _Balance:
                 yield move
 
     def _take_for(self, target: NodeName) -> Move | None:
-        for source in sorted(self._loads, key=lambda node: (-self._level(node), node)):
-            for kind in self._pools[source].kinds():
-                if self._may_go(kind, source, target):
-                    pool, why = self._pools[source], f"{target} holds less than its share"
-                    preferring = pool.take_preferring(target, kind, self._cluster.ring)
-                    if preferring is not None:
-                        return self._move(preferring, source, target, f"{why}, and the ring prefers it")
-                    return self._move(pool.take(kind), source, target, why)
-        return None
+        passed: list[tuple[float, NodeName]] = []
+        try:
+            while self._fullest and -self._fullest[0][0] > self._level(target):
+                entry = heapq.heappop(self._fullest)
+                source = entry[1]
+                if -entry[0] != self._level(source):
+                    continue
+                passed.append(entry)
+                for kind in self._pools[source].kinds():
+                    if self._may_go(kind, source, target):
+                        pool, why = self._pools[source], f"{target} holds less than its share"
+                        preferring = pool.take_preferring(target, kind, self._cluster.ring)
+                        if preferring is not None:
+                            return self._move(preferring, source, target, f"{why}, and the ring prefers it")
+                        return self._move(pool.take(kind), source, target, why)
+            return None
+        finally:
+            for entry in passed:
+                heapq.heappush(self._fullest, entry)
 
     def _relieve(self, crowded: list[NodeName]) -> Iterator[Move]:
         """Take from the nodes that hold too much, in the order in which the ring prefers the others."""
@@ -180,7 +190,7 @@ class _Balance:
     def _give_from(self, source: NodeName) -> Move | None:
         for kind in self._pools[source].kinds():
             possible = {node for node in self._loads if self._may_go(kind, source, node)}
-            below_fair = {node for node in possible if self._loads[node] + kind[2] <= math.ceil(self._fair[node])}
+            below_fair = {node for node in possible if self._loads[node] + kind[2] <= at_most(self._fair[node])}
             targets = below_fair or {node for node in possible if self._loads[node] + kind[2] <= self._most(node)}
             if targets:
                 demand = self._pools[source].take(kind)
@@ -204,4 +214,6 @@ class _Balance:
         self._loads[source] -= demand.weight
         self._loads[target] += demand.weight
         self._pools[target].add(demand)
+        for node in (source, target):
+            heapq.heappush(self._fullest, (-self._level(node), node))
         return Move(name=demand.name, source=source, target=target, why=why)

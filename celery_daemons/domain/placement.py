@@ -9,6 +9,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import xxhash
 from uhashring import HashRing
@@ -16,6 +17,21 @@ from uhashring import HashRing
 from celery_daemons.domain.names import DaemonName, LauncherName, NodeName
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.states import NodeStatus
+
+#: The share of what is fair below which a node has joined, or has come back.
+HUNGRY: Final = 0.5
+#: What a share that comes out even may be off by in floating point.
+_ROUNDING: Final = 1e-6
+
+
+def at_most(share: float) -> int:
+    """A share as whole daemons that a node may hold: rounded up."""
+    return math.ceil(share - _ROUNDING)
+
+
+def at_least(share: float) -> int:
+    """A share as whole daemons that a node should hold: rounded down."""
+    return math.floor(share + _ROUNDING)
 
 
 def _point(key: str) -> int:
@@ -33,6 +49,17 @@ class Ring:
         points: list[tuple[int, str]] = HashRing(shares, hash_fn=_point).get_points() if shares else []
         self._points = [point for point, _ in points]
         self._owners = [NodeName(owner) for _, owner in points]
+
+    def narrowed(self, nodes: Collection[NodeName]) -> "Ring":
+        """The points of these nodes alone: who preferred one of the others goes on to its next choice."""
+        if self.nodes <= set(nodes):
+            return self
+        ring = Ring({}, vnodes=0)
+        ring.nodes = self.nodes.intersection(nodes)
+        kept = [index for index, owner in enumerate(self._owners) if owner in ring.nodes]
+        ring._points = [self._points[index] for index in kept]
+        ring._owners = [self._owners[index] for index in kept]
+        return ring
 
     def first(self, name: DaemonName) -> NodeName | None:
         """The node that the ring prefers for ``name``; ``None`` on an empty ring."""
@@ -86,6 +113,9 @@ class Cluster:
     takers: list[NodeName] = field(init=False)
     _weight: float = field(init=False)
     _fitting: dict[tuple[LauncherName, tuple[str, ...]], frozenset[NodeName]] = field(init=False)
+    _rings: dict[frozenset[NodeName], Ring] = field(init=False)
+    #: A node has just joined or come back: nobody takes more than a fair share while it has hardly anything.
+    _uneven: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         # With the nodes that drain: a daemon whose first choice is one of them has no preference among the others, and
@@ -94,6 +124,7 @@ class Cluster:
         self.takers = sorted(name for name, row in self.nodes.items() if row.status is NodeStatus.UP)
         self._weight = sum(self.nodes[name].weight for name in self.takers)
         self._fitting = {}
+        self._rings = {}
 
     def fitting(self, demand: Demand) -> frozenset[NodeName]:
         """The nodes that take daemons, have registered the launcher and carry its labels."""
@@ -116,9 +147,13 @@ class Cluster:
         """The share of all daemons that is the node's by its weight."""
         return self.total * self.nodes[node].weight / self._weight
 
+    def is_hungry(self, node: NodeName) -> bool:
+        """Whether the node holds less than half of its share: what the ring's unevenness leaves it with is more."""
+        return self.loads.get(node, 0.0) < at_least(HUNGRY * self.fair(node))
+
     def capacity(self, node: NodeName) -> int:
         """The most that ``node`` may hold: the load factor times its fair share."""
-        return math.ceil(self.load_factor * self.fair(node))
+        return at_most(self.load_factor * self.fair(node))
 
     def place(self, demands: Collection[Demand]) -> list[tuple[Demand, NodeName | None, str]]:
         """Choose a node for each demand, count it there, and say why.
@@ -126,6 +161,7 @@ class Cluster:
         All demands are counted before the first is placed: the bound is that of the cluster as it will be, so a batch
         follows the ring as closely as single placements into a full cluster do.
         """
+        self._uneven = any(map(self.is_hungry, self.takers))
         self.total += sum(demand.weight for demand in demands)
         placed = []
         for demand in demands:
@@ -140,24 +176,23 @@ class Cluster:
     def choose(self, demand: Demand) -> tuple[NodeName | None, str]:
         """The node for a daemon already counted in ``total``, and why.
 
-        The ring's first choice takes it while that is below its bound. Any other takes it only while it is below its
-        fair share, then only while below its bound. If all that fit are full (few carry the labels), the one with the
-        lowest load for its weight does: a bound on balance is no reason not to run. Without a fitting node the answer
-        is ``None`` and what is missing.
+        The ring's first choice takes it while that is below its bound, or, while some node holds hardly anything, below
+        its fair share. Any other takes it only while it is below its fair share, then only while below its bound. If
+        all that fit are full (few carry the labels), the one with the lowest load for its weight does: a bound on
+        balance is no reason not to run. Without a fitting node the answer is ``None`` and what is missing.
         """
         fitting = self.fitting(demand)
         if not fitting:
             return None, self._why_none(demand)
         if demand.goal in fitting:
             return demand.goal, demand.why
-        if demand.shun is not None:
-            fitting = fitting - {demand.shun} or fitting
+        shun = demand.shun if fitting != {demand.shun} else None
         full: list[tuple[int, NodeName, float]] = []
-        for rank, node in enumerate(self.ring.preference(demand.name)):
-            if node not in fitting:
+        for rank, node in self._ranked(demand.name, fitting):
+            if node == shun:
                 continue
             load = self.loads.get(node, 0.0) + demand.weight
-            if load <= (self.capacity(node) if rank == 0 else math.ceil(self.fair(node))):
+            if load <= (self.capacity(node) if rank == 0 and not self._uneven else at_most(self.fair(node))):
                 return node, _rank(rank)
             full.append((rank, node, load))
         for rank, node, load in full:
@@ -175,6 +210,14 @@ class Cluster:
         """Count it no more."""
         self.loads[node] = self.loads.get(node, 0.0) - weight
         self.total -= weight
+
+    def _ranked(self, name: DaemonName, fitting: frozenset[NodeName]) -> Iterator[tuple[int, NodeName]]:
+        """The nodes that fit in the order of the ring, from 0 if its first choice is one of them, else from 1."""
+        ring = self._rings.get(fitting)
+        if ring is None:
+            # Few may carry the labels: to walk past a thousand others costs by the daemon, to leave them out once.
+            ring = self._rings[fitting] = self.ring.narrowed(fitting)
+        return enumerate(ring.preference(name), start=0 if self.ring.first(name) in fitting else 1)
 
     def _why_none(self, demand: Demand) -> str:
         takers = [self.nodes[name] for name in self.takers]

@@ -18,9 +18,14 @@ class Step(Enum):
 
 
 def next_step(
-    spec: SpecRow | None, row: BookRow | None, nodes: Mapping[NodeName, NodeRow], *, fits: bool
+    spec: SpecRow | None,
+    row: BookRow | None,
+    nodes: Mapping[NodeName, NodeRow],
+    *,
+    fits: bool,
+    others_fit: bool = False,
 ) -> tuple[Step, str]:
-    """Say what to do and why; ``fits`` tells if the node it is on may keep it.
+    """Say what to do and why; ``fits`` tells if the node it is on may keep it, ``others_fit`` if another could take it.
 
     A daemon that is on a node is never placed anew from here: its node releases it, or its node is swept, first.
     """
@@ -38,6 +43,9 @@ def next_step(
             return Step.RECALL, "moved" if spec.goal or spec.shun else "replaced"
         if not fits:
             return Step.RECALL, "its node no longer takes it"
+        if others_fit and row.status is DaemonStatus.FAILED and row.shun == row.node:
+            # There was no other node when this one gave it up.
+            return Step.RECALL, "failed here, another node can try"
         return Step.REST, "placed"
     if spec is None or spec.desired is Desired.STOPPED:
         return Step.REST, "not wanted"

@@ -11,6 +11,7 @@ from celery_daemons.domain.balance import Move
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.states import DaemonStatus, Desired
 from celery_daemons.monitor.plan import Planner
+from celery_daemons.monitor.settling import Settling
 from celery_daemons.settings import Settings
 from celery_daemons.store.replica import Replica
 
@@ -38,10 +39,13 @@ class Balancer:
         self._replica = replica
         self._planner = planner
         self._proven = proven
-        self._quiet_from = time.monotonic()
+        self.settling = Settling(settings.settle_delay, time.monotonic)
         self._look_at = 0.0
         self._wave_until = 0.0
         self._asked = False
+        #: Nothing was to be moved, and nothing has changed since: a look goes over all daemons if a node holds few that
+        #: no other can spare, and standing still must not cost by the daemon.
+        self._at_rest = False
         self._plan: deque[Move] = deque()
         self.paused = False
         #: The tokens under which daemons ran that are on their way.
@@ -49,9 +53,14 @@ class Balancer:
 
     def nodes_changed(self) -> None:
         """Let nodes come to rest first: one that flaps shall cause no moves."""
-        self._quiet_from = time.monotonic()
+        self.settling.see(self._replica.nodes)
         self._look_at = 0.0
+        self._at_rest = False
         self._plan.clear()
+
+    def daemons_changed(self) -> None:
+        """There may be something to move again."""
+        self._at_rest = False
 
     def ask(self) -> None:
         """Somebody wants the nodes evened out, now."""
@@ -68,16 +77,20 @@ class Balancer:
         if self._asked or self._plan:
             return self._look_at
         if self._settings.rebalance == "auto":
-            return max(self._look_at, self._quiet_from + self._settings.settle_delay)
+            return math.inf if self._at_rest else max(self._look_at, self.settling.at)
         return math.inf
 
     def next_wave(self) -> list[Move]:
         """What to recall now, if anything; each is placed where it shall go once it has been released."""
         now = time.monotonic()
         moving = self._planner.moving
-        for name in [name for name in moving if self._is_over(name)]:
+        late = now >= self._wave_until
+        for name in [name for name in moving if self._is_over(name, late=late)]:
             self.done(name)
-        if now < self.next_look or self.paused:
+        if now < self.next_look:
+            return []
+        if self.paused:
+            self._wave_until = now + _PATIENCE
             return []
         if not self._plan:
             self._make_plan(now)
@@ -100,6 +113,7 @@ class Balancer:
             logger.info("rebalance: %d daemons move", len(self._plan))
         else:
             self._look_at = now + max(_LOOK, self._settings.settle_delay)
+            self._at_rest = True
         if self._asked and not self._plan:
             logger.info("rebalance: every node holds about its share")
         self._asked = False
@@ -112,10 +126,12 @@ class Balancer:
         """A daemon is not on its way any more: it has arrived, or could not be recalled."""
         self._planner.moving.pop(name, None)
         self._tokens.pop(name, None)
+        self._at_rest = False
 
-    def _is_over(self, name: DaemonName) -> bool:
+    def _is_over(self, name: DaemonName, *, late: bool) -> bool:
         spec, row = self._replica.specs.get(name), self._replica.book.get(name)
         if spec is None or spec.desired is Desired.STOPPED or row is None:
             return True
-        # While the recall is on its way through the journal, the copy shows it running at its old place.
-        return row.status in _ARRIVED and (row.node is None or row.token != self._tokens[name])
+        # While the recall is on its way through the journal, the copy shows it running at its old place. If it does so
+        # long after, the recall was never carried out: Redis did not answer.
+        return row.status in _ARRIVED and (late or row.node is None or row.token != self._tokens[name])

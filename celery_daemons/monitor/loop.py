@@ -59,7 +59,7 @@ class Monitor:
         self._link = link
         self._epoch = epoch
         self._node = node
-        self._replica = Replica(store, with_specs=True)
+        self._replica = Replica(store, with_specs=True, on_page=self._prove)
         self._planner = Planner(self._replica, settings, self._options)
         self._scans = Scans(registry, settings, scanning, epoch, lambda: self._replica.specs)
         self._balancer = Balancer(settings, self._replica, self._planner, self._prove)
@@ -67,6 +67,8 @@ class Monitor:
         self._look_at = 0.0
         self._watch = Watch(store, settings, epoch, dispatcher, self._prove)
         self._loaded = False
+        #: Nodes have come or gone since the planner last looked at everything.
+        self._nodes_changed = False
         self._pause = min(_TURN, _TURN_SHARE * settings.lease_ttl)
 
     def run(self) -> None:
@@ -115,13 +117,15 @@ class Monitor:
         if not self._loaded:
             self._replica.load()
             self._start_anew()
+            for name, seconds in self._watch.gone().items():
+                self._balancer.settling.expect(name, gone_for=seconds)
         now = time.monotonic()
         if now >= self._look_at:
             self._look()
         self._scans.attend()
         self._act()
         wait = min(self._pause, self._look_at - now, self._scans.next_due - now)
-        if self._dirty:
+        if self._dirty or self._nodes_changed:
             wait = min(wait, self._watch.caution.until - now)
         elif self._watch.caution.over:
             self._balance()
@@ -133,6 +137,7 @@ class Monitor:
 
     def _start_anew(self) -> None:
         self._loaded = True
+        self._nodes_changed = False
         self._look_at = 0.0
         self._planner.nodes_changed()
         self._balancer.nodes_changed()
@@ -147,15 +152,16 @@ class Monitor:
         if changes.everything:
             self._start_anew()
         elif changes.nodes:
-            self._planner.nodes_changed()
             self._balancer.nodes_changed()
-            self._dirty |= self._planner.unsettled()
+            self._nodes_changed = True
             # A new node has a lease that may end before those known so far.
             self._look_at = 0.0
         else:
             for name in changes.names:
                 self._planner.count(name)
-        self._dirty |= changes.names
+        if changes.names:
+            self._dirty |= changes.names
+            self._balancer.daemons_changed()
 
     def _hear_of_balance(self, what: str | None) -> None:
         if what == "requested":
@@ -184,7 +190,14 @@ class Monitor:
     # Acting
 
     def _act(self) -> None:
-        if not self._dirty or not self._watch.caution.over:
+        if not self._watch.caution.over:
+            return
+        if self._nodes_changed:
+            # Once, however many there were: after a fail-over every node tells of itself.
+            self._nodes_changed = False
+            self._planner.nodes_changed()
+            self._dirty |= self._planner.unsettled()
+        if not self._dirty:
             return
         dirty, self._dirty = self._dirty, set()
         plan = self._planner.plan(dirty)
@@ -223,8 +236,8 @@ class Monitor:
             if done is None:
                 # It left between two looks; what the journal tells about it next starts another plan.
                 self._dirty.update(names)
-                self._take(Changes(nodes=True))
                 self._replica.load_nodes()
+                self._take(Changes(nodes=True))
             else:
                 self._send(node, done, names, recalled=False)
 

@@ -137,17 +137,20 @@ class Planner:
                 yield row.node, self._demand(name, spec.launcher)
 
     def _step(self, spec: SpecRow | None, row: BookRow | None) -> tuple[Step, str]:
-        keeps = True
+        keeps, others = True, False
         if row is not None and row.node is not None and spec is not None:
-            keeps = self._keeps(row.node, spec.launcher)
-        return next_step(spec, row, self._replica.nodes, fits=keeps)
+            fitting = self._fitting(spec.launcher)
+            # It stays where it no longer fits as long as no other node fits.
+            keeps = row.node in fitting or not fitting
+            others = len(fitting) > 1
+        return next_step(spec, row, self._replica.nodes, fits=keeps, others_fit=others)
 
-    def _keeps(self, node: NodeName, launcher: LauncherName) -> bool:
-        """Whether a daemon may stay where it is: not if its node no longer fits and another one does."""
+    def _fitting(self, launcher: LauncherName) -> frozenset[NodeName]:
+        """The nodes that may have daemons of a launcher."""
         fitting = self._keepers.get(launcher)
         if fitting is None:
             fitting = self._keepers[launcher] = self._cluster.fitting(self._demand(DaemonName(""), launcher))
-        return node in fitting or not fitting
+        return fitting
 
     def _weight(self, launcher: LauncherName) -> float:
         weight = self._weights.get(launcher)
@@ -158,12 +161,13 @@ class Planner:
 
     def _wish(self, name: DaemonName, spec: SpecRow, row: BookRow | None) -> Demand:
         """What a daemon asks that is to be placed: with where it shall go, or not, if somebody has said so."""
+        shun = row.shun if row is not None else None
+        fresh = row is None or row.version != spec.version
+        if fresh and (spec.goal or spec.shun):
+            return self._demand(name, spec.launcher, goal=spec.goal, why="moved here", shun=spec.shun or shun)
         move = self.moving.get(name)
         if move is not None:
-            return self._demand(name, spec.launcher, goal=move.target, why=f"rebalanced: {move.why}")
-        shun = row.shun if row is not None else None
-        if row is None or row.version != spec.version:
-            return self._demand(name, spec.launcher, goal=spec.goal, why="moved here", shun=spec.shun or shun)
+            return self._demand(name, spec.launcher, goal=move.target, why=f"rebalanced: {move.why}", shun=shun)
         return self._demand(name, spec.launcher, shun=shun)
 
     def _demand(

@@ -143,8 +143,11 @@ class Scans:
     @property
     def next_due(self) -> float:
         """When something here is due next, in monotonic seconds."""
-        limits = [scan.began + self._settings.scan_timeout for scan in list(self._running.values())]
-        return min([*self._due.values(), *limits], default=float("inf"))
+        running = self._running.copy()
+        limits = [scan.began + self._settings.scan_timeout for scan in running.values()]
+        # One that is asked for while it runs is due once that run is over: no reason to look again and again.
+        dues = [due for name, due in self._due.items() if name not in running]
+        return min([*dues, *limits], default=float("inf"))
 
     def request(self, launcher: str | None) -> None:
         """Scan now: one launcher, or all."""

@@ -80,11 +80,16 @@ class Watch:
             if swept.left == 0:
                 break
 
+    def gone(self) -> dict[NodeName, float]:
+        """The nodes that have left or were lost of late, and how many seconds ago."""
+        now_ms = self._store.now_ms()
+        return {node: (now_ms - gone.at_ms) / 1000 for node, gone in reading.gone(self._store).items()}
+
     def _bury(self) -> None:
         """Remove from the broker what nodes have left there that are gone for a while; a restart takes less."""
         while self._removed:
             self._store.run(lease.bury(self._store.keys, self._epoch, self._removed.popleft()))
         now_ms = self._store.now_ms()
-        for node, gone in reading.gone(self._store).items():
-            if now_ms - gone.at_ms >= _COMES_BACK_WITHIN * 1000:
-                self._dispatcher.sweep(gone.spawn_queue, gone.queue, partial(self._removed.append, node))
+        for node, left in reading.gone(self._store).items():
+            if now_ms - left.at_ms >= _COMES_BACK_WITHIN * 1000:
+                self._dispatcher.sweep(left.spawn_queue, left.queue, partial(self._removed.append, node))

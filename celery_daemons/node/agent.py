@@ -129,7 +129,8 @@ class Agent:
             if answer is None or answer.verdict != "ok":
                 return
             self._pool.renew(self._heartbeat.until)
-            self._pool.start_shared()
+            if not self._supervisor.draining:
+                self._pool.start_shared()
             self._supervisor.stopper.look_at_memory(self.settings.host_max_memory)
             self._ledger.poke()
             if not self._catching_up.is_at(answer.generation):

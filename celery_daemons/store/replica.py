@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -41,8 +42,10 @@ class Changes:
 class Replica:
     """Specs, book and nodes as of the last journal entry read. One thread follows, any thread may read."""
 
-    def __init__(self, store: Store, *, with_specs: bool) -> None:
+    def __init__(self, store: Store, *, with_specs: bool, on_page: Callable[[], None] = lambda: None) -> None:
+        """``on_page`` is called after each page of :meth:`load`, which may take long."""
         self._store = store
+        self._on_page = on_page
         self._with_specs = with_specs
         self.specs: dict[DaemonName, SpecRow] = {}
         self.book: dict[DaemonName, BookRow] = {}
@@ -149,6 +152,7 @@ class Replica:
             cursor, page = self._store.read(query)
             for name, raw in page.items():
                 self._take(rows, DaemonName(text(name)), kind, raw)
+            self._on_page()
             if cursor == 0:
                 return rows
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from celery_daemons.errors import DaemonsError
 from tests.conftest import RUNNING
 from tests.support.crews import DIARY, SOON, Crew
 from tests.support.servers import Server
@@ -71,6 +72,20 @@ def test_a_daemon_runs_only_where_all_its_labels_are_and_says_so_where_they_are_
     )
     assert left.name == "nowhere"
     assert left.error == "no node that is up and has launcher on_arm_gpu carries the labels arm,gpu"
+
+
+def test_a_daemon_is_not_stopped_to_move_where_its_labels_are_not(crew: Crew) -> None:
+    # Given
+    before = crew.spawn("rooted", "on_gpu")
+
+    # When
+    with pytest.raises(DaemonsError, match=r"'plain@test' is no node .* the labels gpu; those that are: none"):
+        crew.daemons.move("rooted", to="plain@test")
+    with pytest.raises(DaemonsError, match=r"no other node is up and has launcher on_gpu and the labels gpu"):
+        crew.daemons.move("rooted")
+
+    # Then
+    assert crew.daemons.locate("rooted") == before
 
 
 def test_a_node_of_three_times_the_weight_takes_three_times_as_many_daemons(crew: Crew) -> None:

@@ -15,8 +15,14 @@ from tests.support.waiting import wait_until
 #: Seconds; a daemon that will not stop has nine tenths of it.
 DRAIN = 4.0
 
+#: Seconds that Celery gives tasks in a soft shutdown, if there are any.
+SOFT = 2.0
+
 SOURCE = (
     DIARY
+    + f"""
+app.conf.worker_soft_shutdown_timeout = {SOFT}
+"""
     + """
 @daemons.launcher("polite")
 async def polite(ctx):
@@ -110,6 +116,24 @@ def test_daemons_do_not_wait_for_the_tasks_of_a_worker_that_shuts_down_warm(crew
     assert crew.diary("slow", "ends") == []
     crew.noted("slow", "ends")
     assert crew.workers["w1"].stop() == 0
+
+
+def test_a_soft_shutdown_hands_over_when_its_time_is_up_and_not_later(crew: Crew) -> None:
+    """Celery gives tasks their time first, and tells nobody that it does."""
+    # Given a worker with a task that takes longer than the soft shutdown
+    on(crew, "w1@test", ["polite-1", "stubborn-1"])
+    crew.module.slow.apply_async((30.0,), queue=crew.daemons.locate("polite-1").queue)  # type: ignore[union-attr]
+    crew.noted("slow", "begins")
+
+    # When
+    began = time.monotonic()
+    crew.workers["w1"].signal(signal.SIGQUIT)
+
+    # Then
+    assert crew.noted("polite-1", "begins", times=2)["at"] - began < SOFT + 3.0
+    wait_until(lambda: not crew.workers["w1"].running, within=SOON, because="it was told to end")
+    assert time.monotonic() - began < SOFT + DRAIN + 3.0
+    assert "lost" not in [one.event for one in crew.daemons.events(last=500)]
 
 
 def test_what_no_other_node_can_take_stops_and_the_drain_says_so_and_goes_on(crew: Crew) -> None:

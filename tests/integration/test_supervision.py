@@ -134,6 +134,16 @@ def test_one_that_fails_too_often_on_its_only_node_is_failed_there(crew: Crew) -
     assert record.error == "LookupError: there is nothing here"
     assert len(crew.diary("hopeless-here", "starts")) >= 4
 
+    # Until there is another one, which tries at once
+    worker = crew.worker("w2")
+    wait_until(
+        lambda: any(entry["node"] == "w2@test" for entry in crew.diary("hopeless-here", "starts")),
+        within=SOON,
+        because="another node can try",
+    )
+    assert crew.settled("hopeless-here", "failed").node == "w2@test"
+    assert worker.stop() == 0
+
 
 @pytest.fixture(scope="module")
 def pair(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:

@@ -24,6 +24,19 @@ def test_a_daemon_that_failed_here_too_often_shuns_this_node_until_it_is_given_b
     assert "shun" not in cluster.entry("x")
 
 
+def test_a_node_that_gave_a_daemon_up_is_shunned_also_after_it_had_it_again(cluster: Cluster) -> None:
+    """There was no other node then; now there is one, and the daemon is recalled for it to try."""
+    epoch, tokens = cluster.started("x")
+    cluster.release("x", tokens["x"], Outcome.EXHAUSTED)
+    dispatch = cluster.assign(epoch, "x")
+    assert dispatch is not None
+    cluster.claim("x", dispatch.tokens[0])
+
+    cluster.release("x", dispatch.tokens[0])
+
+    assert cluster.entry("x")["shun"] == N1
+
+
 def test_a_traceback_is_kept_apart_from_the_entry_and_goes_with_it(cluster: Cluster) -> None:
     _, tokens = cluster.started("x", "y")
 
@@ -50,6 +63,20 @@ def test_a_start_of_its_own_does_not_fulfil_a_wish_to_be_elsewhere(cluster: Clus
 
     assert again.token > tokens["x"]
     assert again.version == cluster.entry("x")["version"] == version != cluster.spec("x")["version"]
+
+
+def test_nor_does_a_start_that_was_assigned_before(cluster: Cluster) -> None:
+    """The wish comes between the assignment and its claim, and the monitor looks only after that."""
+    cluster.join()
+    cluster.want("x")
+    dispatch = cluster.assign(cluster.lead(), "x")
+    assert dispatch is not None
+    version = cluster.entry("x")["version"]
+    cluster.run(wishes.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
+
+    claim = cluster.claim("x", dispatch.tokens[0])
+
+    assert claim.version == cluster.entry("x")["version"] == version != cluster.spec("x")["version"]
 
 
 def test_where_it_was_moved_to_the_wish_is_fulfilled(cluster: Cluster) -> None:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from celery_daemons.client.cluster import Cluster as Client
+from celery_daemons.errors import DaemonsError
 from celery_daemons.store import book, holdings, lease
 from tests.store.cluster import I1, I2, N1, N2, TTL_MS, Cluster, row
 
@@ -74,6 +76,17 @@ def test_a_large_node_is_swept_a_batch_at_a_time(cluster: Cluster) -> None:
     assert sorted(freed) == sorted(wanted)
     assert left == [15, 5, 0]
     assert [event.event for event in cluster.events()].count("lost") == 1
+
+
+def test_who_waits_for_a_drain_does_not_wait_for_ever_for_a_node_that_nobody_sweeps(cluster: Cluster) -> None:
+    """Without a monitor; no record names what is on a node whose lease has ended."""
+    cluster.started("x")
+    cluster.end_lease()
+    client = Client("redis://unused", cluster.keys.namespace, vnodes=40)
+    client.store = cluster.store
+
+    with pytest.raises(DaemonsError, match="still holds daemons after"):
+        client.drain(N1, wait=0.1)
 
 
 def test_what_was_not_swept_yet_is_taken_over_by_the_next_incarnation(cluster: Cluster) -> None:

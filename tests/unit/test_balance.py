@@ -1,6 +1,5 @@
 """Which daemons are moved for the sake of balance: as few as that takes, for a reason, and only once."""
 
-import math
 from collections import Counter
 
 from hypothesis import given, settings
@@ -8,7 +7,7 @@ from hypothesis import strategies as st
 
 from celery_daemons.domain.balance import Move, rebalance
 from celery_daemons.domain.names import DaemonName, NodeName
-from celery_daemons.domain.placement import Cluster, Demand
+from celery_daemons.domain.placement import Cluster, Demand, at_least, at_most
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.states import NodeStatus
 from tests.unit.test_placement import demand, demand_lists, demands, factors, node, node_sets
@@ -104,12 +103,12 @@ def test_a_joined_node_attracts_at_most_its_fair_share_and_nothing_moves_between
     moves = planned(more, where)
 
     assert {move.target for move in moves} <= {new}
-    assert len(moves) <= math.ceil(size / (count + 1))
+    assert len(moves) <= at_most(size / (count + 1))
     after = loads(applied(where, moves))
-    assert after[new] >= math.floor(0.9 * size / (count + 1)) or not moves
+    assert after[new] >= at_least(0.9 * size / (count + 1)) or not moves
     # Two above what is fair are never too many.
     fair = size / (count + 1)
-    assert max(after.values(), default=0) <= max(math.ceil(1.25 * fair), math.ceil(fair) + 2)
+    assert max(after.values(), default=0) <= max(at_most(1.25 * fair), at_most(fair) + 2)
 
 
 @given(count=st.integers(2, 12), size=st.integers(0, 300), lost=st.integers(0, 11))
@@ -127,7 +126,7 @@ def test_a_lost_node_moves_its_own_daemons_and_leaves_no_other_reason_to_move(co
     assert len(after) == size
     assert max(loads(after).values(), default=0) <= max(loads(stay).values(), default=0) or max(
         loads(after).values()
-    ) <= math.ceil(1.25 * size / (count - 1))
+    ) <= at_most(1.25 * size / (count - 1))
     assert {move.source for move in planned(nodes, after)} <= {home for home, _ in stay.values()}
 
 
@@ -141,7 +140,7 @@ def test_evened_out_no_node_is_more_than_a_tenth_from_its_fair_share(count: int,
     after = loads(applied(where, planned(nodes, where, even=True)))
 
     fair = size / count
-    assert all(math.floor(0.9 * fair) <= after[name] <= math.ceil(1.1 * fair) for name in names)
+    assert all(at_least(0.9 * fair) <= after[name] <= at_most(1.1 * fair) for name in names)
 
 
 def test_thirty_daemons_on_ten_nodes_are_at_most_four_to_one() -> None:
@@ -207,8 +206,8 @@ def test_a_rolling_restart_of_all_nodes_moves_each_daemon_about_once() -> None:
 
         assert (moved + len(moves)) / size <= most
         assert len(after) == count
-        assert max(after.values()) <= math.ceil(1.25 * size / count)
-        assert min(after.values()) >= math.floor(0.5 * size / count)
+        assert max(after.values()) <= at_most(1.25 * size / count)
+        assert min(after.values()) >= at_least(0.5 * size / count)
 
 
 def test_a_heavy_daemon_is_not_moved_where_it_would_weigh_more_than_here() -> None:

@@ -171,6 +171,16 @@ def test_the_first_choice_of_the_ring_is_taken_while_there_is_room() -> None:
         assert why == "preferred by the ring"
 
 
+@given(few=st.sets(st.integers(0, 19), min_size=1))
+def test_few_that_fit_come_in_the_order_of_the_ring(few: set[int]) -> None:
+    one = cluster(**{f"n{number}": node() for number in range(20)})
+    names = {NodeName(f"n{number}") for number in few}
+
+    for asked in demands(20):
+        narrowed = list(one.ring.narrowed(names).preference(asked.name))
+        assert narrowed == [name for name in one.ring.preference(asked.name) if name in names]
+
+
 def test_a_full_node_passes_to_the_next_choice_and_says_so() -> None:
     one = cluster(1.0, a=node(), b=node())
 

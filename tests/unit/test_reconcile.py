@@ -1,5 +1,7 @@
 """What the monitor does next about one daemon: the whole table."""
 
+from dataclasses import replace
+
 import pytest
 
 from celery_daemons.domain.names import Incarnation, LauncherName, NodeName
@@ -71,6 +73,25 @@ def on(node: str | None, status: DaemonStatus = DaemonStatus.RUNNING) -> BookRow
 )
 def test_the_next_step(spec: SpecRow | None, row: BookRow | None, fits: bool, step: tuple[Step, str]) -> None:
     assert next_step(spec, row, NODES, fits=fits) == step
+
+
+@pytest.mark.parametrize(
+    ("shun", "status", "others_fit", "step"),
+    [
+        ("n1", DaemonStatus.FAILED, True, (Step.RECALL, "failed here, another node can try")),
+        ("n1", DaemonStatus.FAILED, False, (Step.REST, "placed")),
+        ("n1", DaemonStatus.RUNNING, True, (Step.REST, "placed")),
+        # Another node has tried already.
+        ("n2", DaemonStatus.FAILED, True, (Step.REST, "placed")),
+        (None, DaemonStatus.FAILED, True, (Step.REST, "placed")),
+    ],
+)
+def test_one_that_failed_where_there_was_no_other_node_has_its_second_chance(
+    shun: str | None, status: DaemonStatus, others_fit: bool, step: tuple[Step, str]
+) -> None:
+    row = replace(on("n1", status), shun=NodeName(shun) if shun else None)
+
+    assert next_step(WANTED, row, NODES, fits=True, others_fit=others_fit) == step
 
 
 @pytest.mark.parametrize("status", list(DaemonStatus))

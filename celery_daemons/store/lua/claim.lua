@@ -44,9 +44,9 @@ for i, item in ipairs(items) do
     if record.status ~= 'assigned' or record.incarnation ~= ARGV[2] then
       record.token = text(mint(KEYS[5], 1))
     end
-    -- A start of its own does not fulfil a wish to be elsewhere.
+    -- Neither a start of its own nor one that was assigned before fulfils a wish to be elsewhere.
     local moves = (spec.goal and spec.goal ~= ARGV[1]) or spec.shun == ARGV[1]
-    if record.status == 'assigned' or not moves then record.version = spec.version end
+    if not moves then record.version = spec.version end
     record.status, record.incarnation = 'starting', ARGV[2]
     record.launcher, record.pid, record.started_ms = spec.launcher, nil, nil
     put_later(written, name, record)

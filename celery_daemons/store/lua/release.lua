@@ -9,7 +9,7 @@
 -- ARGV[2] items    JSON [{name, token, outcome, restarts, error, trace}, ...]
 --
 -- The outcome 'finished' also stops the daemon for good: its restart policy wants no other life of this version. After
--- 'exhausted' the node is shunned, if another fits.
+-- 'exhausted' the node is shunned, if another fits, until another one has given the daemon back.
 --
 -- Returns 1 or 0 per item: 0 when a newer token, another node or nobody holds the name.
 local reply, done, kept, gone, left = {}, {}, {}, {}, {}
@@ -34,7 +34,11 @@ for i, item in ipairs(items) do
     record.restarts = item.restarts
     if item.error then record.error = item.error end
     if item.trace then redis.call('HSET', KEYS[5], name, item.trace) end
-    record.shun = item.outcome == 'exhausted' and ARGV[1] or nil
+    if item.outcome == 'exhausted' then
+      record.shun = ARGV[1]
+    elseif record.shun ~= ARGV[1] then
+      record.shun = nil
+    end
     unplace(spec, name, record, 'pending', kept, gone)
     left[#left + 1] = name
     reply[i] = 1
