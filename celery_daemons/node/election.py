@@ -203,6 +203,6 @@ class Election:
                     logger.error("monitor %s: %s", self._boot.node, error)
                 case Yielded():
                     self.epoch = None
-                    # Others first: they have been told, or see it by their next heartbeat. Should none of them lead, this
-                    # node does again.
+                    # Others first: they have been told, or see it by their next heartbeat. Should none lead, this one
+                    # does again.
                     self._not_before = time.monotonic() + 2 * self._settings.heartbeat_interval
