@@ -80,7 +80,11 @@ class Caution:
         now = time.monotonic()
         window = now - self._lease_ttl
         ended = {node for node, left in leases.items() if left <= 0}
-        self._lost = {node: at for node, at in self._lost.items() if at > window or node in ended}
+        # One that is back, as after a quick restart of its machine, is not lost any more.
+        back = {node for node, left in leases.items() if left > 0}
+        self._lost = {
+            node: at for node, at in self._lost.items() if (at > window and node not in back) or node in ended
+        }
         everyone = len(self._lost.keys() | leases.keys())
         for node in ended:
             self._lost.setdefault(node, now)
