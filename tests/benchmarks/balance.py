@@ -57,6 +57,8 @@ def drain() -> Iterator[Row]:
             began = time.monotonic()
             first.terminate()
             scene.wait(lambda scene=scene: _all_on(scene, "w2@test"))  # type: ignore[misc]
+            # A daemon is told of as running a moment before its first line is.
+            scene.wait(lambda scene=scene: _beginnings(scene) == 2 * DRAINED)  # type: ignore[misc]
             in_all.append(max(at for notes in _lives(scene).values() for _, at in notes) - began)
             gaps += _gaps(scene, began)
     what = f"a worker with {DRAINED} daemons ended by SIGTERM"
