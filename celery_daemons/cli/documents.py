@@ -54,6 +54,7 @@ def status_document(status: ClusterStatus) -> dict[str, Any]:
         "nodes": {name: status.nodes[name] for name in ("up", "draining")},
         "daemons": status.daemons,
         "scanners": status.scanners,
+        "rebalance_paused": status.rebalance_paused,
     }
 
 

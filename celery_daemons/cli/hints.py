@@ -19,6 +19,8 @@ def hints(status: ClusterStatus, prog: str) -> Iterator[str]:
             yield f"`{prog} list --status {wrong}` tells why"
     if status.leader is not None and status.daemons["pending"] > status.daemons["running"]:
         yield "the monitor places what is pending; it gives a new address book, or another Redis, one lease first"
+    if status.rebalance_paused:
+        yield f"rebalancing is paused: `{prog} rebalance --resume` lets it go on"
     if any(scan.error for scan in status.scanners.values()):
         yield f"once the scanner is mended, `{prog} rescan` runs it at once"
 

@@ -156,10 +156,6 @@ class Cluster(Lookups):
         """Let the monitor move nothing that may stay where it is, or let it do so again."""
         self.store.run(wishes.pace(self._keys, paused=paused))
 
-    def rebalance_paused(self) -> bool:
-        """Whether that is so."""
-        return self.store.run(reading.overview(self._keys)).paused
-
     def drain(self, node: str, wait: float | None = None, *, stranded: Callable[[], Collection[str]] = tuple) -> None:
         """Hand all daemons of a node over and give it none; with ``wait`` seconds, return once it holds none.
 

@@ -26,13 +26,14 @@ class ScanRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterStatus:
-    """The cluster at a glance; counts are by status."""
+    """The cluster at a glance; counts are by status. ``rebalance_paused`` until somebody resumes it."""
 
     namespace: str
     leader: Leader | None
     nodes: dict[str, int]
     daemons: dict[str, int]
     scanners: dict[str, ScanRecord]
+    rebalance_paused: bool = False
 
 
 class Lookups:
@@ -85,6 +86,10 @@ class Lookups:
         ((spec, _),) = reading.rows(self.store, [daemon_name(name)])
         return spec.arguments if spec else None
 
+    def rebalance_paused(self) -> bool:
+        """Whether the monitor is to move nothing that may stay where it is."""
+        return self.store.run(reading.overview(self._keys)).paused
+
     def trace(self, name: str) -> str | None:
         """The traceback of a daemon's last failure, as far as it is kept."""
         return reading.trace(self.store, daemon_name(name))
@@ -126,6 +131,7 @@ class Lookups:
             nodes=nodes,
             daemons=daemons,
             scanners=reading.scans(self.store, ScanRecord),
+            rebalance_paused=self.rebalance_paused(),
         )
 
     def events(self, *, last: int = 100) -> Sequence[JournalEntry]:

@@ -92,7 +92,7 @@ def test_status_shows_leader_nodes_daemons_and_scanners_that_fail(project: Proje
     shown = ran(project, "status").stdout
     status = document(project, "status")
 
-    assert status.keys() == {"namespace", "leader", "nodes", "daemons", "scanners"}
+    assert status.keys() == {"namespace", "leader", "nodes", "daemons", "scanners", "rebalance_paused"}
     assert status["namespace"] == project.namespace
     assert status["leader"].keys() == {"node", "epoch"}
     assert (status["leader"]["node"], type(status["leader"]["epoch"])) == ("w1@test", int)

@@ -85,6 +85,10 @@ def test_paused_is_said_and_nothing_moves_until_it_goes_on(crew: Crew) -> None:
     assert crew.project.celery("daemons", "rebalance", "--pause").stdout == "rebalancing: paused\n"
 
     refused = crew.project.celery("daemons", "rebalance")
+    assert (
+        "rebalancing is paused: `celery -A proj daemons rebalance --resume`"
+        in crew.project.celery("daemons", "status").stdout
+    )
 
     assert refused.returncode == 1
     assert "rebalancing is paused; `celery -A" in refused.stderr
