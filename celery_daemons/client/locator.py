@@ -55,7 +55,7 @@ class Locator:
             batch = wanted[start : start + BATCH]
             # The first page brings the nodes along: nothing is known of those that joined since the last question.
             rows = None if start == 0 or self._is_stale() else reading.entries(self._store, batch)
-            if rows is None or any(row is not None and self._is_strange(row) for row in rows):
+            if rows is None or self._is_stale() or any(row is not None and self._is_strange(row) for row in rows):
                 rows = self._learn(batch)
             now = lease_clock()
             for name, row in zip(batch, rows, strict=True):
