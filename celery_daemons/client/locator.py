@@ -26,6 +26,8 @@ class Locator:
     A lease that was read to run for another while cannot end sooner: nobody sweeps its node before, and a node that
     leaves by itself has released every daemon, so that no entry names it. Until then an entry that names this
     incarnation needs no second look. The memory ends a lease early, never late: it counts from before the question.
+    Only a new agent beside a worker whose agent has died takes a lease over while it runs: until it claims the daemons,
+    they are found where they ran.
     """
 
     def __init__(self, store: Store) -> None:
