@@ -26,6 +26,8 @@ class Locator:
     A lease that was read to run for another while cannot end sooner: nobody sweeps its node before, and a node that
     leaves by itself has released every daemon, so that no entry names it. Until then an entry that names this
     incarnation needs no second look. The memory ends a lease early, never late: it counts from before the question.
+    Only a new agent beside a worker whose agent has died takes a lease over while it runs: until it claims the daemons,
+    they are found where they ran.
     """
 
     def __init__(self, store: Store) -> None:
@@ -55,7 +57,7 @@ class Locator:
             batch = wanted[start : start + BATCH]
             # The first page brings the nodes along: nothing is known of those that joined since the last question.
             rows = None if start == 0 or self._is_stale() else reading.entries(self._store, batch)
-            if rows is None or any(row is not None and self._is_strange(row) for row in rows):
+            if rows is None or self._is_stale() or any(row is not None and self._is_strange(row) for row in rows):
                 rows = self._learn(batch)
             now = lease_clock()
             for name, row in zip(batch, rows, strict=True):

@@ -250,6 +250,8 @@ class Agent:
 
     def _running(self) -> list[book.Running]:
         self._ledger.void_answers()
+        # No spawn task tells which of these a newer token holds elsewhere.
+        self._catching_up.distrust()
         return running(self._supervisor.lives.values())
 
     def _row(self) -> NodeRow:

@@ -3,7 +3,8 @@
 import asyncio
 from typing import Final
 
-from celery_daemons.domain.names import NodeName
+from celery_daemons.domain.names import DaemonName, NodeName
+from celery_daemons.domain.records import BookRow
 from celery_daemons.errors import StoreUnavailable
 from celery_daemons.node.heartbeat import Heartbeat
 from celery_daemons.node.ledger import Ledger
@@ -32,10 +33,13 @@ class CatchingUp:
         self._heartbeat = heartbeat
         self._supervisor = supervisor
         self._generation = _UNKNOWN
+        self._doubts = 0
+        self._busy = False
 
     def distrust(self) -> None:
-        """Read the book at the next heartbeat, whatever its generation is."""
+        """Read the book at the next heartbeat, whatever its generation is; what is being read now may be older."""
         self._generation = _UNKNOWN
+        self._doubts += 1
 
     def is_at(self, generation: int) -> bool:
         """Whether nothing is left to be read."""
@@ -51,22 +55,41 @@ class CatchingUp:
             self._generation = message.generation
 
     async def catch_up(self, generation: int) -> None:
-        """Read what is assigned here, unless the spawn tasks that say so come in after all."""
-        incarnation = self._heartbeat.incarnation
+        """Read what is assigned here, unless the spawn tasks that say so come in after all; once at a time."""
+        if self._busy:
+            return  # the next heartbeat tells of the generation again
+        self._busy = True
+        try:
+            await self._catch_up(generation)
+        finally:
+            self._busy = False
+
+    async def _catch_up(self, generation: int) -> None:
+        era = self._ledger.era
         if self._generation != _UNKNOWN and await self._told(generation):
             return
-        known = dict(self._supervisor.lives)
+        known, before, doubts = dict(self._supervisor.lives), self._generation, self._doubts
         try:
-            page = await self._store.run(holdings.page(self._store.keys, self._node))
-            read, held = page.generation, page.rows
-            while page.cursor != "0":
-                page = await self._store.run(holdings.page(self._store.keys, self._node, page.cursor))
-                held.update(page.rows)
+            read, held = await self._read(generation)
         except StoreUnavailable:
-            return  # the next heartbeat tells of the generation again
-        if self._heartbeat.incarnation == incarnation and not self._supervisor.draining:
-            self._supervisor.synchronise(known, held)
-            self._generation = max(self._generation, read)
+            return  # as above
+        # With a new era Redis was told anew what runs here: what was read may be of before that, or of half of it.
+        if held is None or self._ledger.era != era or self._supervisor.draining:
+            return
+        self._supervisor.synchronise(known, held)
+        if self._doubts == doubts:
+            # One lower than before, if no spawn task came meanwhile, is a promoted replica's: it goes on from there.
+            self._generation = read if self._generation == before else max(self._generation, read)
+
+    async def _read(self, generation: int) -> tuple[int, dict[DaemonName, BookRow | None] | None]:
+        """The generation that was read, and what is held; ``None`` if Redis has lost what the heartbeat told of."""
+        page = await self._store.run(holdings.page(self._store.keys, self._node))
+        read, held = page.generation, page.rows
+        while page.cursor != "0" and page.generation >= read >= generation:
+            page = await self._store.run(holdings.page(self._store.keys, self._node, page.cursor))
+            held.update(page.rows)
+        # Its data lost, Redis knows of nothing here: the node has to tell, not to stop what it runs.
+        return read, held if page.generation >= read >= generation else None
 
     async def _told(self, generation: int) -> bool:
         """Whether spawn tasks bring this node to a generation, or past it; waits as long as they come in."""

@@ -47,7 +47,7 @@ class Heartbeat:
         self._told_taken = False
         #: What went wrong since Redis last answered: each is worth one line.
         self._complaints: set[str] = set()
-        #: Another server answers, and has not been told yet what runs here.
+        #: Another server answers, or one that lost its data, and has not been told yet all that runs here.
         self._untold = False
         self._doubt_until = 0.0
         self.incarnation: Incarnation | None = None
@@ -118,6 +118,8 @@ class Heartbeat:
             # Nobody may sweep a lease that still runs here: if it is not known, Redis has forgotten it.
             forgotten = answer.verdict != "ok" and sent < self.until
             if forgotten or (self._untold and answer.verdict == "ok"):
+                # Were it cut short, Redis would know this node again, and the next answer would tell of no loss.
+                self._untold = True
                 answer = await self._reassert() or answer
                 self._untold = False
         except StoreUnavailable as error:

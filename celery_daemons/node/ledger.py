@@ -37,7 +37,7 @@ class Ledger:
         self._due = asyncio.Event()
         self._busy = False
         #: Changes whenever what was sent before no longer counts.
-        self._era = 0
+        self.era = 0
         self.incarnation: Incarnation | None = None
         #: Set while the node knows its lease to run: nothing but a release may be sent without.
         self.lease_runs: Callable[[], bool] = lambda: False
@@ -82,14 +82,14 @@ class Ledger:
 
     def clear(self) -> None:
         """Owe nothing any more: another incarnation begins."""
-        self._era += 1
+        self.era += 1
         self._claims.clear()
         self._reports.clear()
         self._releases.clear()
 
     def void_answers(self) -> None:
         """Let what is on its way count for nothing: another server will hear it again."""
-        self._era += 1
+        self.era += 1
 
     def poke(self) -> None:
         """Try now what is due."""
@@ -130,9 +130,9 @@ class Ledger:
 
     async def _send(self, owed: dict[K, V], send: Callable[[dict[K, V]], Awaitable[None]]) -> None:
         batch = dict(islice(owed.items(), BATCH))
-        era = self._era
+        era = self.era
         await send(batch)
-        if era != self._era:
+        if era != self.era:
             return
         for key, value in batch.items():
             # What became due while this was on its way is due still.
@@ -154,7 +154,7 @@ class Ledger:
         if server is None:
             return False
         batch = dict(islice(self._claims.items(), BATCH))
-        items, era = list(batch.items()), self._era
+        items, era = list(batch.items()), self.era
         self._under_way = batch
         try:
             claims = await self._store.run(book.claim(self._store.keys, self._node, incarnation, items, server=server))
@@ -166,7 +166,7 @@ class Ledger:
             self._waiting = True
             return False
         self._waiting = False
-        if era != self._era:
+        if era != self.era:
             return True
         for name, token in items:
             if self._claims.get(name) == token:

@@ -21,8 +21,9 @@ _ENTRIES: Final = 20
 #: What changes specs and no entry of the book, and the other way round. Whatever else there is may change both.
 _OF_SPECS: Final = frozenset(("want", "stop", "start", "restart", "move"))
 _OF_THE_BOOK: Final = frozenset(("assign", "recall", "park", "claim", "report", "sweep"))
-#: What many records have in common; of a hundred thousand, the copies would be a third.
-_SHARED: Final = {SpecRow: ("launcher",), BookRow: ("launcher", "node", "incarnation", "version", "why")}
+#: What many records have in common; of a hundred thousand, the copies would be a third. Nothing that each has of its
+#: own: that costs more, and some releases of Python never give it back.
+_SHARED: Final = {SpecRow: ("launcher",), BookRow: ("launcher", "node", "incarnation", "why")}
 #: What names launchers, not daemons.
 _OF_SCANS: Final = frozenset(("scan-failed", "rescan"))
 #: What changes the set of nodes or their records.

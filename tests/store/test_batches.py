@@ -10,6 +10,9 @@ from celery_daemons.domain.records import BookRow
 from celery_daemons.domain.states import DaemonStatus, Outcome
 from celery_daemons.store import book, holdings, lease, reading, wishes
 from celery_daemons.store.calls import BATCH
+from celery_daemons.store.connection import Store
+from celery_daemons.store.keys import Keys
+from tests.conftest import NewServer
 from tests.store.cluster import ARGUMENTS, I1, N1, TAIL, TTL_MS, Cluster, names, row, running
 
 LONG = "x" * 200
@@ -179,4 +182,19 @@ def test_what_a_node_holds_comes_in_pages_however_much_it_is(cluster: Cluster) -
 
     assert first.cursor != "0"
     assert len(first.rows) < 2 * BATCH
+    assert whole(cluster, N1).keys() == set(wanted)
+
+
+def test_more_than_lua_can_unpack_is_held_in_a_set_that_redis_keeps_compact(
+    new_server: NewServer, namespace: str
+) -> None:
+    """Numbers are kept so up to a limit that an operator sets, and come on one page, however many there are."""
+    cluster = Cluster(Store(new_server("set-max-intset-entries 10000").url, Keys(namespace)))
+    cluster.join()
+    epoch = cluster.lead()
+    wanted = [str(number) for number in range(9000)]
+    for start in range(0, len(wanted), BATCH):
+        cluster.want(*wanted[start : start + BATCH])
+        cluster.assign(epoch, *wanted[start : start + BATCH])
+
     assert whole(cluster, N1).keys() == set(wanted)

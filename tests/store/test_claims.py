@@ -213,6 +213,18 @@ def test_releasing_twice_is_no_error(cluster: Cluster) -> None:
     assert cluster.contents() == before
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_is_released_twice_in_one_batch_is_released_once(cluster: Cluster, *, wanted: bool) -> None:
+    _, tokens = cluster.started("x")
+    if not wanted:
+        cluster.forget("x")
+    item = book.Release(name=DaemonName("x"), token=tokens["x"], outcome=Outcome.STOPPED, restarts=0)
+
+    assert cluster.run(book.release(cluster.keys, N1, [item, item])) == [True, False]
+    assert len(cluster.last().items) == 1
+    assert cluster.held() == set()
+
+
 def test_nobody_releases_what_another_token_or_node_holds(cluster: Cluster) -> None:
     _, tokens = cluster.started("x")
     newer = cluster.claim("x", tokens["x"]).token

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from celery_daemons.client import locator
 from celery_daemons.client.locator import Locator
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.records import Address, BookRow, NodeRow
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 from celery_daemons.store import book, lease, reading
+from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import Store
 from tests.store.cluster import I1, I2, N1, N2, TAIL, TTL_MS, Cluster, names, row
 
@@ -229,3 +231,22 @@ def test_an_address_needs_a_node_of_the_same_incarnation() -> None:
     assert reading.address(X, entry, None) is None
     assert reading.address(X, None, here) is None
     assert reading.address(X, free, here) is None
+
+
+def test_a_lease_that_is_renewed_while_many_are_looked_up_is_asked_about_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look-up outlasts what was known of the lease, not the lease."""
+    cluster.started("x", "y")
+    late, entries = 0.0, reading.entries
+
+    def slowly(store: Store, wanted: Sequence[DaemonName]) -> list[BookRow | None]:
+        nonlocal late
+        late = TTL_MS / 1000
+        return entries(store, wanted)
+
+    monkeypatch.setattr(locator, "BATCH", 1)
+    monkeypatch.setattr(locator, "lease_clock", lambda: lease_clock() + late)
+    monkeypatch.setattr(reading, "entries", slowly)
+
+    assert Locator(cluster.store).locate_many(["x", "y"]).keys() == {"x", "y"}

@@ -169,11 +169,11 @@ end
 -- Take a daemon off its node but remember what befell it: puts its record on the list of those to be written, or its
 -- name, if nobody wants it any more, on that of those to be forgotten.
 local function unplace(spec, name, record, status, kept, gone)
+  record.node, record.incarnation, record.pid, record.started_ms, record.why = nil, nil, nil, nil, nil
   if not spec then
     gone[#gone + 1] = name
     return
   end
-  record.node, record.incarnation, record.pid, record.started_ms, record.why = nil, nil, nil, nil, nil
   record.status = spec.desired == 'running' and status or 'stopped'
   put_later(kept, name, record)
 end

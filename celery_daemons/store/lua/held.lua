@@ -15,15 +15,20 @@
 -- What is in the set from the first page to the last is on one of them.
 local page = redis.call('SSCAN', KEYS[1], ARGV[2], 'COUNT', ARGV[3])
 local reply = {tonumber(redis.call('GET', KEYS[3]) or '0'), page[1]}
-local raws = #page[2] > 0 and redis.call('HMGET', KEYS[2], unpack(page[2])) or {}
-for i, name in ipairs(page[2]) do
-  local raw = raws[i]
-  local record = read(raw, ENTRY)
-  if not raw or (record and record.node ~= ARGV[1]) then
-    redis.call('SREM', KEYS[1], name)
-  else
-    reply[#reply + 1] = name
-    reply[#reply + 1] = raw
+local names, size = page[2], tonumber(ARGV[3])
+-- Of a set that Redis keeps in its compact form the first page is all of it, more perhaps than Lua can unpack.
+for first = 1, #names, size do
+  local some = {unpack(names, first, math.min(#names, first + size - 1))}
+  local raws = redis.call('HMGET', KEYS[2], unpack(some))
+  for i, name in ipairs(some) do
+    local raw = raws[i]
+    local record = read(raw, ENTRY)
+    if not raw or (record and record.node ~= ARGV[1]) then
+      redis.call('SREM', KEYS[1], name)
+    else
+      reply[#reply + 1] = name
+      reply[#reply + 1] = raw
+    end
   end
 end
 return reply
