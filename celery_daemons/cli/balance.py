@@ -16,10 +16,8 @@ from celery_daemons.cli.session import (
     wait_option,
     waiting,
 )
+from celery_daemons.client.cluster import spelled
 from celery_daemons.domain.states import NodeStatus
-
-#: Names of daemons that one line spells out.
-_SPELLED = 5
 
 
 @click.command("move", cls=Command)
@@ -82,9 +80,8 @@ def drain(ctx: click.Context, *, node: str, wait: float | None) -> None:
     daemons.cluster.drain(node)
     if not any(other.status is NodeStatus.UP for other in daemons.cluster.nodes()):
         tell("no other node takes daemons: what runs there stays until one does")
-    elif stay := sorted(daemons.stranded(node)):
-        names = ", ".join(stay[:_SPELLED]) + ", …" * (len(stay) > _SPELLED)
-        tell(f"{plural(len(stay), 'daemon')} stay: no other node has their launcher and labels ({names})")
+    elif stay := daemons.stranded(node):
+        tell(f"no other node has the launcher and labels of {spelled(stay)}, which stay")
     if wait is not None:
         with waiting(ctx, f"node {node}: waiting until it holds no daemons", wait=wait):
             daemons.drain(node, wait=wait)

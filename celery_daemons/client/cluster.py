@@ -5,9 +5,10 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from celery_daemons.client.lookups import Lookups
+from celery_daemons.domain import placement
 from celery_daemons.domain.names import DaemonName, LauncherName, NodeName, daemon_name, launcher_name, node_name
-from celery_daemons.domain.records import Address, Needs, read_needs
-from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
+from celery_daemons.domain.records import Address, needs_told
+from celery_daemons.domain.states import DaemonStatus, Desired
 from celery_daemons.errors import DaemonsError, SpawnTimeout, SpecConflict
 from celery_daemons.store import journal, lease, reading, wishes
 from celery_daemons.store.wishes import Action, Wanted
@@ -133,18 +134,10 @@ class Cluster(Lookups):
     def _takers(self, launcher: LauncherName) -> tuple[list[NodeName], str]:
         """The nodes that take a launcher's daemons, and what such a node has, in words."""
         rows = reading.node_rows(self.store)
-        needs: dict[LauncherName, Needs] = {}
-        for _, (row, _) in sorted(rows.items()):
-            needs.update(read_needs(row.needs))
-        labels, _ = needs.get(launcher, ((), 1.0))
-        nodes = [
-            name
-            for name, (row, left_ms) in sorted(rows.items())
-            if left_ms > 0
-            and row.status is NodeStatus.UP
-            and launcher in row.launcher_set
-            and row.label_set.issuperset(labels)
-        ]
+        labels, _ = needs_told({name: row for name, (row, _) in rows.items()}).get(launcher, ((), 1.0))
+        live = {name: row for name, (row, left_ms) in rows.items() if left_ms > 0}
+        demand = placement.Demand(name=DaemonName(""), launcher=launcher, labels=labels)
+        nodes = sorted(placement.Cluster(nodes=live, load_factor=1.0, vnodes=1).fitting(demand))
         carrying = f" and the labels {','.join(sorted(labels))}" if labels else ""
         return nodes, f"has launcher {launcher}{carrying}"
 
@@ -173,10 +166,10 @@ class Cluster(Lookups):
                 left = {record.name for record in self.list(node=node)}
                 stuck = left & set(stranded())
                 if left and left == stuck:
-                    raise DaemonsError(f"node {node}: no other node can take {_spelled(stuck)}, which stay")
+                    raise DaemonsError(f"node {node}: no other node can take {spelled(stuck)}, which stay")
                 if now >= deadline:
                     # Of a node that is lost, and of what is wanted no more, no record tells the names.
-                    held = _spelled(left) if left else "daemons"
+                    held = spelled(left) if left else "daemons"
                     raise DaemonsError(f"node {node} still holds {held} after {wait} s")
             time.sleep(_LONGEST_LOOK)
 
@@ -205,6 +198,7 @@ class Cluster(Lookups):
             pause = min(_LONGEST_LOOK, pause * 1.3)
 
 
-def _spelled(names: Collection[str]) -> str:
+def spelled(names: Collection[str]) -> str:
+    """Some daemons by name and number; of many, the first few."""
     shown = ", ".join(sorted(names)[:_SPELLED])
     return f"daemon {shown}" if len(names) == 1 else f"{len(names)} daemons ({shown}{', …' * (len(names) > _SPELLED)})"

@@ -172,6 +172,11 @@ def read_needs(text: str) -> dict[LauncherName, Needs]:
     return found
 
 
+def needs_told(nodes: Mapping[NodeName, NodeRow]) -> dict[LauncherName, Needs]:
+    """What launchers ask for, as the nodes that have them tell; where they differ, the last by name counts."""
+    return {launcher: needs for _, row in sorted(nodes.items()) for launcher, needs in read_needs(row.needs).items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leader:
     """Who holds the monitor's lease, and under which epoch."""

@@ -8,7 +8,7 @@ from celery_daemons.domain.names import DaemonName, LauncherName, NodeName
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.placement import Cluster, Demand
 from celery_daemons.domain.reconcile import Step, next_step
-from celery_daemons.domain.records import BookRow, Needs, SpecRow, read_needs
+from celery_daemons.domain.records import BookRow, Needs, SpecRow, needs_told
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
 from celery_daemons.settings import Settings
 from celery_daemons.store.replica import Replica
@@ -49,9 +49,7 @@ class Planner:
         """Draw the ring anew, and count again."""
         self._cluster = self._new_cluster()
         # In a deploy, a monitor of older code leads nodes with launchers that it does not have: they say what it takes.
-        self._needs = {}
-        for _, row in sorted(self._replica.nodes.items()):
-            self._needs.update(read_needs(row.needs))
+        self._needs = needs_told(self._replica.nodes)
         self._keepers.clear()
         self._weights.clear()
         self._counted = {

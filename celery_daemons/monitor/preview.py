@@ -25,8 +25,8 @@ def stranded(store: Store, settings: Settings, launchers: Mapping[str, Launcher]
 def _planner(store: Store, settings: Settings, launchers: Mapping[str, Launcher]) -> Planner:
     replica = Replica(store, with_specs=True)
     replica.load()
-    live = {name for name, (_, left_ms) in reading.node_rows(store).items() if left_ms > 0}
-    replica.nodes = {name: row for name, row in replica.nodes.items() if name in live}
+    # Nothing goes to a node whose lease has ended, though nobody has swept it yet.
+    replica.nodes = {name: row for name, (row, left_ms) in reading.node_rows(store).items() if left_ms > 0}
     planner = Planner(replica, settings, lambda name: launchers[name].options if name in launchers else None)
     planner.nodes_changed()
     return planner

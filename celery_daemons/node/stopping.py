@@ -108,10 +108,8 @@ class Stopper:
 
     def retire(self, host: Host, why: str) -> None:
         """End a shared host once its daemons, but for those that will not stop, have moved to a fresh one."""
-        others = [
-            life for name in host.names if (life := self._owner.lives.get(DaemonName(name))) and life.host is host
-        ]
-        others = [life for life in others if life.state in (State.STARTING, State.RUNNING)]
+        here = (self._owner.lives.get(DaemonName(name)) for name in host.names)
+        others = [life for life in here if life and life.host is host and life.state in (State.STARTING, State.RUNNING)]
         logger.warning("host %s: %s; it is replaced, %d other daemons start anew", host.pid, why, len(others))
         self._pool.retire(host)
         host.probe()
