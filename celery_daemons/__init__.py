@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from celery_daemons.app import Daemons
     from celery_daemons.client.address_book import AddressBook
-    from celery_daemons.domain.balance import Move
+    from celery_daemons.domain.rebalance import Move
     from celery_daemons.domain.records import Address, DaemonRecord, DaemonSpec, Node
     from celery_daemons.domain.states import DaemonStatus, NodeStatus
     from celery_daemons.errors import (
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
         StoreUnavailable,
         UnknownLauncher,
     )
+    from celery_daemons.host.context import BlockingDaemonContext, DaemonContext
     from celery_daemons.launcher import Launcher
-    from celery_daemons.node.context import BlockingDaemonContext, DaemonContext
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "celery_daemons.app": ("Daemons",),
     "celery_daemons.client.address_book": ("AddressBook",),
-    "celery_daemons.domain.balance": ("Move",),
+    "celery_daemons.domain.rebalance": ("Move",),
     "celery_daemons.domain.records": ("Address", "DaemonRecord", "DaemonSpec", "Node"),
     "celery_daemons.domain.states": ("DaemonStatus", "NodeStatus"),
     "celery_daemons.errors": (
@@ -51,7 +51,7 @@ _HOMES = {
         "UnknownLauncher",
     ),
     "celery_daemons.launcher": ("Launcher",),
-    "celery_daemons.node.context": ("BlockingDaemonContext", "DaemonContext"),
+    "celery_daemons.host.context": ("BlockingDaemonContext", "DaemonContext"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -11,14 +11,14 @@ import click
 from celery_daemons import settings as settings_module
 from celery_daemons.client.address_book import AddressBook
 from celery_daemons.client.aio import Aio
-from celery_daemons.client.cluster import Cluster
+from celery_daemons.client.cluster_client import ClusterClient
+from celery_daemons.client.dry_run import even_moves, stranded_daemons
 from celery_daemons.client.lookups import ClusterStatus
-from celery_daemons.domain.balance import Move
 from celery_daemons.domain.names import check_name
+from celery_daemons.domain.rebalance import Move
 from celery_daemons.domain.records import Address, DaemonRecord, JournalEntry, Node
 from celery_daemons.errors import ConfigurationError, DaemonsError, SpawnTimeout
 from celery_daemons.launcher import Launcher, Registry, encode_arguments
-from celery_daemons.monitor import preview
 from celery_daemons.settings import PREFIX, Settings
 
 #: Seconds that a launcher's task waits for the daemon to run, so as to return its address.
@@ -83,10 +83,10 @@ class Daemons:
         return settings
 
     @cached_property
-    def cluster(self) -> Cluster:
+    def cluster(self) -> ClusterClient:
         """The client behind the calls below."""
         settings = self.settings
-        return Cluster(settings.redis_url, settings.namespace, vnodes=settings.vnodes)
+        return ClusterClient(settings.redis_url, settings.namespace, vnodes=settings.vnodes)
 
     @cached_property
     def aio(self) -> Aio:
@@ -196,7 +196,7 @@ class Daemons:
         outcome = self.cluster.want(name, known.name, arguments, replace=replace)
         if wait is not None:
             # What is being replaced may run for a while yet: it is not what is waited for.
-            than = str(before.token) if before is not None and outcome == "replaced" else None
+            than = before.token if before is not None and outcome == "replaced" else None
             return self.cluster.wait_running(name, within=wait, than=than)
         return self.cluster.locate(name)
 
@@ -225,7 +225,7 @@ class Daemons:
 
         The monitor makes them, ``daemons_rebalance_limit`` at once. Raises DaemonsError while that is paused.
         """
-        moves = preview.moves(self.cluster.store, self.settings, self.launchers)
+        moves = even_moves(self.cluster.store, self.settings, self.launchers.options_of)
         if not dry_run and self.settings.rebalance == "off":
             raise ConfigurationError("daemons_rebalance is 'off': nothing is moved; set it to 'manual' or 'auto'")
         if not dry_run and self.cluster.rebalance_paused():
@@ -251,7 +251,7 @@ class Daemons:
 
     def stranded(self, node: str) -> set[str]:
         """The daemons on a node that no other node can take: none has their launcher and labels."""
-        return preview.stranded(self.cluster.store, self.settings, self.launchers, node)
+        return stranded_daemons(self.cluster.store, self.settings, self.launchers.options_of, node)
 
     def uncordon(self, node: str) -> None:
         """Let a drained node take daemons again."""

@@ -174,6 +174,10 @@ class Registry(Mapping[str, Launcher]):
     def __contains__(self, name: object) -> bool:
         return name in self._launchers
 
+    def options_of(self, name: LauncherName) -> LauncherOptions | None:
+        """Return a launcher's options; ``None`` for one that is not registered here."""
+        return self._launchers[name].options if name in self._launchers else None
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._launchers)
 

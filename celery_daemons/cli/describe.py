@@ -11,7 +11,7 @@ from celery_daemons.cli.documents import emit, events_of
 from celery_daemons.cli.events import EVERYTHING, event_line
 from celery_daemons.cli.render import cell, first_line, since
 from celery_daemons.cli.session import Command, as_called, daemons_of, json_option, prog, screen_of
-from celery_daemons.client.cluster import Cluster
+from celery_daemons.client.cluster_client import ClusterClient
 from celery_daemons.domain.records import DaemonRecord
 from celery_daemons.domain.states import DaemonStatus, Desired
 from celery_daemons.errors import DaemonsError
@@ -54,7 +54,7 @@ def describe(ctx: click.Context, *, name: str, as_json: bool) -> None:
         screen.line(f"  {event_line(event)}")
 
 
-def _why(record: DaemonRecord, cluster: Cluster) -> str | None:
+def _why(record: DaemonRecord, cluster: ClusterClient) -> str | None:
     """Why it is not running, unless it is or is on its way."""
     if record.status in (DaemonStatus.BACKOFF, DaemonStatus.FAILED, DaemonStatus.UNPLACEABLE):
         return record.error
@@ -67,7 +67,7 @@ def _pairs(
     why: str | None,
     placement: str | None,
     preferred: str | None,
-    cluster: Cluster,
+    cluster: ClusterClient,
 ) -> Iterator[tuple[str, str]]:
     yield "daemon", record.name
     yield "launcher", record.launcher

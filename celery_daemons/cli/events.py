@@ -12,7 +12,7 @@ import click
 from celery_daemons.cli.documents import Event, emit_line, events_of
 from celery_daemons.cli.render import cell, first_line
 from celery_daemons.cli.session import Command, daemons_of, json_option, screen_of, tell
-from celery_daemons.client.cluster import Cluster
+from celery_daemons.client.cluster_client import ClusterClient
 from celery_daemons.domain.records import JournalEntry
 from celery_daemons.errors import StoreUnavailable
 
@@ -63,7 +63,7 @@ def events(ctx: click.Context, *, follow: bool, last: int, name: str | None, nod
                 show(matching(entry))
 
 
-def _from_now(cluster: Cluster, position: str) -> Iterator[JournalEntry]:
+def _from_now(cluster: ClusterClient, position: str) -> Iterator[JournalEntry]:
     """What happens after ``position``; an outage of Redis is waited out: its end is what one wants to see."""
     away = False
     while True:

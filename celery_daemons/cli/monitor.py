@@ -11,7 +11,7 @@ from celery.utils.nodenames import default_nodename, host_format
 
 from celery_daemons.cli.session import Command, daemons_of
 from celery_daemons.errors import DaemonsError, StoreUnavailable
-from celery_daemons.process.logs import like_celery
+from celery_daemons.forkserver.logs import like_celery
 from celery_daemons.worker.agent_process import AgentProcess
 from celery_daemons.worker.boot import boot_for
 

@@ -1,1 +1,1 @@
-"""What clients do with a cluster: look up, list, steer; with or without a Celery app."""
+"""Calls from any process: look-ups, changes to what should run, and the live address book."""

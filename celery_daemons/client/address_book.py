@@ -12,7 +12,7 @@ from celery_daemons.domain.records import Address, Node, NodeRow
 from celery_daemons.domain.states import DaemonStatus
 from celery_daemons.errors import DaemonsError, SpawnTimeout, StoreUnavailable
 from celery_daemons.settings import DEFAULTS
-from celery_daemons.store import reading
+from celery_daemons.store import queries
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
@@ -101,7 +101,7 @@ class AddressBook:
         now = lease_clock()
         return sorted(
             (
-                reading.node(
+                queries.node(
                     name, row, int((self._ends.get(name, 0.0) - now) * 1000), daemons=len(self._by_node.get(name, ()))
                 )
                 for name, row in self._replica.nodes.items()
@@ -165,7 +165,7 @@ class AddressBook:
     def _read_leases(self) -> bool:
         """Read the ends of all leases; true when the data is not that of the copy."""
         asked = lease_clock()
-        overview = self._store.run(reading.overview(self._store.keys))
+        overview = self._store.run(queries.overview(self._store.keys))
         # From the moment of asking: an end that is too early is an answer not given, one too late would be a wrong one.
         self._ends = {node: asked + left / 1000 for node, left in overview.leases.items()}
         return overview.created_ms != self._replica.created_ms
@@ -180,7 +180,7 @@ class AddressBook:
         if changes.everything or changes.nodes:
             addresses, by_node = {}, dict[str, set[str]]()
             for name, row in replica.book.items():
-                address = reading.address(name, row, replica.nodes.get(row.node) if row.node else None)
+                address = queries.address(name, row, replica.nodes.get(row.node) if row.node else None)
                 if address is not None:
                     addresses[str(name)] = address
                     by_node.setdefault(address.node, set()).add(name)
@@ -198,7 +198,7 @@ class AddressBook:
             self._by_node.get(before.node, set()).discard(name)
         row = self._replica.book.get(name)
         node: NodeRow | None = self._replica.nodes.get(NodeName(row.node)) if row and row.node else None
-        address = reading.address(name, row, node)
+        address = queries.address(name, row, node)
         if address is None:
             self._addresses.pop(name, None)
         else:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from celery_daemons.domain.names import DaemonName, NodeName, daemon_name
 from celery_daemons.domain.records import Address, BookRow, NodeRow
-from celery_daemons.store import reading
-from celery_daemons.store.calls import BATCH
+from celery_daemons.store import queries
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.codec import decode_or_none
 from celery_daemons.store.connection import Store
+from celery_daemons.store.script import BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Locator:
                 return None
             voucher = self._vouchers.get(row.node)
             if voucher is not None and voucher.row.incarnation == row.incarnation and lease_clock() < voucher.until:
-                return reading.address(wanted, row, voucher.row)
+                return queries.address(wanted, row, voucher.row)
         # The first time, when a lease that was known has ended, or for a node that has joined since.
         (row,) = self._learn([wanted])
         return self._address(wanted, row, lease_clock())
@@ -56,7 +56,7 @@ class Locator:
         for start in range(0, len(wanted), BATCH):
             batch = wanted[start : start + BATCH]
             # The first page brings the nodes along: nothing is known of those that joined since the last question.
-            rows = None if start == 0 or self._is_stale() else reading.entries(self._store, batch)
+            rows = None if start == 0 or self._is_stale() else queries.entries(self._store, batch)
             if rows is None or self._is_stale() or any(row is not None and self._is_strange(row) for row in rows):
                 rows = self._learn(batch)
             now = lease_clock()
@@ -77,12 +77,12 @@ class Locator:
 
     def _address(self, name: DaemonName, row: BookRow | None, now: float) -> Address | None:
         voucher = self._vouchers.get(row.node) if row is not None and row.node is not None else None
-        return reading.address(name, row, voucher.row) if voucher is not None and now < voucher.until else None
+        return queries.address(name, row, voucher.row) if voucher is not None and now < voucher.until else None
 
     def _learn(self, names: list[DaemonName]) -> list[BookRow | None]:
         """Read entries and all leases in one round trip."""
         asked = lease_clock()
-        rows, nodes = reading.entries_and_nodes(self._store, names)
+        rows, nodes = queries.entries_and_nodes(self._store, names)
         vouchers = {node: _Voucher(record, asked + left / 1000) for node, (record, left) in nodes.items() if left > 0}
         self._vouchers = vouchers
         self._fresh_until = min((voucher.until for voucher in vouchers.values()), default=0.0)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from celery_daemons.client.locator import Locator
 from celery_daemons.domain.names import DaemonName, NodeName, daemon_name
-from celery_daemons.domain.placement import Ring
 from celery_daemons.domain.records import Address, DaemonRecord, JournalEntry, Leader, Node, NodeRow
+from celery_daemons.domain.ring import Ring
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 from celery_daemons.errors import ConfigurationError
-from celery_daemons.store import journal, reading
+from celery_daemons.store import journal, queries
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 
@@ -55,7 +55,7 @@ class Lookups:
 
     def nodes(self) -> list[Node]:
         """Every registered node by name."""
-        return reading.nodes(self.store)
+        return queries.nodes(self.store)
 
     def list(
         self, node: str | None = None, launcher: str | None = None, status: str | None = None
@@ -63,7 +63,7 @@ class Lookups:
         """Every daemon that is known, in no order, a page at a time; only those that match what is given."""
         if status is not None and status not in tuple(DaemonStatus):
             raise ConfigurationError(f"there is no status {status!r}; a daemon is {', '.join(DaemonStatus)}")
-        for record in reading.records(self.store):
+        for record in queries.records(self.store):
             if (
                 (node is None or record.node == node)
                 and (launcher is None or record.launcher == launcher)
@@ -74,42 +74,42 @@ class Lookups:
     def record(self, name: str) -> DaemonRecord | None:
         """What is known of one daemon."""
         wanted = daemon_name(name)
-        ((spec, row),) = reading.rows(self.store, [wanted])
+        ((spec, row),) = queries.rows(self.store, [wanted])
         if spec is None:
             return None
-        live = reading.node_rows(self.store)
+        live = queries.node_rows(self.store)
         node = live.get(row.node) if row and row.node else None
-        return reading.record(wanted, spec, row, node[0] if node and node[1] > 0 else None)
+        return queries.record(wanted, spec, row, node[0] if node and node[1] > 0 else None)
 
     def arguments(self, name: str) -> str | None:
         """The encoded call that a daemon's launcher gets."""
-        ((spec, _),) = reading.rows(self.store, [daemon_name(name)])
+        ((spec, _),) = queries.rows(self.store, [daemon_name(name)])
         return spec.arguments if spec else None
 
     def rebalance_paused(self) -> bool:
         """Whether the monitor is to move nothing that may stay where it is."""
-        return self.store.run(reading.overview(self._keys)).paused
+        return self.store.run(queries.overview(self._keys)).paused
 
     def trace(self, name: str) -> str | None:
         """The traceback of a daemon's last failure, as far as it is kept."""
-        return reading.trace(self.store, daemon_name(name))
+        return queries.trace(self.store, daemon_name(name))
 
     def why_there(self, name: str) -> str | None:
         """Why a daemon is on the node where it is."""
-        ((_, row),) = reading.rows(self.store, [daemon_name(name)])
+        ((_, row),) = queries.rows(self.store, [daemon_name(name)])
         return row.why if row is not None and row.node is not None else None
 
     def pick_node(self, name: str) -> str | None:
         """The node that the ring prefers for a name, running or not; ``None`` while no node takes daemons."""
         return preferred(
             daemon_name(name),
-            {n: r for n, (r, left) in reading.node_rows(self.store).items() if left > 0},
+            {n: r for n, (r, left) in queries.node_rows(self.store).items() if left > 0},
             self._vnodes,
         )
 
     def leader(self) -> Leader | None:
         """Who leads now."""
-        return reading.leader(self.store)
+        return queries.leader(self.store)
 
     def now(self) -> float:
         """Unix seconds by Redis's clock, by which ``started_at`` is told."""
@@ -122,7 +122,7 @@ class Lookups:
         for node in self.nodes():
             nodes[node.status] += 1
         daemons = {"desired": 0, **{str(status): 0 for status in DaemonStatus}}
-        for record in reading.records(self.store):
+        for record in queries.records(self.store):
             daemons["desired"] += record.desired is Desired.RUNNING
             daemons[record.status] += 1
         return ClusterStatus(
@@ -130,7 +130,7 @@ class Lookups:
             leader=self.leader(),
             nodes=nodes,
             daemons=daemons,
-            scanners=reading.scans(self.store, ScanRecord),
+            scanners=queries.scans(self.store, ScanRecord),
             rebalance_paused=self.rebalance_paused(),
         )
 

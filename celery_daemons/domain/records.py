@@ -102,7 +102,7 @@ class BookRow:
     """
 
     status: DaemonStatus
-    token: str
+    token: Token
     launcher: LauncherName
     node: NodeName | None = None
     incarnation: Incarnation | None = None

@@ -1,1 +1,1 @@
-"""The elected monitor: finds out what should run, plans where, and dispatches it to the nodes."""
+"""The elected monitor (``celery_daemons.monitor`` in ``ps``): scans, plans and dispatches under one epoch."""

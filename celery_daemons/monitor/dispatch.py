@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from kombu.entity import Exchange, Queue
 
-from celery_daemons.process import spawn_task
+from celery_daemons.wire import spawn_task
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +31,9 @@ class Dispatcher:
         """Start the sending thread."""
         threading.Thread(target=self._run, name="celery-daemons-dispatch", daemon=True).start()
 
-    def send(self, queue_name: str, payload: dict[str, Any]) -> None:
+    def send(self, queue_name: str, task: spawn_task.SpawnTask) -> None:
         """Send a spawn task to a node's spawn queue."""
-        self._put(lambda: self._send(queue_name, payload))
+        self._put(lambda: self._send(queue_name, task))
 
     def flush(self, within: float) -> None:
         """Wait until the broker has taken everything, no longer than ``within`` seconds."""
@@ -69,10 +69,10 @@ class Dispatcher:
             finally:
                 self._due.task_done()
 
-    def _send(self, queue_name: str, payload: dict[str, Any]) -> None:
+    def _send(self, queue_name: str, task: spawn_task.SpawnTask) -> None:
         self._app.send_task(
             spawn_task.TASK,
-            kwargs=payload,
+            kwargs=task.encode(),
             queue=spawn_task.spawn_queue(queue_name),
             serializer="json",
             ignore_result=True,

@@ -6,23 +6,23 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from celery_daemons.domain.names import DaemonName, Epoch, LauncherName, NodeName
-from celery_daemons.domain.options import LauncherOptions
+from celery_daemons.domain.names import DaemonName, Epoch, NodeName
+from celery_daemons.domain.planner import Plan, Planner
+from celery_daemons.domain.runs import Assignment
 from celery_daemons.domain.states import NodeStatus
 from celery_daemons.errors import StoreUnavailable
 from celery_daemons.launcher import Registry
-from celery_daemons.monitor.balance import Balancer
+from celery_daemons.monitor.agent_link import AgentLink
 from celery_daemons.monitor.dispatch import Dispatcher
-from celery_daemons.monitor.link import AgentLink
-from celery_daemons.monitor.plan import Plan, Planner
+from celery_daemons.monitor.leases import Watch
+from celery_daemons.monitor.rebalancer import Rebalancer
 from celery_daemons.monitor.scan import Scans
-from celery_daemons.monitor.watch import Watch
-from celery_daemons.process import spawn_task
 from celery_daemons.settings import Settings
-from celery_daemons.store import book, lease, reading
-from celery_daemons.store.calls import BATCH
+from celery_daemons.store import book, lease, queries
 from celery_daemons.store.connection import Store
 from celery_daemons.store.replica import Changes, Replica
+from celery_daemons.store.script import BATCH
+from celery_daemons.wire.spawn_task import SpawnTask
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +60,11 @@ class Monitor:
         self._epoch = epoch
         self._node = node
         self._replica = Replica(store, with_specs=True, on_page=self._prove)
-        self._planner = Planner(self._replica, settings, self._options)
+        self._planner = Planner(
+            self._replica, load_factor=settings.load_factor, vnodes=settings.vnodes, options=registry.options_of
+        )
         self._scans = Scans(registry, settings, scanning, epoch, lambda: self._replica.specs)
-        self._balancer = Balancer(settings, self._replica, self._planner, self._prove)
+        self._balancer = Rebalancer(settings, self._replica, self._planner, self._prove)
         self._dirty: set[DaemonName] = set()
         self._look_at = 0.0
         self._watch = Watch(store, settings, epoch, dispatcher, self._prove)
@@ -81,7 +83,7 @@ class Monitor:
                     return
             except StoreUnavailable as error:
                 logger.warning("monitor: %s", error)
-                self._store.trust.accept()
+                self._store.pin.accept_new_server()
                 self._watch.caution.after_outage()
                 self._loaded = False
                 time.sleep(_RETRY)
@@ -101,16 +103,8 @@ class Monitor:
         nodes = self._replica.nodes.copy()
         others = [(name, row) for name, row in nodes.items() if name != self._node and row.candidate]
         for name, row in random.sample(others, min(_HEIRS, len(others))):
-            message = spawn_task.payload(
-                node=name,
-                incarnation=row.incarnation,
-                epoch=self._epoch,
-                generation=0,
-                assigned=[],
-                recalled=[],
-                campaign=True,
-            )
-            self._dispatcher.send(row.spawn_queue, message)
+            task = SpawnTask(node=name, incarnation=row.incarnation, epoch=self._epoch, campaign=True)
+            self._dispatcher.send(row.spawn_queue, task)
         self._dispatcher.flush(_LAST_WORDS)
 
     def _turn(self) -> None:
@@ -141,7 +135,7 @@ class Monitor:
         self._look_at = 0.0
         self._planner.nodes_changed()
         self._balancer.nodes_changed()
-        self._dirty = self._planner.unsettled()
+        self._dirty = self._planner.needing_action()
 
     def _take(self, changes: Changes) -> None:
         for entry in changes.entries:
@@ -171,7 +165,7 @@ class Monitor:
 
     def _look(self) -> None:
         """See whether the copy still agrees with Redis in number, and whose lease has ended."""
-        overview = self._store.run(reading.overview(self._store.keys))
+        overview = self._store.run(queries.overview(self._store.keys))
         if overview.created_ms != self._replica.created_ms:
             if self._replica.created_ms:
                 logger.warning("monitor: Redis has lost its data, waiting one lease for nodes to tell what they run")
@@ -196,7 +190,7 @@ class Monitor:
             # Once, however many there were: after a fail-over every node tells of itself.
             self._nodes_changed = False
             self._planner.nodes_changed()
-            self._dirty |= self._planner.unsettled()
+            self._dirty |= self._planner.needing_action()
         if not self._dirty:
             return
         dirty, self._dirty = self._dirty, set()
@@ -251,13 +245,13 @@ class Monitor:
 
     def _send(self, node: NodeName, done: book.Dispatch, names: list[DaemonName], *, recalled: bool) -> None:
         row = self._replica.nodes.get(node)
-        items = [(str(name), token) for name, token in zip(names, done.tokens, strict=True) if token]
+        items = [Assignment(name, token) for name, token in zip(names, done.tokens, strict=True) if token]
         if row is None or not items:
             return
         # One message for one generation: a node that has seen a generation has seen all of it.
         self._dispatcher.send(
             row.spawn_queue,
-            spawn_task.payload(
+            SpawnTask(
                 node=node,
                 incarnation=row.incarnation,
                 epoch=self._epoch,
@@ -266,9 +260,6 @@ class Monitor:
                 recalled=items if recalled else [],
             ),
         )
-
-    def _options(self, launcher: LauncherName) -> LauncherOptions | None:
-        return self._registry[launcher].options if launcher in self._registry else None
 
 
 def _batches(items: list[tuple[DaemonName, str]]) -> Iterable[list[tuple[DaemonName, str]]]:

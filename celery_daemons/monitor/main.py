@@ -6,15 +6,15 @@ from typing import Final
 
 from celery_daemons.domain.names import Epoch, NodeName
 from celery_daemons.errors import ConfigurationError, DaemonsError, LeaseLost
+from celery_daemons.forkserver.child import loaded_app
 from celery_daemons.launcher import registry_of
+from celery_daemons.monitor.agent_link import AgentLink
 from celery_daemons.monitor.dispatch import Dispatcher
-from celery_daemons.monitor.link import AgentLink
 from celery_daemons.monitor.loop import Monitor
-from celery_daemons.process.child import loaded_app
-from celery_daemons.process.messages import ChildBoot
 from celery_daemons.settings import Settings
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
+from celery_daemons.wire.messages import ChildBoot
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def main(boot: ChildBoot, sock: socket.socket) -> int:
     except ConfigurationError as error:
         link.unready(str(error))
         return 1
-    store = Store(settings.redis_url, Keys(settings.namespace), timeout=_TIMEOUT, wary=True)
+    store = Store(settings.redis_url, Keys(settings.namespace), timeout=_TIMEOUT, pin_server=True)
     # The monitor's own stays with the server that it has settled with; what scanners list may go to any.
     scanning = Store(settings.redis_url, Keys(settings.namespace), timeout=_TIMEOUT)
     dispatcher = Dispatcher(app)

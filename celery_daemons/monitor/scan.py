@@ -13,9 +13,9 @@ from celery_daemons.domain.records import DaemonSpec, SpecRow
 from celery_daemons.errors import DaemonsError, LeaseLost
 from celery_daemons.launcher import Launcher, Registry, encode_arguments
 from celery_daemons.settings import Settings
-from celery_daemons.store import wishes
-from celery_daemons.store.calls import BATCH
+from celery_daemons.store import specs
 from celery_daemons.store.connection import Store
+from celery_daemons.store.script import BATCH
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ class Scans:
             logger.warning("launcher %s: scan not reported (%s)", name, failed)
 
     def _record(self, scan: Scan, page: list[tuple[DaemonName, LauncherName, str]]) -> None:
-        outcomes = self._store.run(wishes.want(self._store.keys, page, mode="scan", epoch=self._epoch))
+        outcomes = self._store.run(specs.want(self._store.keys, page, mode="scan", epoch=self._epoch))
         for (name, launcher, _), outcome in zip(page, outcomes, strict=True):
             if outcome == "conflict":
                 scan.complain(f"it lists {name} for launcher {launcher}, but the name is taken by another launcher")
@@ -223,14 +223,14 @@ class Scans:
         self._missing[name] = missing
         for start in range(0, len(gone), BATCH):
             batch = gone[start : start + BATCH]
-            self._store.run(wishes.forget(self._store.keys, batch, cause="pruned", epoch=self._epoch))
+            self._store.run(specs.forget(self._store.keys, batch, cause="pruned", epoch=self._epoch))
 
     def _tell(self, scan: Scan, error: str | None) -> None:
         if error is not None:
             logger.error("launcher %s: recovery scanner: %s", scan.launcher.name, error)
         took_ms = int((time.monotonic() - scan.began) * 1000)
         self._store.run(
-            wishes.scanned(
+            specs.scanned(
                 self._store.keys,
                 self._epoch,
                 scan.launcher.name,

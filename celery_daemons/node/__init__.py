@@ -1,1 +1,1 @@
-"""The agent beside a worker: it holds the node's lease and keeps the daemons that are assigned to the node alive."""
+"""The agent (``-m celery_daemons.node``): one asyncio loop beside a worker that never imports user code."""

@@ -12,8 +12,8 @@ import tempfile
 
 import msgspec
 
-from celery_daemons.process import logs
-from celery_daemons.process.messages import Boot
+from celery_daemons.forkserver import logs
+from celery_daemons.wire.messages import Boot
 
 
 def main() -> None:

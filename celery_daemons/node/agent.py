@@ -11,23 +11,24 @@ from typing import Any, Final
 from celery_daemons.domain.names import Incarnation, NodeName
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import NodeRow, needs_text
+from celery_daemons.domain.runs import Running
 from celery_daemons.domain.states import NodeStatus
 from celery_daemons.errors import DaemonsError, StoreUnavailable
-from celery_daemons.node.catching_up import CatchingUp
-from celery_daemons.node.control import Control
+from celery_daemons.forkserver.spawner import Spawner
+from celery_daemons.node.assignment_sync import AssignmentSync
 from celery_daemons.node.election import Election
-from celery_daemons.node.heartbeat import Heartbeat
-from celery_daemons.node.hosts import HostPool
-from celery_daemons.node.ledger import Ledger
-from celery_daemons.node.lives import running
-from celery_daemons.node.supervisor import Supervisor
-from celery_daemons.process.messages import Boot, Campaign, Drain, FromWorker, Joined, Rejected, Spawned
-from celery_daemons.process.spawner import Spawner
+from celery_daemons.node.host_pool import HostPool
+from celery_daemons.node.lease import NodeLease
+from celery_daemons.node.outbox import Outbox
+from celery_daemons.node.supervision.local_daemon import running
+from celery_daemons.node.supervision.supervisor import Supervisor
+from celery_daemons.node.worker_link import Control
 from celery_daemons.settings import Settings
-from celery_daemons.store import book, journal, lease
+from celery_daemons.store import journal, lease
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import AsyncStore
 from celery_daemons.store.keys import Keys
+from celery_daemons.wire.messages import AssignmentsChanged, Boot, Campaign, Drain, FromWorker, Joined, Rejected
 
 logger = logging.getLogger(__name__)
 
@@ -55,16 +56,16 @@ class Agent:
         timeout = max(
             0.2, (self.settings.lease_ttl - self.settings.lease_margin - self.settings.heartbeat_interval) / 2
         )
-        self._store = AsyncStore(self.settings.redis_url, self._keys, timeout=timeout, wary=True)
+        self._store = AsyncStore(self.settings.redis_url, self._keys, timeout=timeout, pin_server=True)
         self._spawner = Spawner(boot, lifeline)
         self._election = Election(boot, self.settings, self._spawner, self._store)
         self._launchers = {name: LauncherOptions.from_plain(given) for name, given in boot.launchers.items()}
         self._supervisor = Supervisor(self._launchers)
-        self._ledger = Ledger(self._store, self._node, self._supervisor.claimed)
-        self._heartbeat = Heartbeat(self._store, self.settings, self._node, self._row(), self._running)
+        self._ledger = Outbox(self._store, self._node, self._supervisor.claimed)
+        self._heartbeat = NodeLease(self._store, self.settings, self._node, self._row(), self._running)
         self._ledger.lease_runs = self._heartbeat.runs
         self._ledger.settled_with = self._heartbeat.settled_with
-        self._catching_up = CatchingUp(self._store, self._node, self._heartbeat, self._supervisor, self._ledger)
+        self._catching_up = AssignmentSync(self._store, self._node, self._heartbeat, self._supervisor, self._ledger)
         self._ledger.differs = self._catching_up.distrust
         self._pool = HostPool(boot, self._spawner, self._supervisor, lambda: self._heartbeat.until)
         self._supervisor.connect(self._pool, self._ledger)
@@ -190,7 +191,7 @@ class Agent:
 
     def _hear(self, message: FromWorker) -> None:
         match message:
-            case Spawned():
+            case AssignmentsChanged():
                 self._catching_up.hear(message)
             case Rejected():
                 self._start(self._note_rejected(message))
@@ -248,7 +249,7 @@ class Agent:
 
     # What this node is
 
-    def _running(self) -> list[book.Running]:
+    def _running(self) -> list[Running]:
         self._ledger.void_answers()
         # No spawn task tells which of these a newer token holds elsewhere.
         self._catching_up.distrust()

@@ -9,22 +9,22 @@ from typing import Final
 
 from celery_daemons.domain.names import Epoch, Incarnation, NodeName
 from celery_daemons.errors import StoreUnavailable
-from celery_daemons.process.channel import AsyncChannel, ChannelClosed
-from celery_daemons.process.messages import (
+from celery_daemons.forkserver.spawner import Child, Spawner
+from celery_daemons.settings import Settings
+from celery_daemons.store import lease
+from celery_daemons.store.clock import lease_clock
+from celery_daemons.store.connection import AsyncStore
+from celery_daemons.wire.channel import AsyncChannel, ChannelClosed
+from celery_daemons.wire.messages import (
     Boot,
     ChildBoot,
     FromMonitor,
     HandOver,
     Lease,
-    Turned,
-    Unready,
-    Yielded,
+    LoadFailed,
+    Progress,
+    SteppedDown,
 )
-from celery_daemons.process.spawner import Child, Spawner
-from celery_daemons.settings import Settings
-from celery_daemons.store import lease
-from celery_daemons.store.clock import lease_clock
-from celery_daemons.store.connection import AsyncStore
 
 logger = logging.getLogger(__name__)
 
@@ -194,14 +194,14 @@ class Election:
             except ChannelClosed:
                 return
             match message:
-                case Turned():
+                case Progress():
                     now = time.monotonic()
                     if now >= self._proven_at:
                         self._failures = 0
                     self._turn_by = now + _WEDGED_AFTER * self._settings.lease_ttl
-                case Unready(error):
+                case LoadFailed(error):
                     logger.error("monitor %s: %s", self._boot.node, error)
-                case Yielded():
+                case SteppedDown():
                     self.epoch = None
                     # Others first: they have been told, or see it by their next heartbeat. Should none lead, this one
                     # does again.

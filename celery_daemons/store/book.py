@@ -4,77 +4,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName
+from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName, Token
 from celery_daemons.domain.records import NodeRow
-from celery_daemons.domain.states import DaemonStatus, Outcome
+from celery_daemons.domain.runs import Assignment, ClaimResult, Release, Report, Running
 from celery_daemons.errors import LeaseLost
-from celery_daemons.store.calls import Call, compact, text
 from celery_daemons.store.codec import encode, printable
 from celery_daemons.store.keys import LAYOUT, Keys
 from celery_daemons.store.lease import mismatch
+from celery_daemons.store.script import ScriptCall, compact, text
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """What was assigned to, or recalled from, one node: per item its token, ``""`` for an item that was refused."""
+    """What was assigned to, or recalled from, one node: per item its token, 0 for an item that was refused."""
 
     generation: int
-    tokens: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A claimed daemon; ``refused`` says why not, and is empty when it was granted.
-
-    ``shun`` is the node that has given up on it, empty for none.
-    """
-
-    token: str
-    launcher: LauncherName
-    arguments: str
-    version: str
-    restarts: int
-    shun: str = ""
-    refused: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """How a claimed daemon is doing."""
-
-    name: DaemonName
-    token: str
-    status: DaemonStatus
-    pid: int
-    restarts: int
-    error: str | None = None
-    trace: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """A daemon given back, and how its life ended."""
-
-    name: DaemonName
-    token: str
-    outcome: Outcome
-    restarts: int
-    error: str | None = None
-    trace: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """A daemon that a node runs, with all that Redis must know of it."""
-
-    name: DaemonName
-    token: str
-    launcher: LauncherName
-    arguments: str
-    version: str
-    status: DaemonStatus
-    pid: int
-    restarts: int
+    tokens: tuple[Token, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +34,16 @@ class Swept:
 def _plain(items: Iterable[Any]) -> bytes:
     plain = [compact({slot: getattr(item, slot) for slot in item.__slots__}) for item in items]
     for fields in plain:
+        # As text: Lua would round a large number.
+        fields["token"] = str(fields["token"])
         for told in ("error", "trace"):
             if told in fields:
                 fields[told] = printable(fields[told])
     return encode(plain)
+
+
+def _token(raw: Any) -> Token:
+    return Token(int(raw or 0))
 
 
 def _flags(fenced: str) -> Any:
@@ -111,7 +62,7 @@ def epoch_over(epoch: Epoch) -> LeaseLost:
 
 def assign(
     keys: Keys, epoch: Epoch, node: NodeName, incarnation: Incarnation, items: Sequence[tuple[DaemonName, str]]
-) -> Call[Dispatch | None]:
+) -> ScriptCall[Dispatch | None]:
     """Assign ``(name, cause)`` each to a node; ``None`` when it is not up any more. Raises LeaseLost."""
 
     def decode(reply: Any) -> Dispatch | None:
@@ -119,9 +70,9 @@ def assign(
             raise epoch_over(epoch)
         if reply[0] == 0:
             return None
-        return Dispatch(int(reply[0]), tuple(text(token) for token in reply[1:]))
+        return Dispatch(int(reply[0]), tuple(_token(token) for token in reply[1:]))
 
-    return Call(
+    return ScriptCall(
         "assign",
         (
             keys.monitor,
@@ -138,15 +89,15 @@ def assign(
     )
 
 
-def recall(keys: Keys, epoch: Epoch, node: NodeName, items: Sequence[tuple[DaemonName, str]]) -> Call[Dispatch]:
+def recall(keys: Keys, epoch: Epoch, node: NodeName, items: Sequence[tuple[DaemonName, str]]) -> ScriptCall[Dispatch]:
     """Ask a node to stop and release ``(name, cause)`` each. Raises LeaseLost."""
 
     def decode(reply: Any) -> Dispatch:
         if reply[0] == -1:
             raise epoch_over(epoch)
-        return Dispatch(int(reply[0]), tuple(text(token) for token in reply[1:]))
+        return Dispatch(int(reply[0]), tuple(_token(token) for token in reply[1:]))
 
-    return Call(
+    return ScriptCall(
         "recall",
         (keys.monitor, keys.book, keys.generation(node), keys.journal),
         (str(epoch), node, encode(items)),
@@ -154,7 +105,7 @@ def recall(keys: Keys, epoch: Epoch, node: NodeName, items: Sequence[tuple[Daemo
     )
 
 
-def park(keys: Keys, epoch: Epoch, items: Sequence[tuple[DaemonName, str]]) -> Call[int]:
+def park(keys: Keys, epoch: Epoch, items: Sequence[tuple[DaemonName, str]]) -> ScriptCall[int]:
     """Record that daemons have no node, ``(name, why)`` each; answers how many records changed. Raises LeaseLost."""
 
     def decode(reply: Any) -> int:
@@ -162,10 +113,10 @@ def park(keys: Keys, epoch: Epoch, items: Sequence[tuple[DaemonName, str]]) -> C
             raise epoch_over(epoch)
         return int(reply)
 
-    return Call("park", (keys.monitor, keys.specs, keys.book, keys.journal), (str(epoch), encode(items)), decode)
+    return ScriptCall("park", (keys.monitor, keys.specs, keys.book, keys.journal), (str(epoch), encode(items)), decode)
 
 
-def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int) -> Call[Swept]:
+def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int) -> ScriptCall[Swept]:
     """Free what a node whose lease has ended left behind. Raises LeaseLost."""
 
     def decode(reply: Any) -> Swept:
@@ -176,7 +127,7 @@ def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int) -> Call[Swept
             return Swept((), 0, int(reply[1]))
         return Swept(tuple(DaemonName(text(name)) for name in reply[2:]), int(reply[1]))
 
-    return Call(
+    return ScriptCall(
         "sweep",
         (
             keys.monitor,
@@ -199,16 +150,16 @@ def claim(
     keys: Keys,
     node: NodeName,
     incarnation: Incarnation,
-    items: Sequence[tuple[DaemonName, str]],
+    items: Sequence[Assignment],
     *,
     server: str = "",
-) -> Call[list[Claim] | None]:
+) -> ScriptCall[list[ClaimResult] | None]:
     """Take ``(name, token)`` each so as to start them; ``None`` while no monitor has settled with ``server``.
 
     Raises LeaseLost when the node is fenced.
     """
 
-    def decode(reply: Any) -> list[Claim] | None:
+    def decode(reply: Any) -> list[ClaimResult] | None:
         if not reply:
             raise LeaseLost(f"node {node}: incarnation {incarnation} is fenced, it claims nothing")
         if isinstance(reply[0], bytes):
@@ -216,24 +167,25 @@ def claim(
         claims = []
         for item in reply:
             if len(item) == 2:
-                claims.append(Claim("", LauncherName(""), "", "", 0, refused=text(item[1])))
+                claims.append(ClaimResult(Token(0), LauncherName(""), "", "", 0, refused=text(item[1])))
             else:
                 token, launcher, arguments, version, restarts, shun = item
                 kind = LauncherName(text(launcher))
-                claims.append(Claim(text(token), kind, text(arguments), text(version), int(restarts), text(shun)))
+                avoid = NodeName(text(shun)) if shun else None
+                claims.append(ClaimResult(_token(token), kind, text(arguments), text(version), int(restarts), avoid))
         return claims
 
-    return Call(
+    return ScriptCall(
         "claim",
         (keys.nodes, keys.leases, keys.specs, keys.book, keys.clock, keys.journal, keys.cluster, keys.held(node)),
-        (node, incarnation, encode(items), server),
+        (node, incarnation, encode([(name, str(token)) for name, token in items]), server),
         decode,
     )
 
 
-def report(keys: Keys, node: NodeName, incarnation: Incarnation, items: Sequence[Report]) -> Call[list[bool]]:
+def report(keys: Keys, node: NodeName, incarnation: Incarnation, items: Sequence[Report]) -> ScriptCall[list[bool]]:
     """Say how claimed daemons are doing; false for one whose token is no longer the book's. Raises LeaseLost."""
-    return Call(
+    return ScriptCall(
         "report",
         (keys.nodes, keys.book, keys.journal, keys.traces),
         (node, incarnation, _plain(items)),
@@ -241,9 +193,9 @@ def report(keys: Keys, node: NodeName, incarnation: Incarnation, items: Sequence
     )
 
 
-def release(keys: Keys, node: NodeName, items: Sequence[Release]) -> Call[list[bool]]:
+def release(keys: Keys, node: NodeName, items: Sequence[Release]) -> ScriptCall[list[bool]]:
     """Give daemons back; false for one that the caller did not hold."""
-    return Call(
+    return ScriptCall(
         "release",
         (keys.specs, keys.book, keys.held(node), keys.journal, keys.traces),
         (node, _plain(items)),
@@ -253,7 +205,7 @@ def release(keys: Keys, node: NodeName, items: Sequence[Release]) -> Call[list[b
 
 def reassert(
     keys: Keys, node: NodeName, row: NodeRow, items: Sequence[Running], *, ttl_ms: int
-) -> Call[tuple[int, list[bool]] | None]:
+) -> ScriptCall[tuple[int, list[bool]] | None]:
     """Tell a Redis that lost data what this node runs.
 
     Answers the generation and, per item, false where a newer token holds the name; ``None`` when another incarnation of
@@ -267,7 +219,7 @@ def reassert(
             return None
         return int(reply[0]), [flag == 1 for flag in reply[1:]]
 
-    return Call(
+    return ScriptCall(
         "reassert",
         (
             keys.cluster,

@@ -1,5 +1,6 @@
 """Records to and from the JSON that Redis holds; what cannot be read is told apart from what is not there."""
 
+import re
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -9,10 +10,13 @@ from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
 R = TypeVar("R", SpecRow, BookRow, NodeRow)
 
 _encoder = msgspec.json.Encoder()
-_decoders: dict[type, Any] = {kind: msgspec.json.Decoder(kind) for kind in (SpecRow, BookRow, NodeRow)}
+#: Not strict for entries of the book: a token is text in Redis, where Lua would round a large number.
+_decoders: dict[type, Any] = {
+    kind: msgspec.json.Decoder(kind, strict=kind is not BookRow) for kind in (SpecRow, BookRow, NodeRow)
+}
 
-#: Microseconds of Redis TIME in decimals; more digits than these no counter has reached.
-_TOKEN_DIGITS: Final = 16
+#: A token as the scripts write it: microseconds of Redis TIME, which have 16 digits until the year 2286.
+_TOKEN: Final = re.compile(rb'"token"\s*:\s*"[0-9]{1,16}"')
 
 
 class Corrupt(ValueError):
@@ -35,9 +39,8 @@ def decode(kind: type[R], raw: bytes | str) -> R:
         record: R = _decoders[kind].decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corrupt(str(error)) from error
-    token = getattr(record, "token", "0")
-    if len(token) > _TOKEN_DIGITS or not token.isascii() or not token.isdigit():
-        raise Corrupt(f"{token[:20]!r} is not a token")
+    if kind is BookRow and not _TOKEN.search(raw.encode() if isinstance(raw, str) else raw):
+        raise Corrupt("its token is not text of 1 to 16 digits")
     return record
 
 

@@ -14,10 +14,10 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.errors import ConfigurationError, StoreUnavailable
 from celery_daemons.store import server
-from celery_daemons.store.calls import Call
 from celery_daemons.store.keys import LAYOUT, Keys
 from celery_daemons.store.lease import mismatch
-from celery_daemons.store.trust import Trust
+from celery_daemons.store.script import ScriptCall
+from celery_daemons.store.server_pin import ServerPin
 
 T = TypeVar("T")
 
@@ -45,11 +45,11 @@ def _translated(url: str) -> Iterator[None]:
         raise _unavailable(url, error) from error
 
 
-def _pack(call: Call[Any]) -> tuple[Any, ...]:
+def _pack(call: ScriptCall[Any]) -> tuple[Any, ...]:
     return ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
 
 
-def _pack_whole(call: Call[Any]) -> tuple[Any, ...]:
+def _pack_whole(call: ScriptCall[Any]) -> tuple[Any, ...]:
     return ("EVAL", call.script.source, len(call.keys), *call.keys, *call.args)
 
 
@@ -100,7 +100,7 @@ def _plain_client(library: Any, url: str, options: dict[str, Any]) -> Any:
 class Store:
     """A blocking connection pool to one namespace; safe to share between threads and to use after a fork.
 
-    A ``wary`` one talks to another server than before only after ``trust.accept()``.
+    A ``pin_server`` one talks to another server than before only after ``trust.accept()``.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Store:
         *,
         timeout: float = TIMEOUT,
         client: "redis.Redis | None" = None,
-        wary: bool = False,
+        pin_server: bool = False,
     ) -> None:
         server.check_url(url)
         self.url = url
@@ -124,15 +124,15 @@ class Store:
             redis_connect_func=self._on_connect,
             **_options(timeout),
         )
-        self.trust = Trust()
-        self._wary = wary
+        self.pin = ServerPin()
+        self._pins_server = pin_server
         self._checked = client is not None
 
     def _on_connect(self, connection: Any) -> None:
         connection.on_connect()
-        if self._wary:
+        if self._pins_server:
             connection.send_command("INFO", "server")
-            self.trust.meet(connection.read_response())
+            self.pin.check(connection.read_response())
 
     def check(self) -> None:
         """Raise ConfigurationError or LayoutMismatch if this server or namespace will not do; asks once."""
@@ -151,7 +151,7 @@ class Store:
         seconds, micros = self.read(lambda client: client.time())
         return int(seconds) * 1000 + int(micros) // 1000
 
-    def run(self, call: Call[T]) -> T:
+    def run(self, call: ScriptCall[T]) -> T:
         """Run one verb."""
         if not self._checked:
             self.check()
@@ -192,10 +192,10 @@ class Store:
 class AsyncStore:
     """The same for an asyncio loop; every command has ``timeout`` seconds and no retry: the caller keeps the clock.
 
-    A ``wary`` one talks to another server than before only after ``trust.accept()``.
+    A ``pin_server`` one talks to another server than before only after ``trust.accept()``.
     """
 
-    def __init__(self, url: str, keys: Keys, *, timeout: float, client: Any = None, wary: bool = False) -> None:
+    def __init__(self, url: str, keys: Keys, *, timeout: float, client: Any = None, pin_server: bool = False) -> None:
         self.url = url
         self.keys = keys
         self.client: Any = client or _client(
@@ -205,14 +205,14 @@ class AsyncStore:
             redis_connect_func=self._on_connect,
             **_options(timeout),
         )
-        self.trust = Trust()
-        self._wary = wary
+        self.pin = ServerPin()
+        self._pins_server = pin_server
 
     async def _on_connect(self, connection: Any) -> None:
         await connection.on_connect()
-        if self._wary:
+        if self._pins_server:
             await connection.send_command("INFO", "server")
-            self.trust.meet(await connection.read_response())
+            self.pin.check(await connection.read_response())
 
     async def check(self) -> None:
         """Raise ConfigurationError if the server will not do."""
@@ -221,7 +221,7 @@ class AsyncStore:
             memory = await self.client.info("memory")
         server.check({**info, **memory}, self.url)
 
-    async def run(self, call: Call[T]) -> T:
+    async def run(self, call: ScriptCall[T]) -> T:
         """Run one verb."""
         with _translated(self.url):
             try:

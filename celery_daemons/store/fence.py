@@ -8,7 +8,7 @@ from typing import Any, Final
 from redis.exceptions import NoScriptError
 
 from celery_daemons.errors import ClaimLost
-from celery_daemons.store.calls import script
+from celery_daemons.store.script import script
 
 #: What Redis Cluster takes for a hash tag: the first brace opens it, and it is not empty.
 _TAGGED: Final = re.compile(r"[^{]*\{[^}]+\}")

@@ -6,19 +6,19 @@ from typing import Any
 import msgspec
 
 from celery_daemons.domain.records import JournalEntry
-from celery_daemons.store.calls import Call, text
 from celery_daemons.store.codec import encode, printable
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
+from celery_daemons.store.script import ScriptCall, text
 
 _ITEMS = msgspec.json.Decoder(tuple[tuple[str, ...], ...])
 
 
 def note(
     keys: Keys, event: str, *, node: str = "", cause: str = "", items: Sequence[tuple[str, str, str]] = ()
-) -> Call[int]:
+) -> ScriptCall[int]:
     """Write to the journal what befell, without changing anything else."""
-    return Call("note", (keys.journal,), (event, node, printable(cause), encode(items)), int)
+    return ScriptCall("note", (keys.journal,), (event, node, printable(cause), encode(items)), int)
 
 
 def decode_entry(raw_id: Any, raw: Any) -> JournalEntry:

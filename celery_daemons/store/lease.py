@@ -6,9 +6,9 @@ from typing import Any, Literal
 from celery_daemons.domain.names import Epoch, Incarnation, NodeName
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.errors import LayoutMismatch
-from celery_daemons.store.calls import Call, text
 from celery_daemons.store.codec import encode
 from celery_daemons.store.keys import LAYOUT, Keys
+from celery_daemons.store.script import ScriptCall, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def mismatch(found: str) -> LayoutMismatch:
 
 def join(
     keys: Keys, node: NodeName, row: NodeRow, *, ttl_ms: int, previous: Incarnation | None = None
-) -> Call[Joined | Taken]:
+) -> ScriptCall[Joined | Taken]:
     """Take part as ``row.incarnation``; ``previous`` is one that the caller has seen dead. Raises LayoutMismatch."""
 
     def decode(reply: Any) -> Joined | Taken:
@@ -58,7 +58,7 @@ def join(
             return Taken(int(reply[1]), Incarnation(text(reply[2])))
         return Joined(int(reply[1]), text(reply[2]))
 
-    return Call(
+    return ScriptCall(
         "join",
         (keys.cluster, keys.nodes, keys.leases, keys.generation(node), keys.journal, keys.clock, keys.gone),
         (node, encode(row), ttl_ms, previous or "", LAYOUT),
@@ -66,7 +66,7 @@ def join(
     )
 
 
-def beat(keys: Keys, node: NodeName, incarnation: Incarnation, *, ttl_ms: int) -> Call[Beat]:
+def beat(keys: Keys, node: NodeName, incarnation: Incarnation, *, ttl_ms: int) -> ScriptCall[Beat]:
     """Renew the node's lease."""
 
     def decode(reply: Any) -> Beat:
@@ -74,7 +74,7 @@ def beat(keys: Keys, node: NodeName, incarnation: Incarnation, *, ttl_ms: int) -
             return Beat("ok", int(reply[1]), text(reply[2]), bool(reply[3]))
         return Beat("data_lost" if reply[0] == -1 else "fenced")
 
-    return Call(
+    return ScriptCall(
         "beat",
         (keys.cluster, keys.nodes, keys.leases, keys.generation(node), keys.monitor),
         (node, incarnation, ttl_ms),
@@ -82,15 +82,15 @@ def beat(keys: Keys, node: NodeName, incarnation: Incarnation, *, ttl_ms: int) -
     )
 
 
-def drain(keys: Keys, node: NodeName, *, on: bool = True, incarnation: Incarnation | None = None) -> Call[bool]:
+def drain(keys: Keys, node: NodeName, *, on: bool = True, incarnation: Incarnation | None = None) -> ScriptCall[bool]:
     """Let a node take no more daemons, or take them again; false when no such node is registered."""
     status = "draining" if on else "up"
-    return Call("drain", (keys.nodes, keys.journal), (node, status, incarnation or ""), bool)
+    return ScriptCall("drain", (keys.nodes, keys.journal), (node, status, incarnation or ""), bool)
 
 
-def leave(keys: Keys, node: NodeName, incarnation: Incarnation) -> Call[int]:
+def leave(keys: Keys, node: NodeName, incarnation: Incarnation) -> ScriptCall[int]:
     """Leave the cluster; 0 when done, else how many daemons the node still holds, or -1 when it is fenced."""
-    return Call(
+    return ScriptCall(
         "leave",
         (keys.nodes, keys.leases, keys.held(node), keys.generation(node), keys.journal, keys.gone),
         (node, incarnation),
@@ -100,9 +100,9 @@ def leave(keys: Keys, node: NodeName, incarnation: Incarnation) -> Call[int]:
 
 def campaign(
     keys: Keys, node: NodeName, incarnation: Incarnation, *, ttl_ms: int, epoch: Epoch | None = None
-) -> Call[Epoch | None]:
+) -> ScriptCall[Epoch | None]:
     """Take the monitor's lease if it is free, or renew the one of ``epoch``; ``None`` when it is another's."""
-    return Call(
+    return ScriptCall(
         "campaign",
         (keys.monitor, keys.clock, keys.journal),
         (node, incarnation, ttl_ms, "" if epoch is None else str(epoch)),
@@ -110,16 +110,16 @@ def campaign(
     )
 
 
-def settle(keys: Keys, epoch: Epoch, server: str) -> Call[bool]:
+def confirm_server(keys: Keys, epoch: Epoch, server: str) -> ScriptCall[bool]:
     """Record that the leases on a server, named by its run id, can be trusted; false when the epoch is over."""
-    return Call("settle", (keys.monitor, keys.cluster), (str(epoch), server), bool)
+    return ScriptCall("confirm_server", (keys.monitor, keys.cluster), (str(epoch), server), bool)
 
 
-def bury(keys: Keys, epoch: Epoch, node: NodeName) -> Call[bool]:
+def bury(keys: Keys, epoch: Epoch, node: NodeName) -> ScriptCall[bool]:
     """Forget the queues of a node that is gone; false when it has come back."""
-    return Call("bury", (keys.monitor, keys.gone), (str(epoch), node), bool)
+    return ScriptCall("bury", (keys.monitor, keys.gone), (str(epoch), node), bool)
 
 
-def resign(keys: Keys, epoch: Epoch, *, cause: str) -> Call[bool]:
+def resign(keys: Keys, epoch: Epoch, *, cause: str) -> ScriptCall[bool]:
     """Give the monitor's lease back; false when the epoch was over already."""
-    return Call("resign", (keys.monitor, keys.journal), (str(epoch), cause), bool)
+    return ScriptCall("resign", (keys.monitor, keys.journal), (str(epoch), cause), bool)

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.records import BookRow, JournalEntry, NodeRow, SpecRow
-from celery_daemons.store import journal, reading
-from celery_daemons.store.calls import BATCH, text
+from celery_daemons.store import journal, queries
 from celery_daemons.store.codec import decode_or_none
 from celery_daemons.store.connection import Store
+from celery_daemons.store.script import BATCH, text
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Replica:
         self.specs = self._pages(keys.specs, SpecRow) if self._with_specs else {}
         self.book = self._pages(keys.book, BookRow)
         self.load_nodes()
-        self.created_ms = self._store.run(reading.overview(keys)).created_ms
+        self.created_ms = self._store.run(queries.overview(keys)).created_ms
         self.position = position
 
     @property
@@ -77,7 +77,7 @@ class Replica:
 
     def load_nodes(self) -> None:
         """Read the nodes' records."""
-        self.nodes = {name: row for name, (row, _) in reading.node_rows(self._store).items()}
+        self.nodes = {name: row for name, (row, _) in queries.node_rows(self._store).items()}
 
     def follow(self, *, block_ms: int) -> Changes:
         """Wait up to ``block_ms`` for changes and take them over."""
@@ -118,7 +118,7 @@ class Replica:
         """Read some records again, a round trip per 1,000."""
         wanted = iter(names)
         while chunk := list(islice(wanted, BATCH)):
-            for name, raw in zip(chunk, reading.raw(self._store, key, chunk), strict=True):
+            for name, raw in zip(chunk, queries.raw(self._store, key, chunk), strict=True):
                 self._take(rows, name, kind, raw)
 
     def _take(self, rows: dict[DaemonName, Any], name: DaemonName, kind: type[Any], raw: bytes | None) -> None:

@@ -1,1 +1,1 @@
-"""Celery as the host: the steps that make a worker a node."""
+"""What runs in the Celery worker's own process: boot steps and the agent's parent."""

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
-from celery_daemons.process.channel import ChannelClosed, Frames, pack
-from celery_daemons.process.messages import Boot, Drain, Joined
+from celery_daemons.wire.channel import ChannelClosed, Frames, pack
+from celery_daemons.wire.messages import Boot, Drain, Joined
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from celery_daemons.domain.names import node_name
+from celery_daemons.forkserver.apploader import import_string
 from celery_daemons.launcher import registry_of
-from celery_daemons.process import spawn_task
-from celery_daemons.process.apploader import import_string
-from celery_daemons.process.messages import Boot
 from celery_daemons.settings import Settings
+from celery_daemons.wire import spawn_task
+from celery_daemons.wire.messages import Boot
 
 
 def boot_for(

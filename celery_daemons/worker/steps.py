@@ -10,12 +10,17 @@ from celery.worker import state
 from kombu.common import ignore_errors
 from kombu.messaging import Consumer
 
-from celery_daemons.process.messages import Rejected
-from celery_daemons.process.spawn_task import spawn_queue, spawn_queue_name, task_queue_name
 from celery_daemons.settings import Settings
+from celery_daemons.wire.messages import AssignmentsChanged, Campaign, Rejected
+from celery_daemons.wire.spawn_task import (
+    NotASpawnTask,
+    SpawnTask,
+    spawn_queue,
+    spawn_queue_name,
+    task_queue_name,
+)
 from celery_daemons.worker.agent_process import AgentProcess
 from celery_daemons.worker.boot import boot_for
-from celery_daemons.worker.spawn_task import NotASpawnTask, decode
 
 logger = logging.getLogger(__name__)
 
@@ -142,14 +147,17 @@ class SpawnStep(bootsteps.ConsumerStep):  # type: ignore[misc]
 
     def _on_message(self, message: Any) -> None:
         try:
-            spawned = decode(message, node=self._agent.node)
+            task = SpawnTask.decode(message, node=self._agent.node)
         except NotASpawnTask as error:
             message.reject()
             self._reject(str(error))
         else:
             # At once: claims decide who runs what, and a redelivered spawn task would be one more refused claim.
             message.ack()
-            self._agent.send(spawned)
+            if task.campaign:
+                self._agent.send(Campaign())
+            else:
+                self._agent.send(AssignmentsChanged(task.incarnation, task.generation, task.assigned, task.recalled))
 
     def _reject(self, reason: str) -> None:
         self._rejected += 1

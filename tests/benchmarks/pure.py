@@ -7,10 +7,9 @@ from typing import Any
 
 from celery_daemons.domain.names import DaemonName, Incarnation, LauncherName, NodeName
 from celery_daemons.domain.options import LauncherOptions
+from celery_daemons.domain.planner import Plan, Planner
 from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
-from celery_daemons.monitor.plan import Plan, Planner
-from celery_daemons.settings import Settings
 from tests.benchmarks.rows import Row, spread
 
 DAEMONS = 10_000
@@ -24,7 +23,7 @@ def planner() -> Iterator[Row]:
     first, lost = [], []
     for _ in range(ROUNDS):
         copy = _copy()
-        plans = Planner(copy, Settings(redis_url=""), lambda _name: LauncherOptions())
+        plans = Planner(copy, load_factor=1.25, vnodes=40, options=lambda _name: LauncherOptions())
         first.append(_timed(plans, copy))
         victim = next(iter(copy.nodes))
         del copy.nodes[victim]

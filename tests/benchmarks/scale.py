@@ -110,9 +110,9 @@ def fail_over(thousand: int = 10) -> Iterator[Row]:
 def journal() -> Iterator[Row]:
     """A replica that follows a hundred thousand changes, and one that loads a hundred thousand daemons."""
     from celery_daemons.domain.names import DaemonName, LauncherName
-    from celery_daemons.store import wishes
-    from celery_daemons.store.calls import BATCH
+    from celery_daemons.store import specs
     from celery_daemons.store.replica import Replica
+    from celery_daemons.store.script import BATCH
 
     count, rounds = 100_000, 3
     with stage() as scene:
@@ -124,7 +124,7 @@ def journal() -> Iterator[Row]:
             for start in range(0, count, BATCH):
                 names = [DaemonName(f"j{number}.{one}") for one in range(start, start + BATCH)]
                 items = [(name, LauncherName("none"), "[[],{}]") for name in names]
-                store.run(wishes.want(store.keys, items, mode="spawn"))
+                store.run(specs.want(store.keys, items, mode="spawn"))
             began = time.perf_counter()
             while len(replica.specs) < count * (number + 1):
                 replica.follow(block_ms=100)

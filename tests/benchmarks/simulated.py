@@ -17,14 +17,15 @@ from typing import Any
 
 import psutil
 
+from celery_daemons.domain import runs
 from celery_daemons.domain.names import DaemonName, Incarnation, NodeName
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.states import DaemonStatus, NodeStatus, Outcome
-from celery_daemons.process.spawn_task import spawn_queue_name, task_queue_name
-from celery_daemons.store import book, holdings, lease
-from celery_daemons.store.calls import BATCH, Call
+from celery_daemons.store import assignments, book, lease
 from celery_daemons.store.connection import AsyncStore
 from celery_daemons.store.keys import Keys
+from celery_daemons.store.script import BATCH, ScriptCall
+from celery_daemons.wire.spawn_task import spawn_queue_name, task_queue_name
 from tests.benchmarks.rows import Row, spread
 from tests.benchmarks.stage import Stage, of_role, stage
 from tests.benchmarks.timeline import Timeline
@@ -79,10 +80,10 @@ class SimulatedNode:
 
     async def _catch_up(self) -> None:
         keys = self._store.keys
-        page = await self._run(holdings.page(keys, self.name))
+        page = await self._run(assignments.page(keys, self.name))
         generation, rows = page.generation, dict(page.rows)
         while page.cursor != "0":
-            page = await self._run(holdings.page(keys, self.name, page.cursor))
+            page = await self._run(assignments.page(keys, self.name, page.cursor))
             rows.update(page.rows)
         self._generation = generation
         claims = [
@@ -93,7 +94,7 @@ class SimulatedNode:
         for start in range(0, len(claims), BATCH):
             await self._claim(claims[start : start + BATCH])
         recalled = [
-            book.Release(name=name, token=row.token, outcome=Outcome.STOPPED, restarts=0)
+            runs.Release(name=name, token=row.token, outcome=Outcome.STOPPED, restarts=0)
             for name, row in rows.items()
             if row and row.status is DaemonStatus.STOPPING
         ]
@@ -108,13 +109,13 @@ class SimulatedNode:
         ]
         self._running.update(granted)
         reports = [
-            book.Report(name=name, token=token, status=DaemonStatus.RUNNING, pid=1, restarts=0)
+            runs.Report(name=name, token=token, status=DaemonStatus.RUNNING, pid=1, restarts=0)
             for name, token in granted
         ]
         if reports:
             await self._run(book.report(keys, self.name, self.incarnation, reports))
 
-    async def _run(self, call: Call[Any]) -> Any:
+    async def _run(self, call: ScriptCall[Any]) -> Any:
         async with self._gate:
             return await self._store.run(call)
 

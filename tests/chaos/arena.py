@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from celery_daemons.client.cluster import Cluster
+from celery_daemons.client.cluster_client import ClusterClient
 from celery_daemons.errors import DaemonsError
 from tests.chaos.evidence import WITNESSES, Evidence
 from tests.support.projects import PRELUDE, Project
@@ -81,7 +81,7 @@ class Arena:
         )
         self.names = [f"walk.{n}" for n in range(walks)] + [f"solo.{n}" for n in range(solos)]
         self.evidence = Evidence(folder / "signs")
-        self.cluster = Cluster(self.server.url, "chaos", vnodes=40)
+        self.cluster = ClusterClient(self.server.url, "chaos", vnodes=40)
         stack.callback(self.cluster.close)
         self.nodes = [Node(self, f"w{number}") for number in range(1, 5)]
         for node in self.nodes:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from itertools import count, islice
 
 from celery_daemons.domain.names import DaemonName, NodeName
-from celery_daemons.domain.placement import Ring
+from celery_daemons.domain.ring import Ring
 from tests.support.witness import WITNESSED
 
 VNODES = 40

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from celery_daemons.client.cluster import Cluster
+from celery_daemons.client.cluster_client import ClusterClient
 from celery_daemons.domain.records import Address
 from celery_daemons.domain.states import DaemonStatus
 from tests.support.projects import Project
@@ -17,7 +17,7 @@ QUICK: dict[str, Any] = {"lease_ttl": 1.5, "heartbeat_interval": 0.3}
 SOON = 20.0
 
 
-class Client(Cluster):
+class Client(ClusterClient):
     """A cluster's client with the waits that tests need."""
 
     def running(self, *names: str) -> dict[str, Address] | None:

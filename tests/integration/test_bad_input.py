@@ -15,7 +15,7 @@ from celery_daemons.errors import (
     StoreUnavailable,
     UnknownLauncher,
 )
-from celery_daemons.process.spawn_task import spawn_queue_name
+from celery_daemons.wire.spawn_task import spawn_queue_name
 from tests.conftest import NewProject, NewServer, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
 from tests.support.projects import PRELUDE, Project

@@ -8,7 +8,7 @@ import pytest
 from celery import Celery
 
 from celery_daemons.monitor.dispatch import Dispatcher
-from celery_daemons.process import spawn_task
+from celery_daemons.wire import spawn_task
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 

@@ -12,7 +12,7 @@ from celery_daemons.store.keys import Keys
 from tests.conftest import FLAVOURS
 from tests.conftest import _require as require
 from tests.store import leaks
-from tests.store.cluster import Cluster
+from tests.store.driver import StoreDriver
 from tests.support.servers import Server
 
 Connect = Callable[[str], Store]
@@ -55,6 +55,6 @@ def store(connect: Connect, namespace: str) -> Iterator[Store]:
 
 
 @pytest.fixture
-def cluster(store: Store) -> Cluster:
+def cluster(store: Store) -> StoreDriver:
     """The verbs in short, on each of the three servers."""
-    return Cluster(store)
+    return StoreDriver(store)

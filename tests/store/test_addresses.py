@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from celery_daemons.store import reading
+from celery_daemons.store import queries
 from celery_daemons.store.connection import AsyncStore, Store
 from celery_daemons.store.keys import Keys
 from tests.conftest import NewServer
@@ -23,12 +23,12 @@ def test_a_server_on_a_socket_file_is_spoken_to(kind: str, new_server: NewServer
     async def ask() -> object:
         store = AsyncStore(url, KEYS, timeout=5.0)
         await store.check()
-        found = await store.run(reading.overview(KEYS))
+        found = await store.run(queries.overview(KEYS))
         await store.close()
         return found.leases
 
     # When / Then
-    assert Store(url, KEYS).run(reading.overview(KEYS)).leases == {}
+    assert Store(url, KEYS).run(queries.overview(KEYS)).leases == {}
     assert asyncio.run(ask()) == {}
 
 
@@ -38,4 +38,4 @@ def test_a_url_that_asks_for_text_changes_no_reply(new_server: NewServer) -> Non
     store.client.hset(KEYS.cluster, "layout", "1")
 
     store.check()
-    assert reading.nodes(store) == []
+    assert queries.nodes(store) == []

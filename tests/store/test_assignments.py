@@ -9,10 +9,10 @@ from celery_daemons.domain.names import Epoch
 from celery_daemons.domain.states import Outcome
 from celery_daemons.errors import LeaseLost
 from celery_daemons.store import book, lease
-from tests.store.cluster import I1, I2, N1, N2, TAIL, Cluster, names
+from tests.store.driver import I1, I2, N1, N2, TAIL, StoreDriver, names
 
 
-def test_a_daemon_is_assigned_with_a_token_and_the_node_hears_of_it(cluster: Cluster) -> None:
+def test_a_daemon_is_assigned_with_a_token_and_the_node_hears_of_it(cluster: StoreDriver) -> None:
     generation = cluster.join().generation
     epoch = cluster.lead()
     cluster.want("x")
@@ -37,7 +37,7 @@ def test_a_daemon_is_assigned_with_a_token_and_the_node_hears_of_it(cluster: Clu
     assert cluster.last().items == (("x", token, "test"),)
 
 
-def test_what_is_placed_unknown_or_not_wanted_is_not_assigned(cluster: Cluster) -> None:
+def test_what_is_placed_unknown_or_not_wanted_is_not_assigned(cluster: StoreDriver) -> None:
     """Horde #207: one process becomes eight."""
     epoch, _ = cluster.started("placed")
     cluster.join(N2)
@@ -55,7 +55,7 @@ def test_what_is_placed_unknown_or_not_wanted_is_not_assigned(cluster: Cluster) 
     assert after == before
 
 
-def test_a_name_twice_in_one_batch_is_assigned_once(cluster: Cluster) -> None:
+def test_a_name_twice_in_one_batch_is_assigned_once(cluster: StoreDriver) -> None:
     cluster.join()
     epoch = cluster.lead()
     cluster.want("x")
@@ -67,7 +67,7 @@ def test_a_name_twice_in_one_batch_is_assigned_once(cluster: Cluster) -> None:
     assert not dispatch.tokens[1]
 
 
-def test_an_answer_that_was_lost_costs_the_message_and_nothing_else(cluster: Cluster) -> None:
+def test_an_answer_that_was_lost_costs_the_message_and_nothing_else(cluster: StoreDriver) -> None:
     """The same call again answers that all is placed; the generation tells the node."""
     cluster.join()
     epoch = cluster.lead()
@@ -83,7 +83,7 @@ def test_an_answer_that_was_lost_costs_the_message_and_nothing_else(cluster: Clu
 
 
 @pytest.mark.parametrize("status", ["draining", "gone", "another incarnation"])
-def test_a_node_that_is_not_up_is_given_nothing(cluster: Cluster, status: str) -> None:
+def test_a_node_that_is_not_up_is_given_nothing(cluster: StoreDriver, status: str) -> None:
     cluster.join(incarnation=I2 if status == "another incarnation" else I1)
     epoch = cluster.lead()
     cluster.want("x")
@@ -97,7 +97,7 @@ def test_a_node_that_is_not_up_is_given_nothing(cluster: Cluster, status: str) -
     assert cluster.contents() == before
 
 
-def test_what_befell_a_daemon_before_is_remembered_when_it_is_assigned_again(cluster: Cluster) -> None:
+def test_what_befell_a_daemon_before_is_remembered_when_it_is_assigned_again(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
     cluster.release("x", tokens["x"], Outcome.FAILED, restarts=5, error="boom")
 
@@ -107,7 +107,7 @@ def test_what_befell_a_daemon_before_is_remembered_when_it_is_assigned_again(clu
     assert cluster.entry("x")["error"] == "boom"
 
 
-def test_a_recalled_daemon_is_stopping_and_its_node_hears_of_it(cluster: Cluster) -> None:
+def test_a_recalled_daemon_is_stopping_and_its_node_hears_of_it(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
     generation = cluster.generation()
 
@@ -119,7 +119,7 @@ def test_a_recalled_daemon_is_stopping_and_its_node_hears_of_it(cluster: Cluster
     assert (cluster.last().event, cluster.last().items) == ("recall", (("x", tokens["x"], "test"),))
 
 
-def test_what_is_stopping_elsewhere_or_nowhere_is_not_recalled(cluster: Cluster) -> None:
+def test_what_is_stopping_elsewhere_or_nowhere_is_not_recalled(cluster: StoreDriver) -> None:
     epoch, _ = cluster.started("x", "y")
     cluster.recall(epoch, "x")
     before = cluster.contents()
@@ -130,7 +130,7 @@ def test_what_is_stopping_elsewhere_or_nowhere_is_not_recalled(cluster: Cluster)
     assert cluster.contents() == before
 
 
-def test_a_parked_daemon_says_why(cluster: Cluster) -> None:
+def test_a_parked_daemon_says_why(cluster: StoreDriver) -> None:
     epoch = cluster.lead()
     cluster.want("x")
 
@@ -140,7 +140,7 @@ def test_a_parked_daemon_says_why(cluster: Cluster) -> None:
     assert (cluster.last().event, cluster.last().items) == ("park", (("x", "0", "no node is up"),))
 
 
-def test_the_same_reason_again_is_not_told_again(cluster: Cluster) -> None:
+def test_the_same_reason_again_is_not_told_again(cluster: StoreDriver) -> None:
     epoch = cluster.lead()
     cluster.want("x")
     items = [(names(["x"])[0], "no node is up")]
@@ -151,7 +151,7 @@ def test_the_same_reason_again_is_not_told_again(cluster: Cluster) -> None:
     assert cluster.contents() == before
 
 
-def test_what_is_placed_stopped_or_unknown_is_not_parked(cluster: Cluster) -> None:
+def test_what_is_placed_stopped_or_unknown_is_not_parked(cluster: StoreDriver) -> None:
     epoch, _ = cluster.started("placed")
     cluster.want("stopped")
     cluster.desire("stopped", "stop")
@@ -162,7 +162,7 @@ def test_what_is_placed_stopped_or_unknown_is_not_parked(cluster: Cluster) -> No
     assert cluster.contents() == before
 
 
-def test_a_parked_daemon_that_is_assigned_has_its_reason_no_more(cluster: Cluster) -> None:
+def test_a_parked_daemon_that_is_assigned_has_its_reason_no_more(cluster: StoreDriver) -> None:
     cluster.join()
     epoch = cluster.lead()
     cluster.want("x")
@@ -173,7 +173,7 @@ def test_a_parked_daemon_that_is_assigned_has_its_reason_no_more(cluster: Cluste
     assert "error" not in cluster.entry("x")
 
 
-MONITOR_VERBS: dict[str, Callable[[Cluster, Epoch], Any]] = {
+MONITOR_VERBS: dict[str, Callable[[StoreDriver, Epoch], Any]] = {
     "assign": lambda cluster, epoch: cluster.assign(epoch, "free"),
     "recall": lambda cluster, epoch: cluster.recall(epoch, "x"),
     "park": lambda cluster, epoch: cluster.run(book.park(cluster.keys, epoch, [(names(["free"])[0], "why")])),
@@ -183,7 +183,7 @@ MONITOR_VERBS: dict[str, Callable[[Cluster, Epoch], Any]] = {
 
 @pytest.mark.parametrize("verb", MONITOR_VERBS)
 @pytest.mark.parametrize("now", ["another leads", "nobody leads"])
-def test_a_deposed_monitor_changes_nothing(cluster: Cluster, verb: str, now: str) -> None:
+def test_a_deposed_monitor_changes_nothing(cluster: StoreDriver, verb: str, now: str) -> None:
     """Attacks invariant 3, with what a monitor does that was paused past its lease."""
     old, _ = cluster.started("x")
     cluster.want("free")
@@ -200,7 +200,7 @@ def test_a_deposed_monitor_changes_nothing(cluster: Cluster, verb: str, now: str
 
 
 @pytest.mark.parametrize("verb", ["assign", "recall", "park"])
-def test_an_empty_batch_changes_nothing(cluster: Cluster, verb: str) -> None:
+def test_an_empty_batch_changes_nothing(cluster: StoreDriver, verb: str) -> None:
     epoch, _ = cluster.started("x")
     entries = len(cluster.events())
     generation = cluster.generation()

@@ -5,15 +5,16 @@ import time
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from celery_daemons.domain import runs
 from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.records import BookRow
 from celery_daemons.domain.states import DaemonStatus, Outcome
-from celery_daemons.store import book, holdings, lease, reading, wishes
-from celery_daemons.store.calls import BATCH
+from celery_daemons.store import assignments, book, lease, queries, specs
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
+from celery_daemons.store.script import BATCH
 from tests.conftest import NewServer
-from tests.store.cluster import ARGUMENTS, I1, N1, TAIL, TTL_MS, Cluster, names, row, running
+from tests.store.driver import ARGUMENTS, I1, N1, TAIL, TTL_MS, StoreDriver, names, row, running
 
 LONG = "x" * 200
 ODD = ["a/b:c@d+e", "-", "._-:@/+", "0", "null", "true", "1e5", "{ns}"[1:3], LONG, "daemons", "a:daemons"]
@@ -22,24 +23,24 @@ ODD = ["a/b:c@d+e", "-", "._-:@/+", "0", "null", "true", "1e5", "{ns}"[1:3], LON
 LONGEST = 5.0
 
 
-def whole(cluster: Cluster, node: NodeName) -> dict[DaemonName, BookRow | None]:
+def whole(cluster: StoreDriver, node: NodeName) -> dict[DaemonName, BookRow | None]:
     """Read page after page what a node holds."""
-    page = cluster.run(holdings.page(cluster.keys, node))
+    page = cluster.run(assignments.page(cluster.keys, node))
     rows = dict(page.rows)
     while page.cursor != "0":
-        page = cluster.run(holdings.page(cluster.keys, node, page.cursor))
+        page = cluster.run(assignments.page(cluster.keys, node, page.cursor))
         rows.update(page.rows)
     return rows
 
 
-def test_every_verb_takes_a_thousand_daemons_at_once(cluster: Cluster) -> None:
+def test_every_verb_takes_a_thousand_daemons_at_once(cluster: StoreDriver) -> None:
     wanted = names(f"batch.{number}-{'y' * 180}" for number in range(BATCH))
     keys = cluster.keys
     cluster.join()
     epoch = cluster.lead()
     began = time.monotonic()
 
-    assert cluster.run(wishes.want(keys, [(name, TAIL, ARGUMENTS) for name in wanted], mode="spawn")) == ["new"] * BATCH
+    assert cluster.run(specs.want(keys, [(name, TAIL, ARGUMENTS) for name in wanted], mode="spawn")) == ["new"] * BATCH
     assert cluster.run(book.park(keys, epoch, [(name, "no node is up") for name in wanted])) == BATCH
     dispatch = cluster.run(book.assign(keys, epoch, N1, I1, [(name, "test") for name in wanted]))
     assert len(set(dispatch.tokens)) == BATCH
@@ -48,29 +49,29 @@ def test_every_verb_takes_a_thousand_daemons_at_once(cluster: Cluster) -> None:
     claims = cluster.run(book.claim(keys, N1, I1, items))
     assert [claim.token for claim in claims] == list(dispatch.tokens)
     reports = [
-        book.Report(name=name, token=token, status=DaemonStatus.RUNNING, pid=1, restarts=0) for name, token in items
+        runs.Report(name=name, token=token, status=DaemonStatus.RUNNING, pid=1, restarts=0) for name, token in items
     ]
     assert cluster.run(book.report(keys, N1, I1, reports)) == [True] * BATCH
     assert whole(cluster, N1).keys() == set(wanted)
-    entries = reading.entries(cluster.store, wanted)
+    entries = queries.entries(cluster.store, wanted)
     assert [entry.token for entry in entries] == list(dispatch.tokens)
     told = [running(name, token, version=claim.version) for (name, token), claim in zip(items, claims, strict=True)]
     assert cluster.reassert(told)[1] == [True] * BATCH
     recalled = cluster.run(book.recall(keys, epoch, N1, [(name, "test") for name in wanted]))
     assert recalled.tokens == dispatch.tokens
     half = [
-        book.Release(name=name, token=token, outcome=Outcome.STOPPED, restarts=0) for name, token in items[: BATCH // 2]
+        runs.Release(name=name, token=token, outcome=Outcome.STOPPED, restarts=0) for name, token in items[: BATCH // 2]
     ]
     assert cluster.run(book.release(keys, N1, half)) == [True] * (BATCH // 2)
     cluster.end_lease()
     assert len(cluster.sweep(epoch).names) == BATCH // 2
-    assert cluster.run(wishes.forget(keys, wanted, cause="test")) == BATCH
+    assert cluster.run(specs.forget(keys, wanted, cause="test")) == BATCH
 
     assert cluster.client.hlen(keys.book) == cluster.client.hlen(keys.specs) == 0
     assert time.monotonic() - began < 12 * LONGEST
 
 
-def test_an_entry_in_the_journal_holds_a_whole_batch(cluster: Cluster) -> None:
+def test_an_entry_in_the_journal_holds_a_whole_batch(cluster: StoreDriver) -> None:
     wanted = [f"d{number}" for number in range(BATCH)]
 
     cluster.want(*wanted)
@@ -78,13 +79,13 @@ def test_an_entry_in_the_journal_holds_a_whole_batch(cluster: Cluster) -> None:
     assert [item[0] for item in cluster.last().items] == wanted
 
 
-def test_names_of_every_kind_live_a_whole_life(cluster: Cluster) -> None:
+def test_names_of_every_kind_live_a_whole_life(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started(*ODD)
 
     assert cluster.held() == set(ODD)
-    entries = reading.entries(cluster.store, names(ODD))
+    entries = queries.entries(cluster.store, names(ODD))
     assert [entry.token for entry in entries] == list(tokens.values())
-    assert {record.name for record in reading.records(cluster.store)} == set(ODD)
+    assert {record.name for record in queries.records(cluster.store)} == set(ODD)
     assert cluster.recall(epoch, *ODD).tokens == tuple(tokens.values())
     for name, token in tokens.items():
         assert cluster.release(name, token)
@@ -92,7 +93,7 @@ def test_names_of_every_kind_live_a_whole_life(cluster: Cluster) -> None:
     assert cluster.held() == set()
 
 
-def test_nodes_may_be_called_anything_that_is_allowed(cluster: Cluster) -> None:
+def test_nodes_may_be_called_anything_that_is_allowed(cluster: StoreDriver) -> None:
     nodes = [NodeName(name) for name in ("a/b:c@d+e", "n:daemons", "n", "n:generation", LONG)]
     epoch = cluster.lead()
     for number, node in enumerate(nodes):
@@ -101,14 +102,14 @@ def test_nodes_may_be_called_anything_that_is_allowed(cluster: Cluster) -> None:
         cluster.assign(epoch, f"d{number}", node=node)
 
     assert [cluster.held(node) for node in nodes] == [{f"d{number}"} for number in range(len(nodes))]
-    assert {node.name for node in reading.nodes(cluster.store)} == set(nodes)
+    assert {node.name for node in queries.nodes(cluster.store)} == set(nodes)
     for node in nodes:
         cluster.end_lease(node)
         assert len(cluster.sweep(epoch, node).names) == 1
-    assert reading.nodes(cluster.store) == []
+    assert queries.nodes(cluster.store) == []
 
 
-def test_arguments_come_back_to_the_byte(cluster: Cluster) -> None:
+def test_arguments_come_back_to_the_byte(cluster: StoreDriver) -> None:
     arguments = '[["\\u0000", "ä€😀", "\\\\", "\\"", "</script>", 1e300, null], {"k": "v"}]'
     cluster.join()
     cluster.want("x", arguments=arguments)
@@ -120,14 +121,14 @@ def test_arguments_come_back_to_the_byte(cluster: Cluster) -> None:
 
 @given(token=st.integers(10**15, 2**53 - 2))
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_token_is_ever_rounded(cluster: Cluster, token: int) -> None:
+def test_no_token_is_ever_rounded(cluster: StoreDriver, token: int) -> None:
     """Lua's numbers hold it; what prints them with fourteen digits does not."""
     name = DaemonName("x")
     cluster.lose_data()
 
     cluster.reassert([running(name, str(token))])
     assert cluster.entry(name)["token"] == str(token)
-    assert cluster.run(holdings.page(cluster.keys, N1)).rows[name].token == str(token)
+    assert cluster.run(assignments.page(cluster.keys, N1)).rows[name].token == str(token)
     newer = cluster.claim(name, str(token)).token
 
     assert int(newer) == max(token, int(newer))
@@ -136,7 +137,7 @@ def test_no_token_is_ever_rounded(cluster: Cluster, token: int) -> None:
     assert cluster.reassert([running(name, str(int(newer) - 1))])[1] == [False]
 
 
-def test_tokens_only_grow_whoever_asks_for_them(cluster: Cluster) -> None:
+def test_tokens_only_grow_whoever_asks_for_them(cluster: StoreDriver) -> None:
     cluster.join()
     issued: list[int] = []
     for number in range(20):
@@ -151,7 +152,7 @@ def test_tokens_only_grow_whoever_asks_for_them(cluster: Cluster) -> None:
     assert cluster.clock() == issued[-1]
 
 
-def test_tokens_grow_across_a_loss_of_all_data(cluster: Cluster) -> None:
+def test_tokens_grow_across_a_loss_of_all_data(cluster: StoreDriver) -> None:
     last = 0
     for _ in range(5):
         epoch, tokens = cluster.started("x")
@@ -160,7 +161,7 @@ def test_tokens_grow_across_a_loss_of_all_data(cluster: Cluster) -> None:
         cluster.lose_data()
 
 
-def test_a_counter_of_rubbish_does_not_stop_the_clock(cluster: Cluster) -> None:
+def test_a_counter_of_rubbish_does_not_stop_the_clock(cluster: StoreDriver) -> None:
     for rubbish in ("", "x", "inf", "nan", "-1", "1e400", "99999999999999999999999"):
         cluster.client.set(cluster.keys.clock, rubbish)
 
@@ -169,16 +170,16 @@ def test_a_counter_of_rubbish_does_not_stop_the_clock(cluster: Cluster) -> None:
     assert cluster.run(lease.join(cluster.keys, N1, row(), ttl_ms=TTL_MS)).generation > 10**15
 
 
-def test_what_a_node_holds_comes_in_pages_however_much_it_is(cluster: Cluster) -> None:
+def test_what_a_node_holds_comes_in_pages_however_much_it_is(cluster: StoreDriver) -> None:
     cluster.join()
     epoch = cluster.lead()
     wanted = names(f"many.{number}" for number in range(3 * BATCH))
     for start in range(0, len(wanted), BATCH):
         batch = wanted[start : start + BATCH]
-        cluster.run(wishes.want(cluster.keys, [(name, TAIL, ARGUMENTS) for name in batch], mode="spawn"))
+        cluster.run(specs.want(cluster.keys, [(name, TAIL, ARGUMENTS) for name in batch], mode="spawn"))
         cluster.run(book.assign(cluster.keys, epoch, N1, I1, [(name, "test") for name in batch]))
 
-    first = cluster.run(holdings.page(cluster.keys, N1))
+    first = cluster.run(assignments.page(cluster.keys, N1))
 
     assert first.cursor != "0"
     assert len(first.rows) < 2 * BATCH
@@ -189,7 +190,7 @@ def test_more_than_lua_can_unpack_is_held_in_a_set_that_redis_keeps_compact(
     new_server: NewServer, namespace: str
 ) -> None:
     """Numbers are kept so up to a limit that an operator sets, and come on one page, however many there are."""
-    cluster = Cluster(Store(new_server("set-max-intset-entries 10000").url, Keys(namespace)))
+    cluster = StoreDriver(Store(new_server("set-max-intset-entries 10000").url, Keys(namespace)))
     cluster.join()
     epoch = cluster.lead()
     wanted = [str(number) for number in range(9000)]

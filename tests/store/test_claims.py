@@ -2,14 +2,15 @@
 
 import pytest
 
+from celery_daemons.domain import runs
 from celery_daemons.domain.names import DaemonName, LauncherName
 from celery_daemons.domain.states import DaemonStatus, Outcome
 from celery_daemons.errors import LeaseLost
-from celery_daemons.store import book, holdings, lease, wishes
-from tests.store.cluster import ARGUMENTS, I1, I2, N1, N2, TAIL, TTL_MS, Cluster, row
+from celery_daemons.store import assignments, book, lease, specs
+from tests.store.driver import ARGUMENTS, I1, I2, N1, N2, TAIL, TTL_MS, StoreDriver, row
 
 
-def assigned(cluster: Cluster, name: str = "x") -> str:
+def assigned(cluster: StoreDriver, name: str = "x") -> str:
     """A daemon is assigned to node 1; answers its token."""
     cluster.join()
     cluster.want(name)
@@ -18,17 +19,17 @@ def assigned(cluster: Cluster, name: str = "x") -> str:
     return dispatch.tokens[0]
 
 
-def test_a_first_claim_keeps_the_token_and_brings_what_is_needed_to_start(cluster: Cluster) -> None:
+def test_a_first_claim_keeps_the_token_and_brings_what_is_needed_to_start(cluster: StoreDriver) -> None:
     token = assigned(cluster)
 
     claim = cluster.claim("x", token)
 
-    assert claim == book.Claim(token, TAIL, ARGUMENTS, cluster.spec("x")["version"], 0)
+    assert claim == runs.ClaimResult(token, TAIL, ARGUMENTS, cluster.spec("x")["version"], 0)
     assert cluster.entry("x")["status"] == "starting"
     assert (cluster.last().event, cluster.last().node, cluster.last().items) == ("claim", N1, (("x", token, ""),))
 
 
-def test_every_further_claim_is_given_a_newer_token(cluster: Cluster) -> None:
+def test_every_further_claim_is_given_a_newer_token(cluster: StoreDriver) -> None:
     """What a daemon writes to can tell its lives apart."""
     token = assigned(cluster)
     seen = [token]
@@ -41,7 +42,7 @@ def test_every_further_claim_is_given_a_newer_token(cluster: Cluster) -> None:
     assert cluster.entry("x")["token"] == seen[-1]
 
 
-def test_a_claim_whose_answer_was_lost_may_be_made_again(cluster: Cluster) -> None:
+def test_a_claim_whose_answer_was_lost_may_be_made_again(cluster: StoreDriver) -> None:
     token = assigned(cluster)
     cluster.claim("x", token)
 
@@ -51,7 +52,7 @@ def test_a_claim_whose_answer_was_lost_may_be_made_again(cluster: Cluster) -> No
     assert int(again.token) > int(token)
 
 
-def test_a_claim_for_an_older_token_is_refused(cluster: Cluster) -> None:
+def test_a_claim_for_an_older_token_is_refused(cluster: StoreDriver) -> None:
     token = assigned(cluster)
     cluster.claim("x", cluster.claim("x", token).token)
     before = cluster.contents()
@@ -60,7 +61,7 @@ def test_a_claim_for_an_older_token_is_refused(cluster: Cluster) -> None:
     assert cluster.contents() == before
 
 
-def test_tokens_that_differ_in_their_last_digit_are_told_apart(cluster: Cluster) -> None:
+def test_tokens_that_differ_in_their_last_digit_are_told_apart(cluster: StoreDriver) -> None:
     """Above 10^15 a number that passes through cjson's fourteen digits would be another one."""
     token = assigned(cluster)
     assert len(token) == 16
@@ -70,7 +71,7 @@ def test_tokens_that_differ_in_their_last_digit_are_told_apart(cluster: Cluster)
     assert cluster.claim("x", token).token == token
 
 
-def test_what_is_on_another_node_or_on_none_is_refused(cluster: Cluster) -> None:
+def test_what_is_on_another_node_or_on_none_is_refused(cluster: StoreDriver) -> None:
     token = assigned(cluster)
     cluster.join(N2)
     before = cluster.contents()
@@ -81,7 +82,7 @@ def test_what_is_on_another_node_or_on_none_is_refused(cluster: Cluster) -> None
 
 
 @pytest.mark.parametrize("change", ["stop", "forget", "recall"])
-def test_what_is_not_wanted_any_more_is_refused(cluster: Cluster, change: str) -> None:
+def test_what_is_not_wanted_any_more_is_refused(cluster: StoreDriver, change: str) -> None:
     token = assigned(cluster)
     if change == "stop":
         cluster.desire("x", "stop")
@@ -95,10 +96,10 @@ def test_what_is_not_wanted_any_more_is_refused(cluster: Cluster, change: str) -
     assert cluster.contents() == before
 
 
-def test_a_claim_brings_the_newest_spec_also_of_another_launcher(cluster: Cluster) -> None:
+def test_a_claim_brings_the_newest_spec_also_of_another_launcher(cluster: StoreDriver) -> None:
     token = assigned(cluster)
     newer = [(DaemonName("x"), LauncherName("poll"), "[[1], {}]")]
-    cluster.run(wishes.want(cluster.keys, newer, mode="replace"))
+    cluster.run(specs.want(cluster.keys, newer, mode="replace"))
 
     claim = cluster.claim("x", token)
 
@@ -108,7 +109,7 @@ def test_a_claim_brings_the_newest_spec_also_of_another_launcher(cluster: Cluste
 
 
 @pytest.mark.parametrize("fence", ["another incarnation", "left", "lease ended"])
-def test_a_fenced_node_claims_nothing(cluster: Cluster, fence: str) -> None:
+def test_a_fenced_node_claims_nothing(cluster: StoreDriver, fence: str) -> None:
     token = assigned(cluster)
     if fence == "another incarnation":
         cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
@@ -126,7 +127,7 @@ def test_a_fenced_node_claims_nothing(cluster: Cluster, fence: str) -> None:
     cluster.join(incarnation=I2 if fence == "another incarnation" else I1)
 
 
-def test_a_new_incarnation_takes_over_what_its_predecessor_ran_under_a_new_token(cluster: Cluster) -> None:
+def test_a_new_incarnation_takes_over_what_its_predecessor_ran_under_a_new_token(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
     cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
 
@@ -137,7 +138,7 @@ def test_a_new_incarnation_takes_over_what_its_predecessor_ran_under_a_new_token
     assert not cluster.release("x", tokens["x"])
 
 
-def test_a_report_is_kept(cluster: Cluster) -> None:
+def test_a_report_is_kept(cluster: StoreDriver) -> None:
     token = assigned(cluster)
     cluster.claim("x", token)
     before = cluster.now_ms()
@@ -150,7 +151,7 @@ def test_a_report_is_kept(cluster: Cluster) -> None:
     assert (cluster.last().event, cluster.last().items) == ("report", (("x", token, "running"),))
 
 
-def test_a_daemon_that_waits_for_its_next_start_has_not_started(cluster: Cluster) -> None:
+def test_a_daemon_that_waits_for_its_next_start_has_not_started(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
 
     assert cluster.report("x", tokens["x"], DaemonStatus.BACKOFF, error="ValueError: no", restarts=1)
@@ -160,7 +161,7 @@ def test_a_daemon_that_waits_for_its_next_start_has_not_started(cluster: Cluster
     assert "started_ms" not in cluster.entry("x")
 
 
-def test_an_error_that_is_no_proper_text_is_told_as_far_as_it_is(cluster: Cluster) -> None:
+def test_an_error_that_is_no_proper_text_is_told_as_far_as_it_is(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
 
     assert cluster.report("x", tokens["x"], DaemonStatus.BACKOFF, error="no file \udcff.log")
@@ -168,7 +169,7 @@ def test_an_error_that_is_no_proper_text_is_told_as_far_as_it_is(cluster: Cluste
     assert cluster.entry("x")["error"] == "no file ?.log"
 
 
-def test_nobody_reports_for_another_token_or_for_what_was_recalled(cluster: Cluster) -> None:
+def test_nobody_reports_for_another_token_or_for_what_was_recalled(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x", "y")
     cluster.recall(epoch, "y")
     before = cluster.contents()
@@ -179,7 +180,7 @@ def test_nobody_reports_for_another_token_or_for_what_was_recalled(cluster: Clus
     assert cluster.contents() == before
 
 
-def test_a_fenced_node_reports_nothing(cluster: Cluster) -> None:
+def test_a_fenced_node_reports_nothing(cluster: StoreDriver) -> None:
     """Attacks invariant 3."""
     _, tokens = cluster.started("x")
     cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
@@ -191,7 +192,7 @@ def test_a_fenced_node_reports_nothing(cluster: Cluster) -> None:
     assert cluster.contents() == before
 
 
-def test_a_released_daemon_is_on_no_node_and_keeps_its_history(cluster: Cluster) -> None:
+def test_a_released_daemon_is_on_no_node_and_keeps_its_history(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
 
     assert cluster.release("x", tokens["x"], Outcome.FAILED, restarts=4, error="boom")
@@ -204,7 +205,7 @@ def test_a_released_daemon_is_on_no_node_and_keeps_its_history(cluster: Cluster)
     assert (cluster.last().event, cluster.last().items) == ("release", (("x", tokens["x"], "failed"),))
 
 
-def test_releasing_twice_is_no_error(cluster: Cluster) -> None:
+def test_releasing_twice_is_no_error(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
     cluster.release("x", tokens["x"])
     before = cluster.contents()
@@ -214,18 +215,18 @@ def test_releasing_twice_is_no_error(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_what_is_released_twice_in_one_batch_is_released_once(cluster: Cluster, *, wanted: bool) -> None:
+def test_what_is_released_twice_in_one_batch_is_released_once(cluster: StoreDriver, *, wanted: bool) -> None:
     _, tokens = cluster.started("x")
     if not wanted:
         cluster.forget("x")
-    item = book.Release(name=DaemonName("x"), token=tokens["x"], outcome=Outcome.STOPPED, restarts=0)
+    item = runs.Release(name=DaemonName("x"), token=tokens["x"], outcome=Outcome.STOPPED, restarts=0)
 
     assert cluster.run(book.release(cluster.keys, N1, [item, item])) == [True, False]
     assert len(cluster.last().items) == 1
     assert cluster.held() == set()
 
 
-def test_nobody_releases_what_another_token_or_node_holds(cluster: Cluster) -> None:
+def test_nobody_releases_what_another_token_or_node_holds(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
     newer = cluster.claim("x", tokens["x"]).token
     cluster.join(N2)
@@ -240,7 +241,7 @@ def test_nobody_releases_what_another_token_or_node_holds(cluster: Cluster) -> N
 @pytest.mark.parametrize(
     ("outcome", "desired"), [(Outcome.STOPPED, "running"), (Outcome.REFUSED, "running"), (Outcome.FINISHED, "stopped")]
 )
-def test_only_a_daemon_that_finished_is_not_wanted_again(cluster: Cluster, outcome: Outcome, desired: str) -> None:
+def test_only_a_daemon_that_finished_is_not_wanted_again(cluster: StoreDriver, outcome: Outcome, desired: str) -> None:
     _, tokens = cluster.started("x")
 
     cluster.release("x", tokens["x"], outcome)
@@ -250,7 +251,7 @@ def test_only_a_daemon_that_finished_is_not_wanted_again(cluster: Cluster, outco
 
 
 @pytest.mark.parametrize("change", ["replace", "restart"])
-def test_what_finished_does_not_stop_the_life_that_is_wanted_instead(cluster: Cluster, change: str) -> None:
+def test_what_finished_does_not_stop_the_life_that_is_wanted_instead(cluster: StoreDriver, change: str) -> None:
     _, tokens = cluster.started("x")
     if change == "replace":
         cluster.want("x", mode="replace", arguments="[[1], {}]")
@@ -263,17 +264,17 @@ def test_what_finished_does_not_stop_the_life_that_is_wanted_instead(cluster: Cl
     assert cluster.entry("x")["status"] == "pending"
 
 
-def test_what_a_node_holds_comes_with_its_generation(cluster: Cluster) -> None:
+def test_what_a_node_holds_comes_with_its_generation(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x", "y")
 
-    held = cluster.run(holdings.page(cluster.keys, N1))
+    held = cluster.run(assignments.page(cluster.keys, N1))
 
     assert held.generation == cluster.generation()
     assert {name: entry.token for name, entry in held.rows.items()} == tokens
-    assert cluster.run(holdings.page(cluster.keys, N2)) == holdings.Holdings(0, {}, "0")
+    assert cluster.run(assignments.page(cluster.keys, N2)) == assignments.Holdings(0, {}, "0")
 
 
-def test_a_claim_of_what_the_book_has_elsewhere_takes_it_out_of_what_the_node_holds(cluster: Cluster) -> None:
+def test_a_claim_of_what_the_book_has_elsewhere_takes_it_out_of_what_the_node_holds(cluster: StoreDriver) -> None:
     """Left there by a restart with old data, and claimed on its word: the node could never leave."""
     _, tokens = cluster.started("x")
     cluster.join(N2)
@@ -286,13 +287,13 @@ def test_a_claim_of_what_the_book_has_elsewhere_takes_it_out_of_what_the_node_ho
     assert cluster.run(lease.leave(cluster.keys, N2, I1)) == 0
 
 
-def test_a_name_that_the_book_has_elsewhere_is_dropped_from_what_a_node_holds(cluster: Cluster) -> None:
+def test_a_name_that_the_book_has_elsewhere_is_dropped_from_what_a_node_holds(cluster: StoreDriver) -> None:
     """Left behind by a fail-over to a replica that lacked the last writes; the node could never leave."""
     cluster.started("x")
     cluster.join(N2)
     cluster.client.sadd(cluster.keys.held(N2), "x", "unknown")
 
-    assert cluster.run(holdings.page(cluster.keys, N2)).rows == {}
+    assert cluster.run(assignments.page(cluster.keys, N2)).rows == {}
     assert cluster.held(N2) == set()
     assert cluster.run(lease.leave(cluster.keys, N2, I1)) == 0
     assert cluster.held(N1) == {"x"}

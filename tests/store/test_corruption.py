@@ -11,13 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from celery_daemons.client.locator import Locator
+from celery_daemons.domain import runs
 from celery_daemons.domain.names import DaemonName, Epoch
 from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
 from celery_daemons.domain.states import DaemonStatus, Desired, Outcome
 from celery_daemons.errors import LeaseLost
-from celery_daemons.store import book, holdings, lease, reading, wishes
+from celery_daemons.store import assignments, book, lease, queries, specs
 from celery_daemons.store.codec import decode_or_none
-from tests.store.cluster import ARGUMENTS, I1, I2, N1, TAIL, TTL_MS, Cluster, row, running
+from tests.store.driver import ARGUMENTS, I1, I2, N1, TAIL, TTL_MS, StoreDriver, row, running
 
 X = DaemonName("x")
 TOKEN = "1795443778122220"
@@ -53,7 +54,7 @@ RUBBISH = [
     '{"incarnation": "i1", "status": "up", "weight": "heavy"}',
 ]
 
-VERBS: dict[str, Callable[[Cluster, Epoch], Any]] = {
+VERBS: dict[str, Callable[[StoreDriver, Epoch], Any]] = {
     "join": lambda c, e: c.run(lease.join(c.keys, N1, row(), ttl_ms=TTL_MS)),
     "join anew": lambda c, e: c.run(lease.join(c.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1)),
     "beat": lambda c, e: c.run(lease.beat(c.keys, N1, I1, ttl_ms=TTL_MS)),
@@ -68,17 +69,17 @@ VERBS: dict[str, Callable[[Cluster, Epoch], Any]] = {
     "park": lambda c, e: c.run(book.park(c.keys, e, [(X, "why")])),
     "claim": lambda c, e: c.run(book.claim(c.keys, N1, I1, [(X, TOKEN)])),
     "report": lambda c, e: c.run(
-        book.report(c.keys, N1, I1, [book.Report(name=X, token=TOKEN, status=DaemonStatus.RUNNING, pid=1, restarts=0)])
+        book.report(c.keys, N1, I1, [runs.Report(name=X, token=TOKEN, status=DaemonStatus.RUNNING, pid=1, restarts=0)])
     ),
     "release": lambda c, e: c.release("x", TOKEN, Outcome.FINISHED),
-    "held": lambda c, e: c.run(holdings.page(c.keys, N1)),
+    "held": lambda c, e: c.run(assignments.page(c.keys, N1)),
     "locate": lambda c, e: Locator(c.store).locate(X),
     "locate many": lambda c, e: Locator(c.store).locate_many([X]),
-    "nodes": lambda c, e: reading.nodes(c.store),
-    "gone": lambda c, e: reading.gone(c.store),
+    "nodes": lambda c, e: queries.nodes(c.store),
+    "gone": lambda c, e: queries.gone(c.store),
     "bury": lambda c, e: c.run(lease.bury(c.keys, e, N1)),
-    "records": lambda c, e: list(reading.records(c.store)),
-    "overview": lambda c, e: c.run(reading.overview(c.keys)),
+    "records": lambda c, e: list(queries.records(c.store)),
+    "overview": lambda c, e: c.run(queries.overview(c.keys)),
     "reassert": lambda c, e: c.reassert([running("x", TOKEN)]),
     "sweep": lambda c, e: c.client.zrem(c.keys.leases, N1) and c.sweep(e),
     "forget": lambda c, e: c.forget("x"),
@@ -86,7 +87,7 @@ VERBS: dict[str, Callable[[Cluster, Epoch], Any]] = {
 
 
 @pytest.fixture
-def epoch(cluster: Cluster) -> Epoch:
+def epoch(cluster: StoreDriver) -> Epoch:
     return cluster.lead()
 
 
@@ -97,7 +98,7 @@ GOOD_ENTRY = msgspec.json.encode(
 
 
 def break_records(
-    cluster: Cluster, *, nodes: str | None = None, specs: str | None = None, entries: str | None = None
+    cluster: StoreDriver, *, nodes: str | None = None, specs: str | None = None, entries: str | None = None
 ) -> None:
     """A cluster in which the given records are rubbish, and the others are as they should be."""
     keys = cluster.keys
@@ -113,14 +114,14 @@ def break_records(
     pipe.execute()
 
 
-def tidy(cluster: Cluster, epoch: Epoch) -> None:
+def tidy(cluster: StoreDriver, epoch: Epoch) -> None:
     """End the node as a monitor does, so that nothing is left without an owner."""
     cluster.end_lease()
     cluster.sweep(epoch)
 
 
 @pytest.mark.parametrize("rubbish", RUBBISH, ids=lambda text: text[:30] or "nothing")
-def test_no_verb_raises_whatever_a_record_holds(cluster: Cluster, epoch: Epoch, rubbish: str) -> None:
+def test_no_verb_raises_whatever_a_record_holds(cluster: StoreDriver, epoch: Epoch, rubbish: str) -> None:
     for where in ("nodes", "specs", "entries", "everything"):
         for verb in VERBS.values():
             broken = {key: rubbish if where in (key, "everything") else None for key in ("nodes", "specs", "entries")}
@@ -133,7 +134,7 @@ def test_no_verb_raises_whatever_a_record_holds(cluster: Cluster, epoch: Epoch, 
     tidy(cluster, epoch)
 
 
-def test_nothing_is_assigned_over_an_entry_that_cannot_be_read(cluster: Cluster, epoch: Epoch) -> None:
+def test_nothing_is_assigned_over_an_entry_that_cannot_be_read(cluster: StoreDriver, epoch: Epoch) -> None:
     """It may be that of a daemon that runs."""
     break_records(cluster, entries="{rubbish")
 
@@ -145,29 +146,31 @@ def test_nothing_is_assigned_over_an_entry_that_cannot_be_read(cluster: Cluster,
     assert cluster.client.hget(cluster.keys.book, "x") == b"{rubbish"
 
 
-def test_a_node_is_told_of_an_entry_that_cannot_be_read_and_can_let_go_of_it(cluster: Cluster, epoch: Epoch) -> None:
+def test_a_node_is_told_of_an_entry_that_cannot_be_read_and_can_let_go_of_it(
+    cluster: StoreDriver, epoch: Epoch
+) -> None:
     break_records(cluster, entries="{rubbish")
 
-    assert cluster.run(holdings.page(cluster.keys, N1)).rows == {"x": None}
+    assert cluster.run(assignments.page(cluster.keys, N1)).rows == {"x": None}
     assert not cluster.release("x", TOKEN)
     assert cluster.held() == set()
 
 
-def test_a_node_that_tells_again_what_it_runs_mends_the_entry(cluster: Cluster, epoch: Epoch) -> None:
+def test_a_node_that_tells_again_what_it_runs_mends_the_entry(cluster: StoreDriver, epoch: Epoch) -> None:
     break_records(cluster, entries="{rubbish")
 
     assert cluster.reassert([running("x", TOKEN)])[1] == [True]
     assert cluster.entry("x")["token"] == TOKEN
 
 
-def test_wanting_a_daemon_again_mends_its_spec(cluster: Cluster, epoch: Epoch) -> None:
+def test_wanting_a_daemon_again_mends_its_spec(cluster: StoreDriver, epoch: Epoch) -> None:
     break_records(cluster, specs="{rubbish")
 
     assert cluster.want("x") == ["new"]
     assert cluster.spec("x")["desired"] == "running"
 
 
-def test_a_node_whose_record_was_broken_mends_it_by_telling_again(cluster: Cluster, epoch: Epoch) -> None:
+def test_a_node_whose_record_was_broken_mends_it_by_telling_again(cluster: StoreDriver, epoch: Epoch) -> None:
     break_records(cluster, nodes="{rubbish")
 
     assert cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS)).verdict == "data_lost"
@@ -175,7 +178,7 @@ def test_a_node_whose_record_was_broken_mends_it_by_telling_again(cluster: Clust
     assert cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS)).verdict == "ok"
 
 
-def test_a_broken_record_does_not_give_a_name_away_while_its_lease_runs(cluster: Cluster, epoch: Epoch) -> None:
+def test_a_broken_record_does_not_give_a_name_away_while_its_lease_runs(cluster: StoreDriver, epoch: Epoch) -> None:
     break_records(cluster, nodes="{rubbish")
 
     answer = cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
@@ -183,7 +186,7 @@ def test_a_broken_record_does_not_give_a_name_away_while_its_lease_runs(cluster:
     assert isinstance(answer, lease.Taken)
 
 
-def test_fields_of_a_newer_version_survive_an_older_ones_change(cluster: Cluster, epoch: Epoch) -> None:
+def test_fields_of_a_newer_version_survive_an_older_ones_change(cluster: StoreDriver, epoch: Epoch) -> None:
     """Two versions of one layout may run beside each other."""
     break_records(cluster)
     for key in (cluster.keys.book, cluster.keys.specs):
@@ -212,7 +215,7 @@ GOOD: dict[type[Any], dict[str, Any]] = {
 @given(kind=st.sampled_from(KINDS), data=st.data())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_python_and_lua_agree_on_what_is_a_record(
-    cluster: Cluster, kind: tuple[type[Any], str], data: st.DataObject
+    cluster: StoreDriver, kind: tuple[type[Any], str], data: st.DataObject
 ) -> None:
     """What one side takes for a record and the other for none would be waited for for ever."""
     record_type, shape = kind
@@ -234,5 +237,5 @@ def probe(shape: str) -> str:
     return f"{shared}\nreturn read(ARGV[1], {shape}) and 1 or 0"
 
 
-def test_the_scans_of_a_launcher_with_an_error_of_any_kind_are_kept(cluster: Cluster, epoch: Epoch) -> None:
-    assert cluster.run(wishes.scanned(cluster.keys, epoch, TAIL, listed=0, took_ms=1, error="\udcff no"))
+def test_the_scans_of_a_launcher_with_an_error_of_any_kind_are_kept(cluster: StoreDriver, epoch: Epoch) -> None:
+    assert cluster.run(specs.scanned(cluster.keys, epoch, TAIL, listed=0, took_ms=1, error="\udcff no"))

@@ -4,20 +4,20 @@ import pytest
 
 from celery_daemons.domain.names import Epoch
 from celery_daemons.domain.records import Leader
-from celery_daemons.store import lease, reading
-from tests.store.cluster import I1, I2, N1, N2, TTL_MS, Cluster
+from celery_daemons.store import lease, queries
+from tests.store.driver import I1, I2, N1, N2, TTL_MS, StoreDriver
 from tests.support.waiting import wait_until
 
 
-def test_a_candidate_is_elected_while_nobody_leads(cluster: Cluster) -> None:
+def test_a_candidate_is_elected_while_nobody_leads(cluster: StoreDriver) -> None:
     epoch = cluster.run(lease.campaign(cluster.keys, N1, I1, ttl_ms=TTL_MS))
 
-    assert reading.leader(cluster.store) == Leader(node=N1, epoch=epoch)
+    assert queries.leader(cluster.store) == Leader(node=N1, epoch=epoch)
     assert 0 < cluster.client.pttl(cluster.keys.monitor) <= TTL_MS
     assert (cluster.last().event, cluster.last().node, cluster.last().epoch) == ("lead", N1, epoch)
 
 
-def test_nobody_else_is_elected_meanwhile(cluster: Cluster) -> None:
+def test_nobody_else_is_elected_meanwhile(cluster: StoreDriver) -> None:
     cluster.lead()
     before = cluster.contents()
 
@@ -25,7 +25,7 @@ def test_nobody_else_is_elected_meanwhile(cluster: Cluster) -> None:
     assert cluster.contents() == before
 
 
-def test_a_lease_is_renewed_under_its_epoch_and_not_journalled(cluster: Cluster) -> None:
+def test_a_lease_is_renewed_under_its_epoch_and_not_journalled(cluster: StoreDriver) -> None:
     epoch = cluster.lead()
     entries = len(cluster.events())
     cluster.client.pexpire(cluster.keys.monitor, 1000)
@@ -35,7 +35,7 @@ def test_a_lease_is_renewed_under_its_epoch_and_not_journalled(cluster: Cluster)
     assert len(cluster.events()) == entries
 
 
-def test_an_epoch_that_is_over_renews_nothing(cluster: Cluster) -> None:
+def test_an_epoch_that_is_over_renews_nothing(cluster: StoreDriver) -> None:
     """Redbeat #127: a lock that is extended without a look at whose it is."""
     old = cluster.lead()
     cluster.depose()
@@ -45,15 +45,15 @@ def test_an_epoch_that_is_over_renews_nothing(cluster: Cluster) -> None:
     assert cluster.contents() == before
 
 
-def test_an_epoch_that_ended_is_not_taken_up_again(cluster: Cluster) -> None:
+def test_an_epoch_that_ended_is_not_taken_up_again(cluster: StoreDriver) -> None:
     old = cluster.lead()
     cluster.client.delete(cluster.keys.monitor)
 
     assert cluster.run(lease.campaign(cluster.keys, N1, I1, ttl_ms=TTL_MS, epoch=old)) is None
-    assert reading.leader(cluster.store) is None
+    assert queries.leader(cluster.store) is None
 
 
-def test_the_lease_of_a_monitor_that_died_ends(cluster: Cluster) -> None:
+def test_the_lease_of_a_monitor_that_died_ends(cluster: StoreDriver) -> None:
     """Redbeat #92: twenty-five minutes without a leader after a crash."""
     first = cluster.run(lease.campaign(cluster.keys, N1, I1, ttl_ms=40))
 
@@ -66,7 +66,7 @@ def test_the_lease_of_a_monitor_that_died_ends(cluster: Cluster) -> None:
     assert second > first
 
 
-def test_epochs_grow_also_when_the_data_is_lost(cluster: Cluster) -> None:
+def test_epochs_grow_also_when_the_data_is_lost(cluster: StoreDriver) -> None:
     first = cluster.lead()
 
     cluster.lose_data()
@@ -74,18 +74,18 @@ def test_epochs_grow_also_when_the_data_is_lost(cluster: Cluster) -> None:
     assert cluster.lead() > first > 10**15
 
 
-def test_a_monitor_that_resigns_makes_way_at_once(cluster: Cluster) -> None:
+def test_a_monitor_that_resigns_makes_way_at_once(cluster: StoreDriver) -> None:
     epoch = cluster.lead()
 
     assert cluster.run(lease.resign(cluster.keys, epoch, cause="draining"))
 
-    assert reading.leader(cluster.store) is None
+    assert queries.leader(cluster.store) is None
     assert (cluster.last().event, cluster.last().epoch, cluster.last().cause) == ("resign", epoch, "draining")
     assert cluster.lead(N2) > epoch
 
 
 @pytest.mark.parametrize("led", [True, False])
-def test_who_does_not_lead_cannot_resign(cluster: Cluster, led: bool) -> None:
+def test_who_does_not_lead_cannot_resign(cluster: StoreDriver, led: bool) -> None:
     old = cluster.lead()
     cluster.depose()
     if not led:
@@ -96,29 +96,29 @@ def test_who_does_not_lead_cannot_resign(cluster: Cluster, led: bool) -> None:
     assert cluster.contents() == before
 
 
-def test_resigning_twice_is_no_error(cluster: Cluster) -> None:
+def test_resigning_twice_is_no_error(cluster: StoreDriver) -> None:
     epoch = cluster.lead()
 
     assert cluster.run(lease.resign(cluster.keys, epoch, cause="draining"))
     assert not cluster.run(lease.resign(cluster.keys, epoch, cause="draining"))
 
 
-def test_only_the_leader_says_that_a_server_can_be_trusted(cluster: Cluster) -> None:
+def test_only_the_leader_says_that_a_server_can_be_trusted(cluster: StoreDriver) -> None:
     cluster.join()
     epoch = cluster.lead()
 
-    assert cluster.run(lease.settle(cluster.keys, epoch, "server-1"))
-    assert not cluster.run(lease.settle(cluster.keys, Epoch(epoch - 1), "server-2"))
+    assert cluster.run(lease.confirm_server(cluster.keys, epoch, "server-1"))
+    assert not cluster.run(lease.confirm_server(cluster.keys, Epoch(epoch - 1), "server-2"))
 
-    assert cluster.run(reading.overview(cluster.keys)).server == "server-1"
+    assert cluster.run(queries.overview(cluster.keys)).server == "server-1"
 
 
 @pytest.mark.parametrize("rubbish", ["", "{", "[]", "7", '{"epoch":7}', '{"node":"n"}', '{"node":"n","epoch":"x"}'])
-def test_rubbish_in_place_of_the_lease_counts_as_nobody(cluster: Cluster, rubbish: str) -> None:
+def test_rubbish_in_place_of_the_lease_counts_as_nobody(cluster: StoreDriver, rubbish: str) -> None:
     """It has no end, and would keep every candidate out for ever."""
     cluster.client.set(cluster.keys.monitor, rubbish)
 
-    assert reading.leader(cluster.store) is None
+    assert queries.leader(cluster.store) is None
     assert not cluster.run(lease.resign(cluster.keys, Epoch(7), cause="late"))
     epoch = cluster.lead()
-    assert reading.leader(cluster.store) == Leader(node=N1, epoch=epoch)
+    assert queries.leader(cluster.store) == Leader(node=N1, epoch=epoch)

@@ -2,12 +2,12 @@
 
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.states import DaemonStatus, Outcome
-from celery_daemons.store import reading, wishes
-from tests.store.cluster import N1, N2, Cluster
+from celery_daemons.store import queries, specs
+from tests.store.driver import N1, N2, StoreDriver
 
 
 def test_a_daemon_that_failed_here_too_often_shuns_this_node_until_it_is_given_back_otherwise(
-    cluster: Cluster,
+    cluster: StoreDriver,
 ) -> None:
     epoch, tokens = cluster.started("x")
 
@@ -24,7 +24,7 @@ def test_a_daemon_that_failed_here_too_often_shuns_this_node_until_it_is_given_b
     assert "shun" not in cluster.entry("x")
 
 
-def test_a_node_that_gave_a_daemon_up_is_shunned_also_after_it_had_it_again(cluster: Cluster) -> None:
+def test_a_node_that_gave_a_daemon_up_is_shunned_also_after_it_had_it_again(cluster: StoreDriver) -> None:
     """There was no other node then; now there is one, and the daemon is recalled for it to try."""
     epoch, tokens = cluster.started("x")
     cluster.release("x", tokens["x"], Outcome.EXHAUSTED)
@@ -37,27 +37,27 @@ def test_a_node_that_gave_a_daemon_up_is_shunned_also_after_it_had_it_again(clus
     assert cluster.entry("x")["shun"] == N1
 
 
-def test_a_traceback_is_kept_apart_from_the_entry_and_goes_with_it(cluster: Cluster) -> None:
+def test_a_traceback_is_kept_apart_from_the_entry_and_goes_with_it(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x", "y")
 
     cluster.report("x", tokens["x"], DaemonStatus.BACKOFF, error="ValueError: 1", trace="Traceback …\nValueError: 1")
     cluster.release("y", tokens["y"], Outcome.EXHAUSTED, error="E", trace="of y")
 
-    assert reading.trace(cluster.store, DaemonName("x")) == "Traceback …\nValueError: 1"
+    assert queries.trace(cluster.store, DaemonName("x")) == "Traceback …\nValueError: 1"
     assert "trace" not in cluster.entry("x")
-    assert reading.trace(cluster.store, DaemonName("y")) == "of y"
+    assert queries.trace(cluster.store, DaemonName("y")) == "of y"
     cluster.forget("x", "y")
-    assert reading.trace(cluster.store, DaemonName("y")) is None
+    assert queries.trace(cluster.store, DaemonName("y")) is None
     cluster.release("x", tokens["x"])
-    assert reading.trace(cluster.store, DaemonName("x")) is None
+    assert queries.trace(cluster.store, DaemonName("x")) is None
 
 
-def test_a_start_of_its_own_does_not_fulfil_a_wish_to_be_elsewhere(cluster: Cluster) -> None:
+def test_a_start_of_its_own_does_not_fulfil_a_wish_to_be_elsewhere(cluster: StoreDriver) -> None:
     """A daemon that crashes just when it shall move starts again where it is: it has to be recalled from there all the
     same."""
     _, tokens = cluster.started("x")
     version = cluster.entry("x")["version"]
-    cluster.run(wishes.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
+    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
 
     again = cluster.claim("x", tokens["x"])
 
@@ -65,24 +65,24 @@ def test_a_start_of_its_own_does_not_fulfil_a_wish_to_be_elsewhere(cluster: Clus
     assert again.version == cluster.entry("x")["version"] == version != cluster.spec("x")["version"]
 
 
-def test_nor_does_a_start_that_was_assigned_before(cluster: Cluster) -> None:
+def test_nor_does_a_start_that_was_assigned_before(cluster: StoreDriver) -> None:
     """The wish comes between the assignment and its claim, and the monitor looks only after that."""
     cluster.join()
     cluster.want("x")
     dispatch = cluster.assign(cluster.lead(), "x")
     assert dispatch is not None
     version = cluster.entry("x")["version"]
-    cluster.run(wishes.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
+    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
 
     claim = cluster.claim("x", dispatch.tokens[0])
 
     assert claim.version == cluster.entry("x")["version"] == version != cluster.spec("x")["version"]
 
 
-def test_where_it_was_moved_to_the_wish_is_fulfilled(cluster: Cluster) -> None:
+def test_where_it_was_moved_to_the_wish_is_fulfilled(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
     cluster.join(N2)
-    cluster.run(wishes.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
+    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
     cluster.recall(epoch, "x")
     cluster.release("x", tokens["x"])
     dispatch = cluster.assign(epoch, "x", node=N2)

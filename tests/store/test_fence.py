@@ -8,21 +8,21 @@ import pytest
 
 from celery_daemons.errors import ClaimLost
 from celery_daemons.store.fence import FencedRedis
-from tests.store.cluster import Cluster
+from tests.store.driver import StoreDriver
 
 #: Tokens that fourteen digits could not tell apart.
 OLD, NEW = 1795443778122220, 1795443778122221
 
 
 @pytest.fixture
-def key(cluster: Cluster) -> Iterator[str]:
+def key(cluster: StoreDriver) -> Iterator[str]:
     """A key of the user's own, removed with its fence."""
     key = f"{cluster.keys.namespace}-log"
     yield key
     cluster.client.delete(key, f"{{{key}}}:fence")
 
 
-def fenced(cluster: Cluster, token: int) -> FencedRedis:
+def fenced(cluster: StoreDriver, token: int) -> FencedRedis:
     return FencedRedis(cluster.client, name="x", token=token)
 
 
@@ -39,7 +39,7 @@ WRITES: dict[str, tuple[Callable[[FencedRedis, str], Any], Any]] = {
 
 
 @pytest.mark.parametrize("command", WRITES)
-def test_the_newest_start_writes_as_often_as_it_likes(cluster: Cluster, key: str, command: str) -> None:
+def test_the_newest_start_writes_as_often_as_it_likes(cluster: StoreDriver, key: str, command: str) -> None:
     write, answer = WRITES[command]
 
     assert write(fenced(cluster, OLD), key) == answer
@@ -48,7 +48,7 @@ def test_the_newest_start_writes_as_often_as_it_likes(cluster: Cluster, key: str
 
 
 @pytest.mark.parametrize("command", [*WRITES, "xadd"])
-def test_an_older_start_is_refused_once_a_newer_one_has_written(cluster: Cluster, key: str, command: str) -> None:
+def test_an_older_start_is_refused_once_a_newer_one_has_written(cluster: StoreDriver, key: str, command: str) -> None:
     """Kleppmann 2016: paused past its lease, it goes on in the middle of a write."""
     write = WRITES[command][0] if command in WRITES else lambda redis, key: redis.xadd(key, {"a": "b"})
     write(fenced(cluster, NEW), key)
@@ -60,13 +60,13 @@ def test_an_older_start_is_refused_once_a_newer_one_has_written(cluster: Cluster
     assert cluster.client.dump(key) == before
 
 
-def test_an_entry_of_a_stream_is_given_its_id_by_the_server(cluster: Cluster, key: str) -> None:
+def test_an_entry_of_a_stream_is_given_its_id_by_the_server(cluster: StoreDriver, key: str) -> None:
     entry_id = fenced(cluster, OLD).xadd(key, {"line": "one"})
 
     assert cluster.client.xrange(key) == [(entry_id, {b"line": b"one"})]
 
 
-def test_each_key_has_a_fence_of_its_own(cluster: Cluster, key: str) -> None:
+def test_each_key_has_a_fence_of_its_own(cluster: StoreDriver, key: str) -> None:
     fenced(cluster, NEW).set(key, "new")
 
     fenced(cluster, OLD).set(f"{key}-2", "old")
@@ -75,7 +75,7 @@ def test_each_key_has_a_fence_of_its_own(cluster: Cluster, key: str) -> None:
     cluster.client.delete(f"{key}-2", f"{{{key}-2}}:fence")
 
 
-def test_a_key_with_a_hash_tag_and_its_fence_share_it(cluster: Cluster, key: str) -> None:
+def test_a_key_with_a_hash_tag_and_its_fence_share_it(cluster: StoreDriver, key: str) -> None:
     tagged = f"{{{key}}}:part"
 
     fenced(cluster, OLD).set(tagged, "v")
@@ -101,7 +101,7 @@ def test_the_fence_stands_beside_its_key(key: str, fence: str) -> None:
     assert client.exists(fence) == 1
 
 
-def test_the_fence_outlives_what_was_deleted(cluster: Cluster, key: str) -> None:
+def test_the_fence_outlives_what_was_deleted(cluster: StoreDriver, key: str) -> None:
     fenced(cluster, NEW).set(key, "v")
     fenced(cluster, NEW).delete(key)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from celery_daemons.errors import ClaimLost
-from celery_daemons.node.context import BlockingDaemonContext, DaemonContext
+from celery_daemons.host.context import BlockingDaemonContext, DaemonContext
 from celery_daemons.store.connection import Store
 
 OLD, NEW = 1_795_440_000_000_001, 1_795_440_000_000_002

@@ -3,34 +3,34 @@
 import pytest
 
 from celery_daemons.domain.names import Epoch
-from celery_daemons.store import lease, reading
-from tests.store.cluster import I1, N1, N2, Cluster
+from celery_daemons.store import lease, queries
+from tests.store.driver import I1, N1, N2, StoreDriver
 
 
-def test_the_queues_of_a_node_that_left_are_remembered(cluster: Cluster) -> None:
+def test_the_queues_of_a_node_that_left_are_remembered(cluster: StoreDriver) -> None:
     """Kombu #294: dead workers leave queues behind."""
     before = cluster.now_ms()
     cluster.join()
     cluster.run(lease.leave(cluster.keys, N1, I1))
 
-    (gone,) = reading.gone(cluster.store).values()
+    (gone,) = queries.gone(cluster.store).values()
 
     assert (gone.queue, gone.spawn_queue) == ("q1", "s1")
     assert before <= gone.at_ms <= cluster.now_ms() == pytest.approx(cluster.store.now_ms(), abs=1000)
 
 
-def test_the_queues_of_a_node_that_was_lost_are_remembered(cluster: Cluster) -> None:
+def test_the_queues_of_a_node_that_was_lost_are_remembered(cluster: StoreDriver) -> None:
     epoch, _ = cluster.started("x")
     cluster.end_lease()
 
     cluster.sweep(epoch)
     cluster.sweep(epoch)
 
-    assert set(reading.gone(cluster.store)) == {N1}
+    assert set(queries.gone(cluster.store)) == {N1}
 
 
 @pytest.mark.parametrize("how", ["join", "reassert"])
-def test_a_node_that_comes_back_keeps_its_queues(cluster: Cluster, how: str) -> None:
+def test_a_node_that_comes_back_keeps_its_queues(cluster: StoreDriver, how: str) -> None:
     cluster.join()
     cluster.run(lease.leave(cluster.keys, N1, I1))
 
@@ -39,10 +39,10 @@ def test_a_node_that_comes_back_keeps_its_queues(cluster: Cluster, how: str) -> 
     else:
         cluster.reassert()
 
-    assert reading.gone(cluster.store) == {}
+    assert queries.gone(cluster.store) == {}
 
 
-def test_queues_that_were_removed_are_forgotten(cluster: Cluster) -> None:
+def test_queues_that_were_removed_are_forgotten(cluster: StoreDriver) -> None:
     epoch = cluster.lead()
     cluster.join()
     cluster.run(lease.leave(cluster.keys, N1, I1))
@@ -50,10 +50,10 @@ def test_queues_that_were_removed_are_forgotten(cluster: Cluster) -> None:
     assert cluster.run(lease.bury(cluster.keys, epoch, N1))
     assert not cluster.run(lease.bury(cluster.keys, epoch, N1))
     assert not cluster.run(lease.bury(cluster.keys, epoch, N2))
-    assert reading.gone(cluster.store) == {}
+    assert queries.gone(cluster.store) == {}
 
 
-def test_only_the_leader_forgets_queues(cluster: Cluster) -> None:
+def test_only_the_leader_forgets_queues(cluster: StoreDriver) -> None:
     epoch = cluster.lead()
     cluster.join()
     cluster.run(lease.leave(cluster.keys, N1, I1))

@@ -8,11 +8,11 @@ import pytest
 
 from celery_daemons.domain.names import NodeName
 from celery_daemons.store import journal, lease
-from celery_daemons.store.calls import Call
-from tests.store.cluster import I1, N1, TTL_MS, Cluster
+from celery_daemons.store.script import ScriptCall
+from tests.store.driver import I1, N1, TTL_MS, StoreDriver
 
 
-def test_a_life_is_told_in_order(cluster: Cluster) -> None:
+def test_a_life_is_told_in_order(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
     cluster.desire("x", "stop")
     cluster.recall(epoch, "x")
@@ -25,7 +25,7 @@ def test_a_life_is_told_in_order(cluster: Cluster) -> None:
     assert events == "join lead want assign claim report stop recall release leave resign"
 
 
-def test_an_entry_says_what_when_where_and_why(cluster: Cluster) -> None:
+def test_an_entry_says_what_when_where_and_why(cluster: StoreDriver) -> None:
     before = cluster.now_ms()
     epoch, tokens = cluster.started("x")
 
@@ -36,7 +36,7 @@ def test_an_entry_says_what_when_where_and_why(cluster: Cluster) -> None:
     assert entry.items == (("x", tokens["x"], "test"),)
 
 
-def test_what_befell_can_be_noted_without_a_change(cluster: Cluster) -> None:
+def test_what_befell_can_be_noted_without_a_change(cluster: StoreDriver) -> None:
     cluster.run(journal.note(cluster.keys, "name-taken", node="n1", cause="\udcff why", items=[("x", "1", "c")]))
 
     (entry,) = cluster.events()
@@ -44,7 +44,7 @@ def test_what_befell_can_be_noted_without_a_change(cluster: Cluster) -> None:
     assert entry.items == (("x", "1", "c"),)
 
 
-def test_a_follower_reads_on_from_where_it_stands(cluster: Cluster) -> None:
+def test_a_follower_reads_on_from_where_it_stands(cluster: StoreDriver) -> None:
     assert journal.last_id(cluster.store) == "0-0"
     assert journal.oldest_id(cluster.store) is None
     cluster.join()
@@ -61,7 +61,7 @@ def test_a_follower_reads_on_from_where_it_stands(cluster: Cluster) -> None:
     assert journal.follow(cluster.store, found[-1].id, block_ms=0) == []
 
 
-def test_a_follower_that_waits_is_woken_by_the_next_entry(cluster: Cluster) -> None:
+def test_a_follower_that_waits_is_woken_by_the_next_entry(cluster: StoreDriver) -> None:
     timer = threading.Timer(0.05, lambda: cluster.want("x"))
     timer.start()
     began = time.monotonic()
@@ -73,7 +73,7 @@ def test_a_follower_that_waits_is_woken_by_the_next_entry(cluster: Cluster) -> N
     assert time.monotonic() - began < 2
 
 
-def test_a_follower_waits_no_longer_than_it_said(cluster: Cluster) -> None:
+def test_a_follower_waits_no_longer_than_it_said(cluster: StoreDriver) -> None:
     began = time.monotonic()
 
     assert journal.follow(cluster.store, "0-0", block_ms=50) == []
@@ -81,7 +81,7 @@ def test_a_follower_waits_no_longer_than_it_said(cluster: Cluster) -> None:
     assert time.monotonic() - began < 1
 
 
-def test_the_newest_entries_come_oldest_first(cluster: Cluster) -> None:
+def test_the_newest_entries_come_oldest_first(cluster: StoreDriver) -> None:
     for name in "abcd":
         cluster.want(name)
 
@@ -99,7 +99,7 @@ def test_positions_compare_by_time_and_then_by_number() -> None:
     assert journal.position("7") == (7, 0)
 
 
-def test_an_entry_with_rubbish_in_it_can_still_be_read(cluster: Cluster) -> None:
+def test_an_entry_with_rubbish_in_it_can_still_be_read(cluster: StoreDriver) -> None:
     for fields in ({"event": "x", "items": "{"}, {"items": "[1]"}, {"epoch": "²", "items": '[["a",null]]'}, {"y": "z"}):
         cluster.client.xadd(cluster.keys.journal, fields)
 
@@ -108,9 +108,9 @@ def test_an_entry_with_rubbish_in_it_can_still_be_read(cluster: Cluster) -> None
 
 
 @pytest.mark.timeout(60)
-def test_the_journal_is_capped(cluster: Cluster) -> None:
+def test_the_journal_is_capped(cluster: StoreDriver) -> None:
     """Horde #56: what nobody removes piles up."""
-    note: Call[int] = journal.note(cluster.keys, "test")
+    note: ScriptCall[int] = journal.note(cluster.keys, "test")
     (most,) = re.findall(r"JOURNAL_ENTRIES = (\d+)", note.script.source)
     cluster.run(note)
     for _ in range(int(most) // 100 + 5):
@@ -122,7 +122,7 @@ def test_the_journal_is_capped(cluster: Cluster) -> None:
     assert int(most) <= cluster.client.xlen(cluster.keys.journal) < int(most) + 200
 
 
-def test_heartbeats_leave_no_trace_in_the_journal(cluster: Cluster) -> None:
+def test_heartbeats_leave_no_trace_in_the_journal(cluster: StoreDriver) -> None:
     cluster.join(NodeName("n"))
     entries = len(cluster.events())
 

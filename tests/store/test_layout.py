@@ -6,20 +6,20 @@ from typing import Any
 import pytest
 
 from celery_daemons.errors import LayoutMismatch
-from celery_daemons.store import book, journal, lease, reading, wishes
+from celery_daemons.store import book, journal, lease, queries, specs
 from celery_daemons.store.connection import Store
 from tests.conftest import FLAVOURS
-from tests.store.cluster import ARGUMENTS, I1, N1, TAIL, TTL_MS, Cluster, names, row, running
 from tests.store.conftest import Connect
+from tests.store.driver import ARGUMENTS, I1, N1, TAIL, TTL_MS, StoreDriver, names, row, running
 
 
-def dump(cluster: Cluster) -> dict[bytes, bytes]:
+def dump(cluster: StoreDriver) -> dict[bytes, bytes]:
     """Every key of the namespace to the byte."""
     return {key: cluster.client.dump(key) for key in cluster.client.keys(f"{{{cluster.keys.namespace}}}:*")}
 
 
 @pytest.fixture
-def other_version(cluster: Cluster) -> dict[bytes, bytes]:
+def other_version(cluster: StoreDriver) -> dict[bytes, bytes]:
     """A cluster at work, of layout 9; answers all that is in it."""
     cluster.started("x")
     cluster.client.hset(cluster.keys.cluster, "layout", "9")
@@ -31,14 +31,14 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "join": lambda s: s.run(lease.join(s.keys, N1, row(), ttl_ms=TTL_MS)),
     "reassert": lambda s: s.run(book.reassert(s.keys, N1, row(), [running("x", "7")], ttl_ms=TTL_MS)),
     "campaign": lambda s: s.run(lease.campaign(s.keys, N1, I1, ttl_ms=TTL_MS)),
-    "want": lambda s: s.run(wishes.want(s.keys, [(X[0], TAIL, ARGUMENTS)], mode="replace")),
-    "stop": lambda s: s.run(wishes.desire(s.keys, X[0], "stop")),
-    "forget": lambda s: s.run(wishes.forget(s.keys, X, cause="test")),
+    "want": lambda s: s.run(specs.want(s.keys, [(X[0], TAIL, ARGUMENTS)], mode="replace")),
+    "stop": lambda s: s.run(specs.desire(s.keys, X[0], "stop")),
+    "forget": lambda s: s.run(specs.forget(s.keys, X, cause="test")),
     "note": lambda s: s.run(journal.note(s.keys, "test")),
-    "locate": lambda s: reading.entries_and_nodes(s, X),
+    "locate": lambda s: queries.entries_and_nodes(s, X),
     "entry": lambda s: s.entry(X[0]),
-    "nodes": reading.nodes,
-    "records": lambda s: list(reading.records(s)),
+    "nodes": queries.nodes,
+    "records": lambda s: list(queries.records(s)),
     "check": lambda s: s.check(),
 }
 
@@ -47,7 +47,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
 @pytest.mark.parametrize("connect", FLAVOURS, indirect=True)
 @pytest.mark.parametrize("call", CALLS)
 def test_a_new_client_of_another_version_is_refused_whatever_it_asks(
-    cluster: Cluster, other_version: dict[bytes, bytes], connect: Connect, call: str
+    cluster: StoreDriver, other_version: dict[bytes, bytes], connect: Connect, call: str
 ) -> None:
     client = connect(cluster.keys.namespace)
 
@@ -60,7 +60,7 @@ def test_a_new_client_of_another_version_is_refused_whatever_it_asks(
 
 @pytest.mark.parametrize("call", ["join", "reassert"])
 def test_a_node_of_another_version_is_refused_also_by_the_scripts_themselves(
-    cluster: Cluster, other_version: dict[bytes, bytes], call: str
+    cluster: StoreDriver, other_version: dict[bytes, bytes], call: str
 ) -> None:
     """The layout may change between a client's check and its call."""
     with pytest.raises(LayoutMismatch, match="run versions that share a layout"):
@@ -69,11 +69,11 @@ def test_a_node_of_another_version_is_refused_also_by_the_scripts_themselves(
     assert dump(cluster) == other_version
 
 
-def test_the_same_layout_is_welcome(cluster: Cluster, connect: Connect) -> None:
+def test_the_same_layout_is_welcome(cluster: StoreDriver, connect: Connect) -> None:
     cluster.started("x")
     client = connect(cluster.keys.namespace)
 
     client.check()
 
-    assert len(reading.nodes(client)) == 1
+    assert len(queries.nodes(client)) == 1
     client.close()

@@ -3,10 +3,10 @@
 from celery_daemons.domain.names import NodeName
 from celery_daemons.store.connection import Store
 from tests.store import leaks
-from tests.store.cluster import Cluster
+from tests.store.driver import StoreDriver
 
 
-def test_a_cluster_at_work_leaves_nothing_that_has_no_owner(cluster: Cluster) -> None:
+def test_a_cluster_at_work_leaves_nothing_that_has_no_owner(cluster: StoreDriver) -> None:
     before = leaks.all_keys(cluster.client) - set(cluster.contents())
 
     cluster.started("a", "b")
@@ -14,7 +14,7 @@ def test_a_cluster_at_work_leaves_nothing_that_has_no_owner(cluster: Cluster) ->
     assert leaks.find(cluster.client, cluster.keys, before) == []
 
 
-def test_keys_without_an_owner_are_found(cluster: Cluster, store: Store) -> None:
+def test_keys_without_an_owner_are_found(cluster: StoreDriver, store: Store) -> None:
     keys = cluster.keys
     before = leaks.all_keys(cluster.client)
     cluster.join()

@@ -4,11 +4,11 @@ import pytest
 
 from celery_daemons.domain.names import Incarnation
 from celery_daemons.store import lease
-from tests.store.cluster import I1, I2, N1, N2, TTL_MS, Cluster, row
+from tests.store.driver import I1, I2, N1, N2, TTL_MS, StoreDriver, row
 from tests.support.waiting import wait_until
 
 
-def test_a_node_joins_under_a_lease_that_runs(cluster: Cluster) -> None:
+def test_a_node_joins_under_a_lease_that_runs(cluster: StoreDriver) -> None:
     before = cluster.now_ms()
 
     joined = cluster.join()
@@ -23,7 +23,7 @@ def test_a_node_joins_under_a_lease_that_runs(cluster: Cluster) -> None:
     assert (cluster.last().event, cluster.last().node, cluster.last().cause) == ("join", N1, I1)
 
 
-def test_the_first_node_creates_the_cluster_and_the_next_one_finds_it(cluster: Cluster) -> None:
+def test_the_first_node_creates_the_cluster_and_the_next_one_finds_it(cluster: StoreDriver) -> None:
     first = cluster.join(N1)
     second = cluster.join(N2)
 
@@ -31,7 +31,7 @@ def test_the_first_node_creates_the_cluster_and_the_next_one_finds_it(cluster: C
     assert first.created_ms == second.created_ms
 
 
-def test_joining_again_as_the_same_incarnation_is_no_error(cluster: Cluster) -> None:
+def test_joining_again_as_the_same_incarnation_is_no_error(cluster: StoreDriver) -> None:
     first = cluster.join()
     second = cluster.join()
 
@@ -39,7 +39,7 @@ def test_joining_again_as_the_same_incarnation_is_no_error(cluster: Cluster) -> 
     assert cluster.client.hlen(cluster.keys.nodes) == 1
 
 
-def test_a_name_in_use_is_taken_until_its_lease_ends(cluster: Cluster) -> None:
+def test_a_name_in_use_is_taken_until_its_lease_ends(cluster: StoreDriver) -> None:
     """Celery #2938: two workers of one name in a rolling deploy."""
     cluster.join()
     before = cluster.contents()
@@ -52,7 +52,7 @@ def test_a_name_in_use_is_taken_until_its_lease_ends(cluster: Cluster) -> None:
     assert cluster.contents() == before
 
 
-def test_a_short_lease_ends_by_itself_and_frees_the_name(cluster: Cluster) -> None:
+def test_a_short_lease_ends_by_itself_and_frees_the_name(cluster: StoreDriver) -> None:
     cluster.run(lease.join(cluster.keys, N1, row(I1), ttl_ms=40))
 
     joined = wait_until(
@@ -65,7 +65,7 @@ def test_a_short_lease_ends_by_itself_and_frees_the_name(cluster: Cluster) -> No
     assert cluster.node()["incarnation"] == I2
 
 
-def test_a_worker_that_saw_the_last_agent_dead_need_not_wait(cluster: Cluster) -> None:
+def test_a_worker_that_saw_the_last_agent_dead_need_not_wait(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
 
     joined = cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
@@ -75,7 +75,7 @@ def test_a_worker_that_saw_the_last_agent_dead_need_not_wait(cluster: Cluster) -
     assert cluster.claim("x", tokens["x"], incarnation=I2).token > tokens["x"]
 
 
-def test_having_seen_another_incarnation_dead_opens_no_door(cluster: Cluster) -> None:
+def test_having_seen_another_incarnation_dead_opens_no_door(cluster: StoreDriver) -> None:
     cluster.join()
 
     for previous in (Incarnation("i0"), Incarnation("")):
@@ -83,7 +83,7 @@ def test_having_seen_another_incarnation_dead_opens_no_door(cluster: Cluster) ->
         assert isinstance(answer, lease.Taken)
 
 
-def test_a_generation_is_never_seen_twice_even_when_the_data_is_lost(cluster: Cluster) -> None:
+def test_a_generation_is_never_seen_twice_even_when_the_data_is_lost(cluster: StoreDriver) -> None:
     before = cluster.join().generation
 
     cluster.lose_data()
@@ -91,7 +91,7 @@ def test_a_generation_is_never_seen_twice_even_when_the_data_is_lost(cluster: Cl
     assert cluster.join().generation > before
 
 
-def test_a_beat_renews_the_lease(cluster: Cluster) -> None:
+def test_a_beat_renews_the_lease(cluster: StoreDriver) -> None:
     joined = cluster.join()
     cluster.client.zadd(cluster.keys.leases, {N1: cluster.now_ms() + 5})
 
@@ -101,7 +101,7 @@ def test_a_beat_renews_the_lease(cluster: Cluster) -> None:
     assert (cluster.lease_ms() or 0) > TTL_MS / 2
 
 
-def test_a_beat_tells_whether_somebody_leads_and_of_new_assignments(cluster: Cluster) -> None:
+def test_a_beat_tells_whether_somebody_leads_and_of_new_assignments(cluster: StoreDriver) -> None:
     joined = cluster.join()
     epoch = cluster.lead()
     cluster.want("x")
@@ -113,14 +113,14 @@ def test_a_beat_tells_whether_somebody_leads_and_of_new_assignments(cluster: Clu
     assert beat.generation == joined.generation + 1
 
 
-def test_a_beat_of_a_lease_that_ended_but_was_not_swept_renews_it(cluster: Cluster) -> None:
+def test_a_beat_of_a_lease_that_ended_but_was_not_swept_renews_it(cluster: StoreDriver) -> None:
     cluster.join()
     cluster.end_lease()
 
     assert cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS)).verdict == "ok"
 
 
-def test_a_beat_of_another_incarnation_is_fenced_and_renews_nothing(cluster: Cluster) -> None:
+def test_a_beat_of_another_incarnation_is_fenced_and_renews_nothing(cluster: StoreDriver) -> None:
     cluster.join()
     before = cluster.contents()
 
@@ -128,7 +128,7 @@ def test_a_beat_of_another_incarnation_is_fenced_and_renews_nothing(cluster: Clu
     assert cluster.contents() == before
 
 
-def test_a_beat_finds_that_all_data_is_lost(cluster: Cluster) -> None:
+def test_a_beat_finds_that_all_data_is_lost(cluster: StoreDriver) -> None:
     cluster.join()
     cluster.lose_data()
 
@@ -136,7 +136,7 @@ def test_a_beat_finds_that_all_data_is_lost(cluster: Cluster) -> None:
     assert cluster.contents() == {}
 
 
-def test_a_beat_finds_the_loss_also_when_another_node_was_quicker(cluster: Cluster) -> None:
+def test_a_beat_finds_the_loss_also_when_another_node_was_quicker(cluster: StoreDriver) -> None:
     """The first node to notice creates the cluster anew; the second must not take that for a sign that all is well."""
     cluster.join(N1)
     cluster.join(N2)
@@ -147,7 +147,7 @@ def test_a_beat_finds_the_loss_also_when_another_node_was_quicker(cluster: Clust
     assert cluster.run(lease.beat(cluster.keys, N2, I1, ttl_ms=TTL_MS)).verdict == "data_lost"
 
 
-def test_a_node_drains_and_takes_daemons_again(cluster: Cluster) -> None:
+def test_a_node_drains_and_takes_daemons_again(cluster: StoreDriver) -> None:
     cluster.join()
 
     assert cluster.run(lease.drain(cluster.keys, N1))
@@ -158,7 +158,7 @@ def test_a_node_drains_and_takes_daemons_again(cluster: Cluster) -> None:
     assert cluster.last().event == "uncordon"
 
 
-def test_draining_twice_is_journalled_once(cluster: Cluster) -> None:
+def test_draining_twice_is_journalled_once(cluster: StoreDriver) -> None:
     cluster.join()
 
     assert cluster.run(lease.drain(cluster.keys, N1))
@@ -169,7 +169,7 @@ def test_draining_twice_is_journalled_once(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("incarnation", [None, I2])
-def test_what_is_not_registered_is_not_drained(cluster: Cluster, incarnation: Incarnation | None) -> None:
+def test_what_is_not_registered_is_not_drained(cluster: StoreDriver, incarnation: Incarnation | None) -> None:
     cluster.join(N1)
     before = cluster.contents()
     other = N1 if incarnation else N2
@@ -178,7 +178,7 @@ def test_what_is_not_registered_is_not_drained(cluster: Cluster, incarnation: In
     assert cluster.contents() == before
 
 
-def test_a_node_that_holds_nothing_leaves_without_a_trace(cluster: Cluster) -> None:
+def test_a_node_that_holds_nothing_leaves_without_a_trace(cluster: StoreDriver) -> None:
     """Celery #6089: dead workers leave keys behind."""
     cluster.join(N1)
     cluster.join(N2)
@@ -191,7 +191,7 @@ def test_a_node_that_holds_nothing_leaves_without_a_trace(cluster: Cluster) -> N
     assert (cluster.last().event, cluster.last().node, cluster.last().cause) == ("leave", N1, I1)
 
 
-def test_a_node_that_holds_daemons_cannot_leave(cluster: Cluster) -> None:
+def test_a_node_that_holds_daemons_cannot_leave(cluster: StoreDriver) -> None:
     cluster.started("x", "y")
     before = cluster.contents()
 
@@ -199,7 +199,7 @@ def test_a_node_that_holds_daemons_cannot_leave(cluster: Cluster) -> None:
     assert cluster.contents() == before
 
 
-def test_leaving_again_or_as_another_incarnation_changes_nothing(cluster: Cluster) -> None:
+def test_leaving_again_or_as_another_incarnation_changes_nothing(cluster: StoreDriver) -> None:
     cluster.join()
     before = cluster.contents()
     assert cluster.run(lease.leave(cluster.keys, N1, I2)) == -1

@@ -7,11 +7,11 @@ import pytest
 from redis.exceptions import RedisError
 
 from celery_daemons.errors import ConfigurationError, DaemonsError, StoreUnavailable
-from celery_daemons.store import holdings, journal, lease, reading, wishes
+from celery_daemons.store import assignments, journal, lease, queries, specs
 from celery_daemons.store.connection import AsyncStore, Store
 from celery_daemons.store.keys import Keys
 from tests.conftest import NewServer
-from tests.store.cluster import ARGUMENTS, I1, N1, TAIL, TTL_MS, Cluster, names
+from tests.store.driver import ARGUMENTS, I1, N1, TAIL, TTL_MS, StoreDriver, names
 from tests.support.servers import Flavour, Server, free_port
 from tests.support.waiting import wait_until
 
@@ -21,7 +21,7 @@ TIMEOUT = 0.3
 #: How long a call may take that has one timeout to wait for, on a busy machine.
 SOON = 1.5
 
-WANT = wishes.want(KEYS, [(names(["x"])[0], TAIL, ARGUMENTS)], mode="spawn")
+WANT = specs.want(KEYS, [(names(["x"])[0], TAIL, ARGUMENTS)], mode="spawn")
 
 
 @pytest.fixture(params=["redis", "valkey"])
@@ -48,7 +48,7 @@ def unavailable(store: Store) -> StoreUnavailable:
     for use in (
         lambda: store.run(WANT),
         lambda: store.entry(names(["x"])[0]),
-        lambda: reading.nodes(store),
+        lambda: queries.nodes(store),
         lambda: journal.last_id(store),
     ):
         began = time.monotonic()
@@ -168,7 +168,7 @@ def test_a_server_that_wants_a_password(new_server: NewServer, flavour: Flavour)
 
 def test_a_full_server_costs_no_lease_and_stops_nobody_from_leaving(own: Server, own_store: Store) -> None:
     """A queue that nobody empties fills the server: what runs goes on, and a worker can still be shut down."""
-    cluster = Cluster(own_store)
+    cluster = StoreDriver(own_store)
     epoch, tokens = cluster.started("x", "y")
     cluster.client.zadd(KEYS.leases, {N1: cluster.now_ms() + 5000})
     cluster.client.config_set("maxmemory", 1)
@@ -176,14 +176,14 @@ def test_a_full_server_costs_no_lease_and_stops_nobody_from_leaving(own: Server,
     assert cluster.run(lease.beat(KEYS, N1, I1, ttl_ms=TTL_MS)).verdict == "ok"
     assert (cluster.lease_ms() or 0) > TTL_MS / 2
     assert cluster.run(lease.campaign(KEYS, N1, I1, ttl_ms=TTL_MS, epoch=epoch)) == epoch
-    assert len(cluster.run(holdings.page(KEYS, N1)).rows) == 2
+    assert len(cluster.run(assignments.page(KEYS, N1)).rows) == 2
     for name, token in tokens.items():
         assert cluster.release(name, token)
     assert cluster.run(lease.leave(KEYS, N1, I1)) == 0
 
 
 def test_a_full_server_takes_no_verb_by_halves(own: Server, own_store: Store) -> None:
-    cluster = Cluster(own_store)
+    cluster = StoreDriver(own_store)
     epoch, tokens = cluster.started("x", "y")
     cluster.want("free")
     before = cluster.contents()
@@ -252,9 +252,9 @@ async def test_the_async_store_refuses_what_evicts_and_what_is_a_replica(
 
 def test_a_wary_store_does_not_go_on_with_another_server_unawares(own: Server) -> None:
     """Attacks: a promoted replica, or a restart with old data, that a decision made before would be written to."""
-    store = Store(own.url, KEYS, timeout=TIMEOUT, wary=True)
+    store = Store(own.url, KEYS, timeout=TIMEOUT, pin_server=True)
     assert store.run(WANT) == ["new"]
-    before = store.trust.server
+    before = store.pin.server
 
     own.restart(keep_data=False)
 
@@ -262,8 +262,8 @@ def test_a_wary_store_does_not_go_on_with_another_server_unawares(own: Server) -
         with pytest.raises(StoreUnavailable, match="another server than before"):
             store.run(WANT)
     assert own.client().dbsize() == 0
-    assert store.trust.accept()
+    assert store.pin.accept_new_server()
     assert store.run(WANT) == ["new"]
-    assert store.trust.server not in ("", before)
-    assert not store.trust.accept()
+    assert store.pin.server not in ("", before)
+    assert not store.pin.accept_new_server()
     store.close()

@@ -2,10 +2,10 @@
 
 from celery_daemons.domain.states import DaemonStatus
 from celery_daemons.store import lease
-from tests.store.cluster import ARGUMENTS, I1, I2, N1, N2, TAIL, TTL_MS, Cluster, running
+from tests.store.driver import ARGUMENTS, I1, I2, N1, N2, TAIL, TTL_MS, StoreDriver, running
 
 
-def test_a_node_restores_itself_its_daemons_and_their_specs(cluster: Cluster) -> None:
+def test_a_node_restores_itself_its_daemons_and_their_specs(cluster: StoreDriver) -> None:
     """Attacks invariant 5."""
     cluster.started("x", "y")
     token = "1795443778122221"
@@ -30,7 +30,7 @@ def test_a_node_restores_itself_its_daemons_and_their_specs(cluster: Cluster) ->
     assert cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS)).verdict == "ok"
 
 
-def test_a_node_without_daemons_restores_itself(cluster: Cluster) -> None:
+def test_a_node_without_daemons_restores_itself(cluster: StoreDriver) -> None:
     generation, kept = cluster.reassert()
 
     assert kept == []
@@ -38,7 +38,7 @@ def test_a_node_without_daemons_restores_itself(cluster: Cluster) -> None:
     assert cluster.node()["status"] == "up"
 
 
-def test_tokens_go_on_growing_past_everything_that_was_told(cluster: Cluster) -> None:
+def test_tokens_go_on_growing_past_everything_that_was_told(cluster: StoreDriver) -> None:
     """Also past a token that is ahead of this server's clock."""
     ahead = str(cluster.now_ms() * 1000 + 10**9)
     cluster.reassert([running("x", ahead)])
@@ -49,7 +49,7 @@ def test_tokens_go_on_growing_past_everything_that_was_told(cluster: Cluster) ->
     assert cluster.entry("x")["token"] == newer
 
 
-def test_a_newer_token_in_the_book_wins(cluster: Cluster) -> None:
+def test_a_newer_token_in_the_book_wins(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x", "y")
     cluster.join(N2)
     older = str(int(tokens["x"]) - 1)
@@ -64,7 +64,7 @@ def test_a_newer_token_in_the_book_wins(cluster: Cluster) -> None:
     assert cluster.held(N2) == {"y"}
 
 
-def test_telling_twice_changes_nothing_but_the_generation(cluster: Cluster) -> None:
+def test_telling_twice_changes_nothing_but_the_generation(cluster: StoreDriver) -> None:
     cluster.started("x")
     items = [running("x", cluster.entry("x")["token"], version=cluster.spec("x")["version"])]
     first = cluster.reassert(items)
@@ -77,7 +77,7 @@ def test_telling_twice_changes_nothing_but_the_generation(cluster: Cluster) -> N
     assert (cluster.entry("x"), cluster.spec("x")) == (entry, spec)
 
 
-def test_what_was_not_lost_is_kept(cluster: Cluster) -> None:
+def test_what_was_not_lost_is_kept(cluster: StoreDriver) -> None:
     """A promoted replica that lacked nothing: starting times, an operator's drain, a spec that was stopped."""
     _, tokens = cluster.started("x")
     cluster.run(lease.drain(cluster.keys, N1))
@@ -91,7 +91,7 @@ def test_what_was_not_lost_is_kept(cluster: Cluster) -> None:
     assert cluster.spec("x") == spec
 
 
-def test_a_recall_that_the_node_has_not_seen_is_not_taken_back(cluster: Cluster) -> None:
+def test_a_recall_that_the_node_has_not_seen_is_not_taken_back(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
     cluster.recall(epoch, "x")
 
@@ -100,7 +100,7 @@ def test_a_recall_that_the_node_has_not_seen_is_not_taken_back(cluster: Cluster)
     assert cluster.entry("x")["status"] == "stopping"
 
 
-def test_what_was_forgotten_is_not_wanted_again(cluster: Cluster) -> None:
+def test_what_was_forgotten_is_not_wanted_again(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
     cluster.forget("x")
 
@@ -110,13 +110,13 @@ def test_what_was_forgotten_is_not_wanted_again(cluster: Cluster) -> None:
     assert cluster.entry("x")["node"] == N1
 
 
-def test_a_daemon_that_waits_for_its_next_start_is_told_too(cluster: Cluster) -> None:
+def test_a_daemon_that_waits_for_its_next_start_is_told_too(cluster: StoreDriver) -> None:
     cluster.reassert([running("x", "1795443778122221", status=DaemonStatus.BACKOFF, pid=0)])
 
     assert cluster.entry("x")["status"] == "backoff"
 
 
-def test_a_name_that_another_incarnation_holds_is_not_taken(cluster: Cluster) -> None:
+def test_a_name_that_another_incarnation_holds_is_not_taken(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
     before = cluster.contents()
 
@@ -124,7 +124,7 @@ def test_a_name_that_another_incarnation_holds_is_not_taken(cluster: Cluster) ->
     assert cluster.contents() == before
 
 
-def test_a_name_whose_holder_is_gone_is_taken(cluster: Cluster) -> None:
+def test_a_name_whose_holder_is_gone_is_taken(cluster: StoreDriver) -> None:
     cluster.join(incarnation=I2)
     cluster.end_lease()
 

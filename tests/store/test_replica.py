@@ -8,7 +8,7 @@ from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.states import Outcome
 from celery_daemons.store import book, journal
 from celery_daemons.store.replica import Replica
-from tests.store.cluster import I2, N1, N2, Cluster, running
+from tests.store.driver import I2, N1, N2, StoreDriver, running
 
 X = DaemonName("x")
 
@@ -16,7 +16,7 @@ X = DaemonName("x")
 class Follower:
     """A copy that follows, and one that is made anew to compare it with."""
 
-    def __init__(self, cluster: Cluster, *, with_specs: bool) -> None:
+    def __init__(self, cluster: StoreDriver, *, with_specs: bool) -> None:
         self._cluster = cluster
         self._with_specs = with_specs
         self.replica = self.fresh()
@@ -43,12 +43,12 @@ class Follower:
 
 
 @pytest.fixture(params=[True, False])
-def follower(request: pytest.FixtureRequest, cluster: Cluster) -> Follower:
+def follower(request: pytest.FixtureRequest, cluster: StoreDriver) -> Follower:
     """A follower with specs, as the monitor is, or without, as clients are."""
     return Follower(cluster, with_specs=request.param)
 
 
-def test_every_change_of_a_life_is_followed(cluster: Cluster, follower: Follower) -> None:
+def test_every_change_of_a_life_is_followed(cluster: StoreDriver, follower: Follower) -> None:
     epoch = cluster.lead()
     cluster.join()
     cluster.want("x", "y", "z")
@@ -80,7 +80,7 @@ def test_every_change_of_a_life_is_followed(cluster: Cluster, follower: Follower
     follower.check()
 
 
-def test_what_changes_many_at_once_is_followed(cluster: Cluster, follower: Follower) -> None:
+def test_what_changes_many_at_once_is_followed(cluster: StoreDriver, follower: Follower) -> None:
     epoch, tokens = cluster.started("x", "y")
     follower.check()
     cluster.want("x", mode="replace", arguments="[[1], {}]")
@@ -94,7 +94,7 @@ def test_what_changes_many_at_once_is_followed(cluster: Cluster, follower: Follo
 
 
 @pytest.mark.parametrize("key", ["specs", "book"])
-def test_a_record_that_somebody_has_put_right_is_read_whatever_else_changes(cluster: Cluster, key: str) -> None:
+def test_a_record_that_somebody_has_put_right_is_read_whatever_else_changes(cluster: StoreDriver, key: str) -> None:
     epoch, _ = cluster.started("x")
     whole = getattr(cluster.keys, key)
     sound = cluster.client.hget(whole, "x")
@@ -111,7 +111,7 @@ def test_a_record_that_somebody_has_put_right_is_read_whatever_else_changes(clus
     follower.check()
 
 
-def test_a_burst_is_followed_entry_by_entry(cluster: Cluster, follower: Follower) -> None:
+def test_a_burst_is_followed_entry_by_entry(cluster: StoreDriver, follower: Follower) -> None:
     for number in range(45):
         cluster.join(NodeName(f"n{number}"))
         cluster.want(f"d{number}")
@@ -119,7 +119,7 @@ def test_a_burst_is_followed_entry_by_entry(cluster: Cluster, follower: Follower
     follower.check()
 
 
-def test_who_falls_behind_reads_everything_anew(cluster: Cluster, follower: Follower) -> None:
+def test_who_falls_behind_reads_everything_anew(cluster: StoreDriver, follower: Follower) -> None:
     cluster.started("x")
     follower.check()
     cluster.client.xtrim(cluster.keys.journal, maxlen=0, approximate=False)
@@ -132,7 +132,7 @@ def test_who_falls_behind_reads_everything_anew(cluster: Cluster, follower: Foll
     assert follower.replica.book.keys() == {"x", "y"}
 
 
-def test_no_text_that_is_a_records_own_is_kept_beyond_it(cluster: Cluster, follower: Follower) -> None:
+def test_no_text_that_is_a_records_own_is_kept_beyond_it(cluster: StoreDriver, follower: Follower) -> None:
     """Some releases of Python never give back what is interned: a copy in a long-lived process would grow for ever."""
     cluster.started("x")
     follower.check()

@@ -7,10 +7,10 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from celery_daemons.client.cluster import Cluster as Client
+from celery_daemons.client.cluster_client import ClusterClient as Client
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
-from tests.store.cluster import Cluster
+from tests.store.driver import StoreDriver
 from tests.support.servers import Server
 
 NAMES = [f"x{number}" for number in range(32)]
@@ -22,7 +22,7 @@ TIMES = 200
 def client(valkey: Server, namespace: str) -> Iterator[Client]:
     """A client that has been used, of a cluster that runs some daemons."""
     one = Client(valkey.url, namespace, vnodes=40)
-    Cluster(Store(valkey.url, Keys(namespace))).started(*NAMES)
+    StoreDriver(Store(valkey.url, Keys(namespace))).started(*NAMES)
     assert one.locate(NAMES[0]) is not None
     yield one
     one.close()

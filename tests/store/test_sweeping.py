@@ -2,13 +2,13 @@
 
 import pytest
 
-from celery_daemons.client.cluster import Cluster as Client
+from celery_daemons.client.cluster_client import ClusterClient as Client
 from celery_daemons.errors import DaemonsError
-from celery_daemons.store import book, holdings, lease
-from tests.store.cluster import I1, I2, N1, N2, TTL_MS, Cluster, row
+from celery_daemons.store import assignments, book, lease
+from tests.store.driver import I1, I2, N1, N2, TTL_MS, StoreDriver, row
 
 
-def test_a_node_whose_lease_ended_is_swept_without_a_trace(cluster: Cluster) -> None:
+def test_a_node_whose_lease_ended_is_swept_without_a_trace(cluster: StoreDriver) -> None:
     """Celery #1758, #6089: what dead workers leave behind."""
     epoch, tokens = cluster.started("x", "y")
     cluster.end_lease()
@@ -29,7 +29,7 @@ def test_a_node_whose_lease_ended_is_swept_without_a_trace(cluster: Cluster) -> 
     assert (freed.event, sorted(freed.items)) == ("sweep", [("x", tokens["x"], ""), ("y", tokens["y"], "")])
 
 
-def test_a_node_whose_lease_runs_is_left_alone(cluster: Cluster) -> None:
+def test_a_node_whose_lease_runs_is_left_alone(cluster: StoreDriver) -> None:
     """Attacks invariant 1: a monitor that reads an old list of nodes."""
     epoch, _ = cluster.started("x")
     before = cluster.contents()
@@ -41,7 +41,7 @@ def test_a_node_whose_lease_runs_is_left_alone(cluster: Cluster) -> None:
     assert cluster.contents() == before
 
 
-def test_a_node_that_beats_at_the_last_moment_is_left_alone(cluster: Cluster) -> None:
+def test_a_node_that_beats_at_the_last_moment_is_left_alone(cluster: StoreDriver) -> None:
     epoch, _ = cluster.started("x")
     cluster.end_lease()
     cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS))
@@ -50,7 +50,7 @@ def test_a_node_that_beats_at_the_last_moment_is_left_alone(cluster: Cluster) ->
     assert cluster.entry("x")["status"] == "running"
 
 
-def test_sweeping_again_changes_nothing(cluster: Cluster) -> None:
+def test_sweeping_again_changes_nothing(cluster: StoreDriver) -> None:
     epoch, _ = cluster.started("x")
     cluster.end_lease()
     cluster.sweep(epoch)
@@ -61,7 +61,7 @@ def test_sweeping_again_changes_nothing(cluster: Cluster) -> None:
     assert cluster.contents() == before
 
 
-def test_a_large_node_is_swept_a_batch_at_a_time(cluster: Cluster) -> None:
+def test_a_large_node_is_swept_a_batch_at_a_time(cluster: StoreDriver) -> None:
     wanted = [f"d{number}" for number in range(25)]
     epoch, _ = cluster.started(*wanted)
     cluster.end_lease()
@@ -78,7 +78,7 @@ def test_a_large_node_is_swept_a_batch_at_a_time(cluster: Cluster) -> None:
     assert [event.event for event in cluster.events()].count("lost") == 1
 
 
-def test_who_waits_for_a_drain_does_not_wait_for_ever_for_a_node_that_nobody_sweeps(cluster: Cluster) -> None:
+def test_who_waits_for_a_drain_does_not_wait_for_ever_for_a_node_that_nobody_sweeps(cluster: StoreDriver) -> None:
     """Without a monitor; no record names what is on a node whose lease has ended."""
     cluster.started("x")
     cluster.end_lease()
@@ -89,7 +89,7 @@ def test_who_waits_for_a_drain_does_not_wait_for_ever_for_a_node_that_nobody_swe
         client.drain(N1, wait=0.1)
 
 
-def test_what_was_not_swept_yet_is_taken_over_by_the_next_incarnation(cluster: Cluster) -> None:
+def test_what_was_not_swept_yet_is_taken_over_by_the_next_incarnation(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x", "y")
     cluster.end_lease()
     (freed,) = cluster.sweep(epoch, limit=1).names
@@ -97,12 +97,12 @@ def test_what_was_not_swept_yet_is_taken_over_by_the_next_incarnation(cluster: C
 
     cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS))
 
-    assert set(cluster.run(holdings.page(cluster.keys, N1)).rows) == {kept}
+    assert set(cluster.run(assignments.page(cluster.keys, N1)).rows) == {kept}
     assert not cluster.claim(kept, tokens[kept], incarnation=I2).refused
     assert cluster.claim(freed, tokens[freed], incarnation=I2).refused == "not on this node"
 
 
-def test_what_is_swept_is_assigned_under_a_newer_token(cluster: Cluster) -> None:
+def test_what_is_swept_is_assigned_under_a_newer_token(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
     cluster.join(N2)
     cluster.end_lease()
@@ -115,7 +115,7 @@ def test_what_is_swept_is_assigned_under_a_newer_token(cluster: Cluster) -> None
 
 
 @pytest.mark.parametrize(("change", "status"), [("stop", "stopped"), ("forget", None)])
-def test_what_was_not_wanted_any_more_is_not_pending(cluster: Cluster, change: str, status: str | None) -> None:
+def test_what_was_not_wanted_any_more_is_not_pending(cluster: StoreDriver, change: str, status: str | None) -> None:
     epoch, _ = cluster.started("x")
     if change == "stop":
         cluster.desire("x", "stop")
@@ -129,7 +129,7 @@ def test_what_was_not_wanted_any_more_is_not_pending(cluster: Cluster, change: s
     assert (entry and entry["status"]) == status
 
 
-def test_a_name_that_is_elsewhere_by_now_is_not_freed_there(cluster: Cluster) -> None:
+def test_a_name_that_is_elsewhere_by_now_is_not_freed_there(cluster: StoreDriver) -> None:
     epoch, _ = cluster.started("x")
     cluster.join(N2)
     cluster.client.sadd(cluster.keys.held(N2), "x")

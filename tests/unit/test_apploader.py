@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from celery_daemons.errors import ConfigurationError
-from celery_daemons.process.apploader import import_string
+from celery_daemons.forkserver.apploader import import_string
 
 
 def module(name: str, **attributes: object) -> ModuleType:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from celery_daemons.domain.names import Incarnation, LauncherName, NodeName
 from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
-from celery_daemons.store.calls import compact
 from celery_daemons.store.codec import Corrupt, decode, decode_or_none, encode, printable
+from celery_daemons.store.script import compact
 
 NODE = NodeRow(
     incarnation=Incarnation("i1"),

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery_daemons.domain.names import DaemonName, Incarnation, LauncherName, NodeName
-from celery_daemons.domain.placement import Cluster, Demand
+from celery_daemons.domain.placement import Demand, NodeLoads
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.states import NodeStatus
 
@@ -31,8 +31,8 @@ def node(
     )
 
 
-def cluster(load_factor: float = 1.25, /, **nodes: NodeRow) -> Cluster:
-    return Cluster(nodes={NodeName(name): row for name, row in nodes.items()}, load_factor=load_factor, vnodes=40)
+def cluster(load_factor: float = 1.25, /, **nodes: NodeRow) -> NodeLoads:
+    return NodeLoads(nodes={NodeName(name): row for name, row in nodes.items()}, load_factor=load_factor, vnodes=40)
 
 
 def demand(name: str, launcher: str = "tail", labels: tuple[str, ...] = (), weight: float = 1.0) -> Demand:
@@ -73,7 +73,7 @@ factors = st.sampled_from([1.0, 1.1, 1.25, 2.0])
 def test_a_daemon_only_comes_to_a_node_that_fits(
     nodes: dict[NodeName, NodeRow], wanted: list[Demand], factor: float
 ) -> None:
-    placed = Cluster(nodes=nodes, load_factor=factor, vnodes=40).place(wanted)
+    placed = NodeLoads(nodes=nodes, load_factor=factor, vnodes=40).place(wanted)
 
     assert [one for one, _, _ in placed] == wanted
     for one, where, why in placed:
@@ -94,14 +94,14 @@ def test_the_same_question_has_the_same_answer(
 ) -> None:
     backwards = dict(reversed(nodes.items()))
 
-    first = Cluster(nodes=nodes, load_factor=factor, vnodes=40).place(wanted)
+    first = NodeLoads(nodes=nodes, load_factor=factor, vnodes=40).place(wanted)
 
-    assert Cluster(nodes=backwards, load_factor=factor, vnodes=40).place(wanted) == first
+    assert NodeLoads(nodes=backwards, load_factor=factor, vnodes=40).place(wanted) == first
 
 
 @given(node_sets, demand_lists, factors)
 def test_loads_add_up(nodes: dict[NodeName, NodeRow], wanted: list[Demand], factor: float) -> None:
-    one = Cluster(nodes=nodes, load_factor=factor, vnodes=40)
+    one = NodeLoads(nodes=nodes, load_factor=factor, vnodes=40)
 
     placed = one.place(wanted)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from celery_daemons.store import calls
+from celery_daemons.store import script
 from tests.unit.protocol import stories
 from tests.unit.protocol.clock import Clock, virtual_time
 from tests.unit.protocol.machine import Protocol
@@ -86,19 +86,19 @@ def clock() -> Iterator[Clock]:
 @pytest.fixture
 def make_mistake(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
     """Return what lets the store load its scripts with a mistake in them."""
-    real = calls.script.__wrapped__
+    real = script.script.__wrapped__
 
     def make(verb: str, line: str, instead: str) -> None:
         @cache
-        def mistaken(name: str) -> calls.Script:
-            script = real(name)
+        def mistaken(name: str) -> script.Script:
+            found = real(name)
             if verb not in ("any", name):
-                return script
-            assert line in script.source, f"{name}.lua has no {line!r}: bring this test up to date"
-            source = script.source.replace(line, instead)
-            return calls.Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+                return found
+            assert line in found.source, f"{name}.lua has no {line!r}: bring this test up to date"
+            source = found.source.replace(line, instead)
+            return script.Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
-        monkeypatch.setattr(calls, "script", mistaken)
+        monkeypatch.setattr(script, "script", mistaken)
 
     return make
 

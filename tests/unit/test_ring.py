@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_daemons.domain.names import DaemonName, NodeName
-from celery_daemons.domain.placement import Ring
+from celery_daemons.domain.ring import Ring
 
 node_names = st.from_regex(r"celery@[a-z0-9.\-]{1,12}", fullmatch=True).map(NodeName)
 daemon_names = st.from_regex(r"[a-z0-9./:@+_\-]{1,20}", fullmatch=True).map(DaemonName)
@@ -94,7 +94,7 @@ def test_an_empty_ring_prefers_nobody() -> None:
 def test_every_process_draws_the_same_ring(seed: str) -> None:
     """A client that asks the ring for a name has to be told what the monitor is told."""
     program = (
-        "from celery_daemons.domain.placement import Ring\n"
+        "from celery_daemons.domain.ring import Ring\n"
         "ring = Ring({'a': 1.0, 'b': 2.0, 'c': 0.5}, vnodes=40)\n"
         "print([''.join(ring.preference(f'x{n}')) for n in range(20)])"
     )

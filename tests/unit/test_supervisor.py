@@ -10,13 +10,13 @@ import pytest
 from celery_daemons.domain.names import DaemonName, LauncherName, NodeName
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import BookRow
+from celery_daemons.domain.runs import End
 from celery_daemons.domain.states import DaemonStatus, Outcome
-from celery_daemons.node.hosts import Host, HostPool
-from celery_daemons.node.ledger import Ledger
-from celery_daemons.node.lives import State
-from celery_daemons.node.supervisor import Supervisor
-from celery_daemons.process.messages import ChildBoot, End, Ended
-from celery_daemons.store.book import Claim
+from celery_daemons.node.host_pool import Host, HostPool
+from celery_daemons.node.outbox import Outbox
+from celery_daemons.node.supervision.local_daemon import State
+from celery_daemons.node.supervision.supervisor import Supervisor
+from celery_daemons.wire.messages import ChildBoot, Ended
 
 X = DaemonName("x")
 NODE = NodeName("celery@n1")
@@ -52,7 +52,7 @@ class Scene:
     def __init__(self) -> None:
         self.pool = Pool()
         self.supervisor = Supervisor(LAUNCHERS)
-        self.ledger = Ledger(None, NODE, self.supervisor.claimed)  # type: ignore[arg-type]
+        self.ledger = Outbox(None, NODE, self.supervisor.claimed)  # type: ignore[arg-type]
         self.ledger.differs = lambda: self.doubts.append(X)
         self.supervisor.connect(self.pool, self.ledger)
         self.doubts: list[DaemonName] = []
@@ -63,14 +63,14 @@ class Scene:
 
     def grant(self, asked: str, token: str, launcher: str = "tail") -> None:
         """Redis grants a claim."""
-        claim = Claim(token, LauncherName(launcher), "[[],{}]", "1", 0)
+        claim = ClaimResult(token, LauncherName(launcher), "[[],{}]", "1", 0)
         self.ledger.drop(X)
         self.supervisor.claimed([(X, asked)], [claim])
 
     def refuse(self, asked: str, why: str) -> None:
         """Redis refuses one."""
         self.ledger.drop(X)
-        self.supervisor.claimed([(X, asked)], [Claim("", LauncherName(""), "", "", 0, refused=why)])
+        self.supervisor.claimed([(X, asked)], [ClaimResult("", LauncherName(""), "", "", 0, refused=why)])
 
     def runs(self, token: str, launcher: str = "tail") -> None:
         """The daemon is assigned, claimed and running."""

@@ -16,14 +16,14 @@
 -- A first start keeps the token of its assignment; every further one, also by a new incarnation, is given a new token.
 --
 -- Returns per item {token, launcher, arguments, version, restarts, the node that has given up on it or ''} or {'', why
--- not}; {} when the node is fenced: another incarnation is registered, or its lease has ended; {'unsettled'} when no
--- monitor has settled with this server yet.
+-- not}; {} when the node is fenced: another incarnation is registered, or its lease has ended; {'unconfirmed'} when no
+-- monitor has confirmed this server yet.
 local node = get(KEYS[1], ARGV[1], NODE)
 local lease = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
 if not node or node.incarnation ~= ARGV[2] or lease <= now_ms() then return {} end
 -- After a restart with old data, or on a replica without the last writes, the book may name a node that a daemon has
 -- left: whoever holds it now has to have had a lease's time to say so.
-if ARGV[4] ~= '' and redis.call('HGET', KEYS[7], 'server') ~= ARGV[4] then return {'unsettled'} end
+if ARGV[4] ~= '' and redis.call('HGET', KEYS[7], 'server') ~= ARGV[4] then return {'unconfirmed'} end
 local items = cjson.decode(ARGV[3])
 local names = column(items, 1)
 local specs = get_all(KEYS[3], names, SPEC)

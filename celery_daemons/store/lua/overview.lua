@@ -5,7 +5,7 @@
 -- KEYS[3] specs    hash
 -- KEYS[4] book     hash
 --
--- Returns {now_ms, created_ms or '', how many specs, how many book entries, the server that the monitor has settled with
+-- Returns {now_ms, created_ms or '', how many specs, how many book entries, the server that the monitor has confirmed
 -- or '', when a silence of all nodes last ended or '', 'paused' while nothing shall be rebalanced or '', node, end of its
 -- lease, ...}.
 local reply = {

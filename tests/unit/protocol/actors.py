@@ -1,11 +1,12 @@
 """What nodes and monitors do in the model: the discipline that the protocol asks of them, and no more."""
 
+from celery_daemons.domain import runs
 from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName
 from celery_daemons.domain.records import BookRow, NodeRow
 from celery_daemons.domain.states import DaemonStatus, NodeStatus, Outcome
 from celery_daemons.errors import Fenced
-from celery_daemons.store import book, holdings, lease
-from celery_daemons.store.calls import Call
+from celery_daemons.store import assignments, book, lease
+from celery_daemons.store.script import ScriptCall
 from tests.unit.protocol import audits
 from tests.unit.protocol.world import SLOWEST, TTL_MS, Audit, Fate, Process, T, World, must
 
@@ -99,7 +100,7 @@ class Nodes:
         process.waiting = False
         sent, run_id = self.world.now, self.world.run_id
         items = [
-            book.Running(
+            runs.Running(
                 name=name,
                 token=token,
                 launcher=LAUNCHER,
@@ -135,7 +136,7 @@ class Nodes:
         """Ask what the book says is on the node, and do it: stop, release, claim."""
         if not self._may_write(process):
             return
-        held = self.world.ask(holdings.page(self._keys, process.node)).rows
+        held = self.world.ask(assignments.page(self._keys, process.node)).rows
         for name in [name for name in process.running if name not in held]:
             del process.running[name]
         claims: list[tuple[DaemonName, str]] = []
@@ -167,7 +168,7 @@ class Nodes:
         """Say what runs."""
         if self._may_write(process) and process.running:
             items = [
-                book.Report(name=name, token=token, status=DaemonStatus.RUNNING, pid=1, restarts=0)
+                runs.Report(name=name, token=token, status=DaemonStatus.RUNNING, pid=1, restarts=0)
                 for name, token in process.running.items()
             ]
             call = book.report(self._keys, process.node, Incarnation(process.incarnation), items)
@@ -181,7 +182,7 @@ class Nodes:
                 self.kill(process)
 
     def _claim(self, process: Process, items: list[tuple[DaemonName, str]], fate: Fate) -> None:
-        def heard(answer: list[book.Claim] | Fenced) -> None:
+        def heard(answer: list[runs.ClaimResult] | Fenced) -> None:
             if isinstance(answer, Fenced) or not self._may_write(process):
                 return
             for (name, _), claim in zip(items, answer, strict=True):
@@ -192,7 +193,7 @@ class Nodes:
         self.world.send(process, call, fate, heard, audits.of_claim(self.world, process, items))
 
     def _release(self, process: Process, items: list[tuple[DaemonName, str]], outcome: Outcome, fate: Fate) -> None:
-        releases = [book.Release(name=name, token=token, outcome=outcome, restarts=0) for name, token in items]
+        releases = [runs.Release(name=name, token=token, outcome=outcome, restarts=0) for name, token in items]
         call = book.release(self._keys, process.node, releases)
         self.world.send(process, call, fate, lambda _: None, audits.of_release(process, releases))
 
@@ -240,7 +241,7 @@ class Monitor:
             call = book.sweep(self.world.keys, self.epoch, node, limit=1)
             self._as_leader(call, audits.of_sweep(self.world, node))
 
-    def _as_leader(self, call: Call[T], *more: Audit) -> T | None:
+    def _as_leader(self, call: ScriptCall[T], *more: Audit) -> T | None:
         assert self.epoch is not None
         try:
             return self.world.ask(call, audits.both(audits.of_leader(self.epoch, call.verb), *more))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from celery_daemons.domain import runs
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.errors import Fenced
 from celery_daemons.store import book, lease
@@ -58,7 +59,7 @@ def of_claim(world: World, process: Process, items: Sequence[tuple[DaemonName, s
     return audit
 
 
-def of_report(process: Process, items: Sequence[book.Report]) -> Audit:
+def of_report(process: Process, items: Sequence[runs.Report]) -> Audit:
     """A fenced node reports nothing, and nobody reports what another token holds."""
 
     def audit(before: Contents, answer: Any, after: Contents) -> None:
@@ -72,7 +73,7 @@ def of_report(process: Process, items: Sequence[book.Report]) -> Audit:
     return audit
 
 
-def of_release(process: Process, items: Sequence[book.Release]) -> Audit:
+def of_release(process: Process, items: Sequence[runs.Release]) -> Audit:
     """Nobody gives back what another token holds."""
 
     def audit(before: Contents, answer: Any, after: Contents) -> None:

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.states import Outcome
-from celery_daemons.store import wishes
+from celery_daemons.store import specs
 from tests.unit.protocol.actors import ARGUMENTS, LAUNCHER, Monitor, Nodes
 from tests.unit.protocol.clock import Clock
 from tests.unit.protocol.world import DAEMONS, NODES, SLOWEST, TTL_MS, Broken, Fate, Process, World
@@ -45,7 +45,7 @@ class Protocol(RuleBasedStateMachine):
         """Both nodes are up, one daemon runs, and somebody leads."""
         for node in NODES:
             self.nodes.start(node, None, "prompt", self.rates[0])
-        self.world.ask(wishes.want(self.world.keys, [(DAEMONS[0], LAUNCHER, ARGUMENTS)], mode="spawn"))
+        self.world.ask(specs.want(self.world.keys, [(DAEMONS[0], LAUNCHER, ARGUMENTS)], mode="spawn"))
         self.monitors[0].campaign()
         for _ in range(2):
             self.let_time_pass(TTL_MS * 2 // 3)
@@ -178,17 +178,17 @@ class Protocol(RuleBasedStateMachine):
     def want(self, name: DaemonName, arguments: str) -> None:
         """Somebody wants a daemon."""
         self.world.forgotten.discard(name)
-        self.world.ask(wishes.want(self.world.keys, [(name, LAUNCHER, arguments)], mode="replace"))
+        self.world.ask(specs.want(self.world.keys, [(name, LAUNCHER, arguments)], mode="replace"))
 
     @rule(name=names, action=st.sampled_from(["stop", "start", "restart"]))
     def desire(self, name: DaemonName, action: str) -> None:
         """Somebody stops, starts or restarts one."""
-        self.world.ask(wishes.desire(self.world.keys, name, action))  # type: ignore[arg-type]
+        self.world.ask(specs.desire(self.world.keys, name, action))  # type: ignore[arg-type]
 
     @rule(name=names)
     def forget(self, name: DaemonName) -> None:
         """Somebody wants it no more."""
-        self.world.ask(wishes.forget(self.world.keys, [name], cause="model"))
+        self.world.ask(specs.forget(self.world.keys, [name], cause="model"))
         self.world.forgotten.add(name)
 
     @rule()

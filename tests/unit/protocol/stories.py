@@ -6,7 +6,7 @@ import fakeredis
 
 from celery_daemons.domain.states import Outcome
 from celery_daemons.errors import Fenced
-from celery_daemons.store import lease, wishes
+from celery_daemons.store import lease, specs
 from tests.unit.protocol.actors import ARGUMENTS, LAUNCHER, Monitor, Nodes
 from tests.unit.protocol.clock import Clock
 from tests.unit.protocol.machine import bring_about
@@ -26,7 +26,7 @@ class Story:
         self.rival = Monitor(self.world, "m2")
         self.a = self.nodes.start(A, None, "prompt")
         self.b = self.nodes.start(B, None, "prompt")
-        self.world.ask(wishes.want(self.world.keys, [(X, LAUNCHER, ARGUMENTS)], mode="spawn"))
+        self.world.ask(specs.want(self.world.keys, [(X, LAUNCHER, ARGUMENTS)], mode="spawn"))
         self.monitor.campaign()
         self.time_passes()
         self.time_passes()
@@ -156,7 +156,7 @@ def all_data_is_lost(story: Story) -> None:
 
 def a_daemon_that_did_not_run_outlives_a_loss(story: Story) -> None:
     """y has run and stopped; Redis forgets that too. When y is wanted again, its token still grows."""
-    wanted = wishes.want(story.world.keys, [(Y, LAUNCHER, ARGUMENTS)], mode="spawn")
+    wanted = specs.want(story.world.keys, [(Y, LAUNCHER, ARGUMENTS)], mode="spawn")
     story.world.ask(wanted)
     story.monitor.assign(Y, B)
     story.nodes.look(story.b)
@@ -222,7 +222,7 @@ def a_node_leaves_with_nothing_in_hand(story: Story) -> None:
 
 def a_forgotten_daemon_meets_a_failover(story: Story) -> None:
     """x is forgotten; before its node has heard of it, another primary takes over and the node tells it of x."""
-    story.world.ask(wishes.forget(story.world.keys, [X], cause="story"))
+    story.world.ask(specs.forget(story.world.keys, [X], cause="story"))
     story.world.forgotten.add(X)
     story.world.save()
     story.world.fail_over()
@@ -241,7 +241,7 @@ def a_recall_meets_a_failover(story: Story) -> None:
 
 def a_daemon_is_replaced_as_it_finishes(story: Story) -> None:
     """x returns for good just when somebody wants it with other arguments: that is another life, and it is wanted."""
-    story.world.ask(wishes.want(story.world.keys, [(X, LAUNCHER, "[[1], {}]")], mode="replace"))
+    story.world.ask(specs.want(story.world.keys, [(X, LAUNCHER, "[[1], {}]")], mode="replace"))
     story.nodes.finish(story.a, X, Outcome.FINISHED, "prompt")
     must(story.world.look().specs[X]["desired"] == "running", "the new life was stopped with the old one")
 

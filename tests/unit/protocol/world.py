@@ -13,9 +13,9 @@ import msgspec
 
 from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.errors import Fenced
-from celery_daemons.store.calls import Call
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
+from celery_daemons.store.script import ScriptCall
 from tests.unit.protocol.clock import START_US, Clock
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Process:
     alive: bool = True
     paused: bool = False
     #: What its hosts run, and under which token.
-    running: dict[DaemonName, str] = field(default_factory=dict)
+    running: dict[DaemonName, int] = field(default_factory=dict)
     #: It waits for an answer; claims, reports and releases go one after the other.
     waiting: bool = False
     #: Goes up when what was sent before no longer counts.
@@ -144,7 +144,7 @@ class World:
 
     # Messages
 
-    def ask(self, call: Call[T], audit: Audit | None = None) -> T:
+    def ask(self, call: ScriptCall[T], audit: Audit | None = None) -> T:
         """Carry out a call now."""
         self.clock.now += CALL_US
         before = self.look()
@@ -164,7 +164,7 @@ class World:
     def send(
         self,
         sender: Process,
-        call: Call[T],
+        call: ScriptCall[T],
         fate: Fate,
         heard: Callable[[T | Fenced], None],
         audit: Audit | None = None,

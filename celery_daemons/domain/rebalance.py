@@ -1,0 +1,220 @@
+"""Which daemons to move so that every node holds about its fair share: as few as that takes, as a pure function."""
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from celery_daemons.domain.names import DaemonName, LauncherName, NodeName
+from celery_daemons.domain.placement import HUNGRY, Demand, NodeLoads, at_least, at_most
+from celery_daemons.domain.ring import Ring
+
+#: How far from fair a node may be after a rebalance. Closer costs moves: at a tenth, a rolling restart of all nodes
+#: moves each daemon about one and a half times.
+_TOLERANCE: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One daemon that should go from one node to another, and why."""
+
+    name: DaemonName
+    source: NodeName
+    target: NodeName
+    why: str
+
+
+def rebalance(cluster: NodeLoads, placed: Iterable[tuple[NodeName, Demand]], *, even: bool) -> list[Move]:
+    """The moves that bring every node to about its fair share, as far as launchers and labels permit.
+
+    With ``even``, to within a tenth of it. Else only as many as bring nodes that hold less than half of their share to
+    nine tenths of it, and those that hold more than their bound to that. ``placed`` are the daemons that may be moved,
+    each with where it is. The cluster is left as it was. Each move makes the loads more equal (the sum of squared loads
+    over weights falls), and the same state has the same answer: after the moves of a plan, the next one is empty.
+    """
+    return list(_Balance(cluster, placed, even=even).moves())
+
+
+_Kind = tuple[LauncherName, tuple[str, ...], float]
+#: A daemon of a kind: for questions whose answer does not depend on its name.
+_ANY: Final = DaemonName("any")
+
+
+class _Pool:
+    """What may be moved off one node, by kind: daemons of one kind can go to the same nodes."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[_Kind, list[Demand]] = {}
+        self._preferring: dict[NodeName | None, dict[_Kind, list[Demand]]] | None = None
+        #: Taken, and still in one of the lists.
+        self._gone: set[DaemonName] = set()
+
+    def add(self, demand: Demand) -> None:
+        """One more, the last of its kind to be taken."""
+        if demand.name in self._gone:
+            self._kinds = {
+                kind: [one for one in found if one.name not in self._gone] for kind, found in self._kinds.items()
+            }
+            self._gone.clear()
+        self._kinds.setdefault((demand.launcher, demand.labels, demand.weight), []).insert(0, demand)
+        self._preferring = None
+
+    def fill(self, demands: list[Demand]) -> None:
+        """Begin with these; they are taken in the order of their names."""
+        for demand in sorted(demands, key=lambda demand: demand.name, reverse=True):
+            self._kinds.setdefault((demand.launcher, demand.labels, demand.weight), []).append(demand)
+
+    def kinds(self) -> list[_Kind]:
+        """The kinds of which there is one."""
+        return sorted(kind for kind, demands in self._kinds.items() if self._trimmed(demands))
+
+    def take(self, kind: _Kind) -> Demand:
+        """Take one of a kind."""
+        demand = self._trimmed(self._kinds[kind]).pop()
+        self._gone.add(demand.name)
+        return demand
+
+    def take_preferring(self, node: NodeName, kind: _Kind, ring: Ring) -> Demand | None:
+        """Take one of a kind whose first choice on the ring is ``node``, if there is one."""
+        if self._preferring is None:
+            self._preferring = {}
+            for one, demands in self._kinds.items():
+                for demand in demands:
+                    self._preferring.setdefault(ring.first(demand.name), {}).setdefault(one, []).append(demand)
+        demands = self._trimmed(self._preferring.get(node, {}).get(kind, []))
+        if not demands:
+            return None
+        self._gone.add(demands[-1].name)
+        return demands.pop()
+
+    def _trimmed(self, demands: list[Demand]) -> list[Demand]:
+        while demands and demands[-1].name in self._gone:
+            demands.pop()
+        return demands
+
+
+class _Balance:
+    def __init__(self, cluster: NodeLoads, placed: Iterable[tuple[NodeName, Demand]], *, even: bool) -> None:
+        self._cluster = cluster
+        self._even = even
+        self._loads = {node: cluster.loads.get(node, 0.0) for node in cluster.takers}
+        self._fair = {node: cluster.fair(node) for node in cluster.takers}
+        self._placed = placed
+        self._pools: dict[NodeName, _Pool] = {}
+        #: A heap of nodes, the fullest first; what no longer agrees with the loads is dropped when it comes up.
+        self._fullest: list[tuple[float, NodeName]] = []
+
+    def moves(self) -> Iterable[Move]:
+        if len(self._loads) < 2 or not (self._starved() or self._crowded()):
+            return ()
+        by_node: dict[NodeName, list[Demand]] = {}
+        for node, demand in self._placed:
+            by_node.setdefault(node, []).append(demand)
+        for node in self._loads:
+            self._pools[node] = _Pool()
+            self._pools[node].fill(by_node.get(node, []))
+            heapq.heappush(self._fullest, (-self._level(node), node))
+        found: dict[DaemonName, Move] = {}
+        while fresh := [*self._fill(self._starved()), *self._relieve(self._crowded())]:
+            for move in fresh:
+                before = found.pop(move.name, None)
+                if before is None:
+                    found[move.name] = move
+                elif before.source != move.target:
+                    # One that would be passed on goes there at once.
+                    found[move.name] = replace(before, target=move.target, why="it makes the loads more equal")
+        return found.values()
+
+    def _starved(self) -> list[NodeName]:
+        return sorted(node for node in self._loads if self._is_hungry(node))
+
+    def _crowded(self) -> list[NodeName]:
+        return sorted(node for node in self._loads if self._is_overfull(node))
+
+    def _is_hungry(self, node: NodeName) -> bool:
+        return self._loads[node] < (self._least(node) if self._even else at_least(HUNGRY * self._fair[node]))
+
+    def _is_overfull(self, node: NodeName) -> bool:
+        if self._even:
+            return self._loads[node] > self._most(node)
+        # One or two more than is fair are no reason to move them, however few a fair share is.
+        return self._loads[node] > max(self._cluster.capacity(node), at_most(self._fair[node]) + 2)
+
+    def _least(self, node: NodeName) -> int:
+        return at_least((1 - _TOLERANCE) * self._fair[node])
+
+    def _most(self, node: NodeName) -> int:
+        return at_most(min(self._cluster.load_factor, 1 + _TOLERANCE) * self._fair[node])
+
+    def _fill(self, starved: list[NodeName]) -> Iterator[Move]:
+        """Give to the nodes that hold too little, from those that hold most."""
+        for target in starved:
+            # Up to its share if that relieves others: better than to move between those that were there before.
+            while self._loads[target] < self._least(target) or (
+                self._loads[target] < at_most(self._fair[target]) and any(map(self._is_overfull, self._loads))
+            ):
+                move = self._take_for(target)
+                if move is None:
+                    break
+                yield move
+
+    def _take_for(self, target: NodeName) -> Move | None:
+        passed: list[tuple[float, NodeName]] = []
+        try:
+            while self._fullest and -self._fullest[0][0] > self._level(target):
+                entry = heapq.heappop(self._fullest)
+                source = entry[1]
+                if -entry[0] != self._level(source):
+                    continue
+                passed.append(entry)
+                for kind in self._pools[source].kinds():
+                    if self._may_go(kind, source, target):
+                        pool, why = self._pools[source], f"{target} holds less than its share"
+                        preferring = pool.take_preferring(target, kind, self._cluster.ring)
+                        if preferring is not None:
+                            return self._move(preferring, source, target, f"{why}, and the ring prefers it")
+                        return self._move(pool.take(kind), source, target, why)
+            return None
+        finally:
+            for entry in passed:
+                heapq.heappush(self._fullest, entry)
+
+    def _relieve(self, crowded: list[NodeName]) -> Iterator[Move]:
+        """Take from the nodes that hold too much, in the order in which the ring prefers the others."""
+        for source in crowded:
+            while self._is_overfull(source):
+                move = self._give_from(source)
+                if move is None:
+                    break
+                yield move
+
+    def _give_from(self, source: NodeName) -> Move | None:
+        for kind in self._pools[source].kinds():
+            possible = {node for node in self._loads if self._may_go(kind, source, node)}
+            below_fair = {node for node in possible if self._loads[node] + kind[2] <= at_most(self._fair[node])}
+            targets = below_fair or {node for node in possible if self._loads[node] + kind[2] <= self._most(node)}
+            if targets:
+                demand = self._pools[source].take(kind)
+                target = next(node for node in self._cluster.ring.preference(demand.name) if node in targets)
+                return self._move(demand, source, target, f"{source} holds more than its share")
+        return None
+
+    def _level(self, node: NodeName) -> float:
+        return self._loads[node] / self._cluster.nodes[node].weight
+
+    def _may_go(self, kind: _Kind, source: NodeName, target: NodeName) -> bool:
+        """Whether the launcher and labels permit a move, and it makes the loads more equal."""
+        launcher, labels, weight = kind
+        if source == target or not self._cluster.fits(target, Demand(name=_ANY, launcher=launcher, labels=labels)):
+            return False
+        there = (self._loads[target] + weight / 2) / self._cluster.nodes[target].weight
+        here = (self._loads[source] - weight / 2) / self._cluster.nodes[source].weight
+        return there < here
+
+    def _move(self, demand: Demand, source: NodeName, target: NodeName, why: str) -> Move:
+        self._loads[source] -= demand.weight
+        self._loads[target] += demand.weight
+        self._pools[target].add(demand)
+        for node in (source, target):
+            heapq.heappush(self._fullest, (-self._level(node), node))
+        return Move(name=demand.name, source=source, target=target, why=why)

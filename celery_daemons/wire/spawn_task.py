@@ -1,0 +1,102 @@
+"""The spawn task: what the monitor sends to a node's spawn queue, and the names of a node's queues."""
+
+import re
+from typing import Any, Final
+
+import msgspec
+from kombu.entity import Exchange, Queue
+
+from celery_daemons.domain.names import Incarnation, NodeName
+from celery_daemons.domain.runs import Assignment
+
+TASK: Final = "celery_daemons.spawn"
+#: Bump when the meaning of the payload changes. A node rejects an unknown version and finds its assignments by reading
+#: the address book at its next heartbeat.
+VERSION: Final = 1
+#: Seconds after which a broker that supports it deletes a spawn queue without a consumer.
+_EXPIRES: Final = 3600
+#: Characters that are valid in names of nodes and namespaces, but not in queue names of every broker.
+_FOREIGN: Final = re.compile(r"[^A-Za-z0-9._-]")
+#: The most characters of a rejected message that are quoted.
+_QUOTE: Final = 120
+
+
+def task_queue_name(namespace: str, node: str) -> str:
+    """Return the name of the node's own task queue."""
+    return _FOREIGN.sub(_escaped, f"{namespace}.{node}")
+
+
+def spawn_queue_name(namespace: str, node: str) -> str:
+    """Return the name of the queue that carries the node's spawn tasks."""
+    return f"{task_queue_name(namespace, node)}.spawn"
+
+
+def _escaped(sign: re.Match[str]) -> str:
+    return "_at_" if sign[0] == "@" else f"_{ord(sign[0]):02x}_"
+
+
+def spawn_queue(name: str) -> Queue:
+    """Return the spawn queue as sender and receiver both declare it."""
+    return Queue(name, Exchange(name, type="direct"), routing_key=name, durable=True, expires=_EXPIRES)
+
+
+class NotASpawnTask(ValueError):
+    """A message on the spawn queue that this node does not understand; the text says why."""
+
+
+class SpawnTask(msgspec.Struct, kw_only=True):
+    """The keyword arguments of a spawn task: one generation of a node's assignments, ``(name, token)`` each.
+
+    A task with ``campaign`` assigns nothing: no monitor leads, and the node may run for election at once.
+    """
+
+    node: NodeName
+    incarnation: Incarnation
+    epoch: int
+    generation: int = 0
+    assigned: list[Assignment] = []
+    recalled: list[Assignment] = []
+    campaign: bool = False
+
+    def encode(self) -> dict[str, Any]:
+        """Return the keyword arguments as plain data. Tokens are text: some JSON readers round large numbers."""
+        return {
+            "version": VERSION,
+            "node": self.node,
+            "incarnation": self.incarnation,
+            "epoch": self.epoch,
+            "generation": self.generation,
+            "assigned": [(name, str(token)) for name, token in self.assigned],
+            "recalled": [(name, str(token)) for name, token in self.recalled],
+            "campaign": self.campaign,
+        }
+
+    @classmethod
+    def decode(cls, message: Any, *, node: str) -> "SpawnTask":
+        """Read a Kombu message. Raises :exc:`NotASpawnTask` and nothing else, whatever the message holds."""
+        try:
+            headers = message.headers or {}
+            name = headers.get("task") if isinstance(headers, dict) else None
+            if name != TASK:
+                raise NotASpawnTask(f"its task is {name!r:.80}, not {TASK}")
+            given = dict(message.decode()[1])
+            version = given.pop("version", None)
+            if version != VERSION:
+                raise NotASpawnTask(f"its version is {version!r:.20}, this node reads version {VERSION}")
+            for items in (given.get("assigned", ()), given.get("recalled", ())):
+                _check_tokens(items)
+            # Not strict: tokens are text on the wire.
+            task = msgspec.convert(given, cls, strict=False)
+        except NotASpawnTask:
+            raise
+        except Exception as error:
+            raise NotASpawnTask(f"it cannot be read ({type(error).__name__}: {error})"[:_QUOTE]) from error
+        if task.node != node:
+            raise NotASpawnTask(f"it is for node {task.node!r:.80}")
+        return task
+
+
+def _check_tokens(items: Any) -> None:
+    for name, token in items:
+        if not isinstance(token, str) or not token.isascii() or not token.isdigit():
+            raise NotASpawnTask(f"the token {token!r:.40} of daemon {name!r:.80} is not a number")

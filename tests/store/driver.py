@@ -1,0 +1,230 @@
+"""A cluster as the tests of the store see it: the verbs in short, and what Redis holds after them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from celery_daemons.domain import runs
+from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName, Token
+from celery_daemons.domain.records import JournalEntry, NodeRow
+from celery_daemons.domain.states import DaemonStatus, NodeStatus, Outcome
+from celery_daemons.store import book, journal, lease, specs
+from celery_daemons.store.connection import Store
+from celery_daemons.store.keys import Keys
+from celery_daemons.store.script import ScriptCall
+
+#: Long beside every test: where a lease has to end, the test ends it.
+TTL_MS = 60_000
+
+N1, N2 = NodeName("celery@n1"), NodeName("celery@n2")
+I1, I2 = Incarnation("i1"), Incarnation("i2")
+TAIL = LauncherName("tail")
+ARGUMENTS = "[[], {}]"
+
+
+def row(incarnation: Incarnation = I1, **fields: Any) -> NodeRow:
+    """A node's record."""
+    given: dict[str, Any] = {
+        "status": NodeStatus.UP,
+        "queue": "q1",
+        "spawn_queue": "s1",
+        "host": "machine",
+        "pid": 7,
+        "weight": 1.5,
+        "labels": "eu,gpu",
+        "launchers": "poll,tail",
+    }
+    return NodeRow(incarnation=incarnation, **{**given, **fields})
+
+
+def running(name: str, token: str, **fields: Any) -> runs.Running:
+    """A daemon as its node tells of it."""
+    given: dict[str, Any] = {
+        "launcher": TAIL,
+        "arguments": ARGUMENTS,
+        "version": "1",
+        "status": DaemonStatus.RUNNING,
+        "pid": 11,
+        "restarts": 2,
+    }
+    return runs.Running(name=DaemonName(name), token=token, **{**given, **fields})
+
+
+def names(values: Iterable[str]) -> list[DaemonName]:
+    """Daemon names, unchecked."""
+    return [DaemonName(value) for value in values]
+
+
+class StoreDriver:
+    """Says what is done, and shows what is there."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.keys: Keys = store.keys
+        self.client: Any = store.client
+
+    def run(self, call: ScriptCall[Any]) -> Any:
+        """Run any verb."""
+        return self.store.run(call)
+
+    # Verbs
+
+    def join(self, node: NodeName = N1, incarnation: Incarnation = I1, **fields: Any) -> lease.Joined:
+        """A node takes part."""
+        joined = self.run(lease.join(self.keys, node, row(incarnation, **fields), ttl_ms=TTL_MS))
+        assert isinstance(joined, lease.Joined)
+        return joined
+
+    def lead(self, node: NodeName = N1) -> Epoch:
+        """A monitor is elected."""
+        epoch = self.run(lease.campaign(self.keys, node, I1, ttl_ms=TTL_MS))
+        assert epoch is not None
+        return Epoch(epoch)
+
+    def depose(self) -> Epoch:
+        """Another monitor is elected; answers its epoch."""
+        self.client.delete(self.keys.monitor)
+        return self.lead(N2)
+
+    def want(self, *wanted: str, mode: specs.WantMode = "spawn", arguments: str = ARGUMENTS) -> list[str]:
+        """Daemons are wanted."""
+        items = [(name, TAIL, arguments) for name in names(wanted)]
+        return list(self.run(specs.want(self.keys, items, mode=mode)))
+
+    def desire(self, name: str, action: Any) -> bool:
+        """A daemon is stopped, started or restarted."""
+        return bool(self.run(specs.desire(self.keys, DaemonName(name), action)))
+
+    def forget(self, *forgotten: str) -> int:
+        """Daemons are wanted no more."""
+        return int(self.run(specs.forget(self.keys, names(forgotten), cause="test")))
+
+    def assign(
+        self, epoch: Epoch, *assigned: str, node: NodeName = N1, incarnation: Incarnation = I1
+    ) -> book.Dispatch | None:
+        """A monitor assigns."""
+        items = [(name, "test") for name in names(assigned)]
+        dispatch: book.Dispatch | None = self.run(book.assign(self.keys, epoch, node, incarnation, items))
+        return dispatch
+
+    def recall(self, epoch: Epoch, *recalled: str, node: NodeName = N1) -> book.Dispatch:
+        """A monitor recalls."""
+        dispatch: book.Dispatch = self.run(book.recall(self.keys, epoch, node, [(n, "test") for n in names(recalled)]))
+        return dispatch
+
+    def claim(self, name: str, token: str, *, node: NodeName = N1, incarnation: Incarnation = I1) -> runs.ClaimResult:
+        """A node claims one daemon."""
+        claims = self.run(book.claim(self.keys, node, incarnation, [(DaemonName(name), token)]))
+        assert len(claims) == 1
+        one: runs.ClaimResult = claims[0]
+        return one
+
+    def report(self, name: str, token: str, status: DaemonStatus = DaemonStatus.RUNNING, **fields: Any) -> bool:
+        """A node reports one daemon."""
+        given = {"pid": 11, "restarts": 0, **fields}
+        report = runs.Report(name=DaemonName(name), token=token, status=status, **given)
+        return bool(self.run(book.report(self.keys, N1, I1, [report]))[0])
+
+    def release(
+        self, name: str, token: str, outcome: Outcome = Outcome.STOPPED, *, node: NodeName = N1, **fields: Any
+    ) -> bool:
+        """A node gives one daemon back."""
+        given = {"restarts": 0, **fields}
+        release = runs.Release(name=DaemonName(name), token=token, outcome=outcome, **given)
+        return bool(self.run(book.release(self.keys, node, [release]))[0])
+
+    def sweep(self, epoch: Epoch, node: NodeName = N1, *, limit: int = 1000) -> book.Swept:
+        """A monitor sweeps."""
+        swept: book.Swept = self.run(book.sweep(self.keys, epoch, node, limit=limit))
+        return swept
+
+    def reassert(
+        self, items: Sequence[runs.Running] = (), *, node: NodeName = N1, incarnation: Incarnation = I1
+    ) -> Any:
+        """A node tells what it runs."""
+        return self.run(book.reassert(self.keys, node, row(incarnation), items, ttl_ms=TTL_MS))
+
+    # Stories
+
+    def started(self, *wanted: str) -> tuple[Epoch, dict[str, str]]:
+        """Node 1 is up, somebody leads, and these daemons run there; answers the epoch and their tokens."""
+        self.join()
+        epoch = self.lead()
+        self.want(*wanted)
+        dispatch = self.assign(epoch, *wanted)
+        assert dispatch is not None
+        tokens = dict(zip(wanted, dispatch.tokens, strict=True))
+        for name, token in tokens.items():
+            assert self.claim(name, token).token == token
+            assert self.report(name, token)
+        return epoch, tokens
+
+    def end_lease(self, node: NodeName = N1) -> None:
+        """The node's lease has ended."""
+        self.client.zadd(self.keys.leases, {node: self.now_ms() - 1})
+
+    def lose_data(self) -> None:
+        """Redis has lost everything; other tests keep theirs on the same server."""
+        for key in self.client.keys(f"{{{self.keys.namespace}}}:*"):
+            self.client.delete(key)
+
+    # What is there
+
+    def now_ms(self) -> int:
+        """The server's clock."""
+        seconds, micros = self.client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def lease_ms(self, node: NodeName = N1) -> int | None:
+        """What is left of a node's lease."""
+        end = self.client.zscore(self.keys.leases, node)
+        return None if end is None else int(end) - self.now_ms()
+
+    def entry(self, name: str) -> Any:
+        """A daemon's entry in the book."""
+        return self._record(self.keys.book, name)
+
+    def spec(self, name: str) -> Any:
+        """A daemon's spec."""
+        return self._record(self.keys.specs, name)
+
+    def node(self, node: NodeName = N1) -> Any:
+        """A node's record."""
+        return self._record(self.keys.nodes, node)
+
+    def _record(self, key: str, field: str) -> Any:
+        raw = self.client.hget(key, field)
+        return None if raw is None else msgspec.json.decode(raw)
+
+    def held(self, node: NodeName = N1) -> set[str]:
+        """What a node holds."""
+        return {name.decode() for name in self.client.smembers(self.keys.held(node))}
+
+    def generation(self, node: NodeName = N1) -> int:
+        """A node's generation; 0 if it has none."""
+        return int(self.client.get(self.keys.generation(node)) or 0)
+
+    def clock(self) -> Token:
+        """The last token issued."""
+        return Token(int(self.client.get(self.keys.clock)))
+
+    def events(self) -> list[JournalEntry]:
+        """The journal."""
+        return journal.newest(self.store, 1000)
+
+    def last(self) -> JournalEntry:
+        """Its newest entry."""
+        return self.events()[-1]
+
+    def contents(self) -> dict[str, Any]:
+        """Everything in the namespace, to be compared."""
+        read = {
+            b"hash": self.client.hgetall,
+            b"set": self.client.smembers,
+            b"string": self.client.get,
+            b"zset": lambda key: self.client.zrange(key, 0, -1, withscores=True),
+            b"stream": self.client.xrange,
+        }
+        keys = self.client.keys(f"{{{self.keys.namespace}}}:*")
+        return {key.decode(): read[self.client.type(key)](key) for key in keys}

@@ -1,0 +1,194 @@
+"""What should run: wanting, stopping, starting, restarting, forgetting; and how scans went."""
+
+import pytest
+
+from celery_daemons.domain.names import DaemonName, Epoch, LauncherName
+from celery_daemons.errors import LeaseLost
+from celery_daemons.store import queries, specs
+from tests.store.driver import ARGUMENTS, N1, TAIL, StoreDriver, names
+
+
+def test_a_daemon_is_wanted(cluster: StoreDriver) -> None:
+    assert cluster.want("x") == ["new"]
+
+    spec = cluster.spec("x")
+    assert (spec["launcher"], spec["arguments"], spec["desired"]) == (TAIL, ARGUMENTS, "running")
+    assert (cluster.last().event, cluster.last().cause) == ("want", "spawn")
+    assert cluster.last().items == (("x", spec["version"], "new"),)
+
+
+def test_the_same_spec_again_changes_nothing(cluster: StoreDriver) -> None:
+    cluster.want("x")
+    before = cluster.contents()
+
+    assert cluster.want("x") == ["same"]
+    assert cluster.want("x", mode="replace") == ["same"]
+    assert cluster.contents() == before
+
+
+def test_another_spec_under_a_taken_name_is_a_conflict(cluster: StoreDriver) -> None:
+    cluster.want("x")
+    before = cluster.contents()
+
+    assert cluster.want("x", arguments="[[1], {}]") == ["conflict"]
+    assert cluster.contents() == before
+
+
+def test_another_spec_replaces_the_first_where_asked_to(cluster: StoreDriver) -> None:
+    cluster.want("x")
+    version = cluster.spec("x")["version"]
+
+    assert cluster.want("x", mode="replace", arguments="[[1], {}]") == ["replaced"]
+
+    assert cluster.spec("x")["arguments"] == "[[1], {}]"
+    assert int(cluster.spec("x")["version"]) > int(version)
+
+
+def test_a_scanner_replaces_its_own_launchers_specs_and_no_others(cluster: StoreDriver) -> None:
+    epoch = cluster.lead()
+    cluster.want("x")
+    own = [(DaemonName("x"), TAIL, "[[1], {}]")]
+    alien = [(DaemonName("x"), LauncherName("poll"), ARGUMENTS)]
+
+    assert cluster.run(specs.want(cluster.keys, own, mode="scan", epoch=epoch)) == ["replaced"]
+    assert cluster.run(specs.want(cluster.keys, alien, mode="scan", epoch=epoch)) == ["conflict"]
+    assert cluster.spec("x")["launcher"] == TAIL
+
+
+def test_a_deposed_monitors_scan_changes_nothing(cluster: StoreDriver) -> None:
+    old = cluster.lead()
+    cluster.want("x")
+    cluster.depose()
+    before = cluster.contents()
+
+    with pytest.raises(LeaseLost):
+        cluster.run(specs.want(cluster.keys, [(DaemonName("y"), TAIL, ARGUMENTS)], mode="scan", epoch=old))
+    with pytest.raises(LeaseLost):
+        cluster.run(specs.forget(cluster.keys, names(["x"]), cause="pruned", epoch=old))
+    assert not cluster.run(specs.scanned(cluster.keys, old, TAIL, listed=1, took_ms=1, error=None))
+    assert cluster.contents() == before
+
+
+@pytest.mark.parametrize("mode", ["spawn", "replace", "scan"])
+def test_what_was_stopped_stays_stopped_whoever_wants_it(cluster: StoreDriver, mode: specs.WantMode) -> None:
+    """Celery #4168: what was stopped comes back with the next restart."""
+    epoch = cluster.lead()
+    cluster.want("x")
+    cluster.desire("x", "stop")
+
+    for arguments in (ARGUMENTS, "[[1], {}]"):
+        items = [(DaemonName("x"), TAIL, arguments)]
+        cluster.run(specs.want(cluster.keys, items, mode=mode, epoch=epoch if mode == "scan" else None))
+
+    assert cluster.spec("x")["desired"] == "stopped"
+
+
+def test_stop_and_start_change_what_is_desired(cluster: StoreDriver) -> None:
+    cluster.want("x")
+    version = cluster.spec("x")["version"]
+
+    assert cluster.desire("x", "stop")
+    assert cluster.spec("x")["desired"] == "stopped"
+    assert cluster.last().event == "stop"
+    assert cluster.desire("x", "start")
+    assert cluster.spec("x")["desired"] == "running"
+    assert cluster.spec("x")["version"] == version
+    assert cluster.last().items[0][0] == "x"
+
+
+def test_a_restart_is_a_new_version_of_the_same_spec(cluster: StoreDriver) -> None:
+    cluster.want("x")
+    before = cluster.spec("x")
+
+    assert cluster.desire("x", "restart")
+
+    after = cluster.spec("x")
+    assert int(after.pop("version")) > int(before.pop("version"))
+    assert after == before
+
+
+@pytest.mark.parametrize("action", ["stop", "start", "restart"])
+def test_nothing_is_desired_of_a_daemon_that_is_not_known(cluster: StoreDriver, action: str) -> None:
+    cluster.want("x")
+    before = cluster.contents()
+
+    assert not cluster.desire("y", action)
+    assert cluster.contents() == before
+
+
+def test_a_daemon_that_is_on_no_node_is_forgotten_altogether(cluster: StoreDriver) -> None:
+    epoch, tokens = cluster.started("x")
+    cluster.recall(epoch, "x")
+    cluster.release("x", tokens["x"])
+
+    assert cluster.forget("x", "y") == 1
+
+    assert cluster.spec("x") is None
+    assert cluster.entry("x") is None
+    assert cluster.last().event == "forget"
+    assert [name for name, *_ in cluster.last().items] == ["x"]
+
+
+def test_a_daemon_that_runs_keeps_its_entry_until_its_node_released_it(cluster: StoreDriver) -> None:
+    epoch, tokens = cluster.started("x")
+
+    cluster.forget("x")
+    assert cluster.entry("x")["node"] == N1
+    cluster.recall(epoch, "x")
+    cluster.release("x", tokens["x"])
+
+    assert cluster.entry("x") is None
+    assert cluster.held() == set()
+
+
+def test_forgetting_twice_is_no_error(cluster: StoreDriver) -> None:
+    cluster.want("x")
+
+    assert cluster.forget("x") == 1
+    before = cluster.contents()
+    assert cluster.forget("x") == 0
+    assert cluster.contents() == before
+
+
+def test_how_a_scan_went_is_kept_and_only_a_failure_is_journalled(cluster: StoreDriver) -> None:
+    epoch = cluster.lead()
+    entries = len(cluster.events())
+
+    assert cluster.run(specs.scanned(cluster.keys, epoch, TAIL, listed=3, took_ms=12, error=None))
+    assert len(cluster.events()) == entries
+    assert cluster.run(specs.scanned(cluster.keys, epoch, TAIL, listed=0, took_ms=5, error="OSError: no"))
+
+    assert (cluster.last().event, cluster.last().cause) == ("scan-failed", "OSError: no")
+    assert b"OSError: no" in cluster.client.hget(cluster.keys.scans, TAIL)
+
+
+def test_nobody_leads_so_nobody_scanned(cluster: StoreDriver) -> None:
+    assert not cluster.run(specs.scanned(cluster.keys, Epoch(1), TAIL, listed=3, took_ms=12, error=None))
+    assert cluster.contents() == {}
+
+
+def test_a_move_is_a_new_version_with_a_goal_that_the_next_restart_forgets(cluster: StoreDriver) -> None:
+    cluster.want("x")
+    before = cluster.spec("x")
+
+    assert cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", goal=N1))
+
+    moved = cluster.spec("x")
+    assert int(moved["version"]) > int(before["version"])
+    assert moved["goal"] == N1
+    assert (cluster.last().event, cluster.last().node) == ("move", N1)
+    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", shun=N1))
+    assert (cluster.spec("x").get("goal"), cluster.spec("x")["shun"]) == (None, N1)
+    cluster.desire("x", "restart")
+    assert "shun" not in cluster.spec("x")
+
+
+def test_rebalancing_is_paused_and_resumed_for_whoever_leads(cluster: StoreDriver) -> None:
+    cluster.join()
+
+    cluster.run(specs.pace(cluster.keys, paused=True))
+    assert cluster.run(queries.overview(cluster.keys)).paused
+    assert (cluster.last().event, cluster.last().cause) == ("rebalance", "paused")
+
+    cluster.run(specs.pace(cluster.keys, paused=False))
+    assert not cluster.run(queries.overview(cluster.keys)).paused
