@@ -1,10 +1,11 @@
-"""``python -m celery_daemons.node --fd N NODENAME``: the agent, as the worker starts it."""
+"""``python -m celery_daemons.node --fd N NODENAME``: the agent's process, and what it is made of."""
 
 import argparse
 import asyncio
 import logging
 import multiprocessing.util
 import os
+import random
 import shutil
 import socket
 import sys
@@ -17,39 +18,87 @@ from celery_daemons.wire.messages import Boot
 
 
 def main() -> None:
-    """Read the boot document from standard input, and live."""
+    """Read the boot message from standard input and run the agent until it exits."""
     parser = argparse.ArgumentParser(prog="python -m celery_daemons.node")
     parser.add_argument("--fd", type=int, required=True, help="the socket to the worker, inherited")
     parser.add_argument("--lifeline", type=int, required=True, help="a socket that every host holds open, inherited")
     parser.add_argument("node", metavar="NODENAME")
     arguments = parser.parse_args()
     boot = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Boot)
-    control = socket.socket(fileno=arguments.fd)
+    to_worker = socket.socket(fileno=arguments.fd)
     lifeline = socket.socket(fileno=arguments.lifeline)
     for fd in (arguments.fd, arguments.lifeline):
         os.set_inheritable(fd, False)
     sys.path[:] = boot.sys_path
     _use_folder(boot.tempdir)
     logs.plain("daemons", level=boot.loglevel, logfile=boot.logfile)
-    from celery_daemons.node.agent import Agent
-
-    async def live() -> None:
-        await Agent(boot, control, lifeline).run()
-
     status = 1
     try:
-        asyncio.run(live())
+        asyncio.run(run(boot, to_worker, lifeline))
         status = 0
     except Exception:
         logging.getLogger("celery_daemons.node").critical("node %s: the agent failed", boot.node, exc_info=True)
     shutil.rmtree(boot.tempdir, ignore_errors=True)
-    # Not sys.exit: multiprocessing would wait for hosts that end on their own account.
+    # Not sys.exit: multiprocessing would wait for hosts, which end by themselves.
     logging.shutdown()
     os._exit(status)
 
 
+async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> None:
+    """Build the agent from top to bottom, each part from parts above it, and run it."""
+    from celery_daemons.domain.names import NodeName
+    from celery_daemons.forkserver.spawner import Spawner
+    from celery_daemons.node.agent import Agent
+    from celery_daemons.node.assignment_sync import AssignmentSync
+    from celery_daemons.node.candidate import Candidate
+    from celery_daemons.node.election import Election
+    from celery_daemons.node.host_pool import HostPool
+    from celery_daemons.node.lease import NodeLease
+    from celery_daemons.node.lifetime import Lifetime
+    from celery_daemons.node.node_row import command_timeout, row_of
+    from celery_daemons.node.outbox import Outbox
+    from celery_daemons.node.outbox_sender import OutboxSender
+    from celery_daemons.node.supervision.supervisor import Supervisor
+    from celery_daemons.node.worker_link import WorkerLink
+    from celery_daemons.store.connection import AsyncStore
+    from celery_daemons.store.keys import Keys
+
+    settings, node, keys = boot.settings, NodeName(boot.node), Keys(boot.settings.namespace)
+    lifetime = Lifetime(node=node, drain_timeout=settings.drain_timeout)
+    worker_link = WorkerLink(to_worker, worker_pid=boot.worker_pid)
+    store = AsyncStore(settings.redis_url, keys, timeout=command_timeout(settings), pin_server=True)
+    spawner = Spawner(boot, lifeline)
+    election = Election(boot=boot, settings=settings, spawner=spawner, store=store, rng=random.Random())  # noqa: S311
+    if not boot.hosting:
+        await Candidate(
+            settings=settings, node=node, store=store, lifetime=lifetime, election=election, worker_link=worker_link
+        ).run()
+        return
+    lease = NodeLease(store=store, settings=settings, node=node, row=row_of(boot))
+    supervisor = Supervisor(boot.launchers, shared_hosts=settings.hosts, rng=random.Random())  # noqa: S311
+    outbox = Outbox(keys=keys, node=node)
+    sender = OutboxSender(store=store, node=node, lease=lease, outbox=outbox)
+    hosts = HostPool(boot=boot, spawner=spawner, lease=lease)
+    sync = AssignmentSync(store=store, node=node, lease=lease, supervisor=supervisor, outbox=outbox)
+    agent = Agent(
+        settings=settings,
+        node=node,
+        store=store,
+        lifetime=lifetime,
+        lease=lease,
+        supervisor=supervisor,
+        outbox=outbox,
+        sender=sender,
+        hosts=hosts,
+        sync=sync,
+        election=election,
+        worker_link=worker_link,
+    )
+    await agent.run()
+
+
 def _use_folder(folder: str) -> None:
-    """Let multiprocessing keep its sockets in a folder that somebody removes, also if this process is killed."""
+    """Let multiprocessing keep its sockets in a folder that the worker removes even if this process is killed."""
     tempfile.tempdir = folder
     multiprocessing.util.get_temp_dir()
     tempfile.tempdir = None

@@ -1,283 +1,333 @@
-"""The agent: one asyncio loop beside a worker that holds the node's lease, its hosts and perhaps the monitor."""
+"""The agent of a node: every event goes to the supervisor, and here is the one place that carries its commands out."""
 
 import asyncio
 import contextlib
 import logging
-import signal
-import socket
-from collections.abc import Coroutine
-from typing import Any, Final
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
 
-from celery_daemons.domain.names import Incarnation, NodeName
-from celery_daemons.domain.options import LauncherOptions
-from celery_daemons.domain.records import NodeRow, needs_text
-from celery_daemons.domain.runs import Running
-from celery_daemons.domain.states import NodeStatus
-from celery_daemons.errors import DaemonsError, StoreUnavailable
-from celery_daemons.forkserver.spawner import Spawner
+from celery_daemons.domain.names import NodeName
+from celery_daemons.errors import StoreUnavailable
+from celery_daemons.node.alarm import Alarm
 from celery_daemons.node.assignment_sync import AssignmentSync
 from celery_daemons.node.election import Election
-from celery_daemons.node.host_pool import HostPool
-from celery_daemons.node.lease import NodeLease
-from celery_daemons.node.outbox import Outbox
-from celery_daemons.node.supervision.local_daemon import running
+from celery_daemons.node.host_memory import HostMemory
+from celery_daemons.node.host_pool import HostDied, HostEvent, HostPool
+from celery_daemons.node.lease import Forgotten, NodeLease, Renewed
+from celery_daemons.node.lifetime import Lifetime
+from celery_daemons.node.outbox import ClaimsAnswered, Outbox, Reply
+from celery_daemons.node.outbox_sender import OutboxSender
+from celery_daemons.node.supervision.commands import (
+    Command,
+    DiscardPending,
+    HostId,
+    KillHost,
+    OpenHost,
+    ProbeHost,
+    Resync,
+    SendClaims,
+    SendReleases,
+    SendReports,
+    StartOn,
+    StopOn,
+    WithdrawClaim,
+)
 from celery_daemons.node.supervision.supervisor import Supervisor
-from celery_daemons.node.worker_link import Control
+from celery_daemons.node.worker_link import WorkerLink
 from celery_daemons.settings import Settings
-from celery_daemons.store import journal, lease
+from celery_daemons.store import journal
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import AsyncStore
-from celery_daemons.store.keys import Keys
-from celery_daemons.wire.messages import AssignmentsChanged, Boot, Campaign, Drain, FromWorker, Joined, Rejected
+from celery_daemons.wire.messages import (
+    Alive,
+    AssignmentsChanged,
+    Campaign,
+    Drain,
+    Ended,
+    FromWorker,
+    Hung,
+    Joined,
+    LoadFailed,
+    Ready,
+    Rejected,
+    Started,
+)
 
 logger = logging.getLogger(__name__)
 
-#: Seconds before an agent whose hosts cannot load the app makes way for another.
+#: Seconds before an agent whose hosts cannot load the app leaves, so that the worker starts another.
 _LOAD_RETRY: Final = 10.0
-#: Seconds before the deadline of the kernel's timer at which the agent ends its hosts itself.
+#: Seconds before the deadline of the kernel's timer at which the agent kills its hosts itself.
 _BEFORE_THE_KERNEL: Final = 0.02
-#: Seconds between two looks at a lease that is over.
-_GUARD_LOOK: Final = 0.05
+#: Seconds between two checks of a lease that has ended.
+_GUARD_INTERVAL: Final = 0.05
 #: The most seconds between two attempts at a heartbeat that was not answered.
-_IMPATIENCE: Final = 0.25
+_BEAT_RETRY: Final = 0.25
 #: The share of the drain time-out that daemons get before their hosts are killed; the rest is for Redis.
 _DRAIN_SHARE: Final = 0.9
+#: Seconds between two checks whether a drain is complete.
+_DRAIN_CHECK: Final = 0.01
 
 
 class Agent:
-    """Everything a node does, from its start to its end."""
+    """Holds the node's lease, and runs its hosts and perhaps the monitor, until the worker is gone or asks to drain."""
 
-    def __init__(self, boot: Boot, control: socket.socket, lifeline: socket.socket) -> None:
-        self.settings = Settings(**boot.settings)
-        self._boot = boot
-        self._node = NodeName(boot.node)
-        self._keys = Keys(self.settings.namespace)
-        # A command may take as long as the lease can wait for it: two tries fit in what a late heartbeat leaves.
-        timeout = max(
-            0.2, (self.settings.lease_ttl - self.settings.lease_margin - self.settings.heartbeat_interval) / 2
-        )
-        self._store = AsyncStore(self.settings.redis_url, self._keys, timeout=timeout, pin_server=True)
-        self._spawner = Spawner(boot, lifeline)
-        self._election = Election(boot, self.settings, self._spawner, self._store)
-        self._launchers = {name: LauncherOptions.from_plain(given) for name, given in boot.launchers.items()}
-        self._supervisor = Supervisor(self._launchers)
-        self._ledger = Outbox(self._store, self._node, self._supervisor.claimed)
-        self._heartbeat = NodeLease(self._store, self.settings, self._node, self._row(), self._running)
-        self._ledger.lease_runs = self._heartbeat.runs
-        self._ledger.settled_with = self._heartbeat.settled_with
-        self._catching_up = AssignmentSync(self._store, self._node, self._heartbeat, self._supervisor, self._ledger)
-        self._ledger.differs = self._catching_up.distrust
-        self._pool = HostPool(boot, self._spawner, self._supervisor, lambda: self._heartbeat.until)
-        self._supervisor.connect(self._pool, self._ledger)
-        self._control = Control(control, boot.worker_pid, self._hear)
-        self._leave_within: asyncio.Future[float] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        node: NodeName,
+        store: AsyncStore,
+        lifetime: Lifetime,
+        lease: NodeLease,
+        supervisor: Supervisor,
+        outbox: Outbox,
+        sender: OutboxSender,
+        hosts: HostPool,
+        sync: AssignmentSync,
+        election: Election,
+        worker_link: WorkerLink,
+    ) -> None:
+        self._settings = settings
+        self._node = node
+        self._store = store
+        self._lifetime = lifetime
+        self._lease = lease
+        self._supervisor = supervisor
+        self._outbox = outbox
+        self._sender = sender
+        self._hosts = hosts
+        self._sync = sync
+        self._election = election
+        self._worker_link = worker_link
+        self._memory = HostMemory()
+        self._alarm = Alarm(self._on_alarm)
+        #: Whether the first host has loaded the app; False if it died before that.
+        self._app_loaded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._first_host: HostId | None = None
+        self._load_error: str | None = None
 
     async def run(self) -> None:
-        """Live until the worker is gone or asks to drain."""
-        loop = asyncio.get_running_loop()
-        self._leave_within = loop.create_future()
-        # A service manager may signal every process of the worker's group at once.
-        loop.add_signal_handler(signal.SIGTERM, self._leave, self.settings.drain_timeout)
-        loop.add_signal_handler(signal.SIGINT, lambda: None)
-        self._start(self._control.run())
-        self._start(self._watch_worker())
-        living = asyncio.create_task(self._live())
-        living.add_done_callback(self._done)
-        if self._boot.hosting:
-            self._start(self._ledger.run())
-            if self.settings.on_store_loss == "stop":
-                self._start(self._guard())
-        timeout = await self._leave_within
-        await self._drain(timeout, living)
+        """Serve until the worker is gone or asks to drain."""
+        self._lifetime.handle_signals()
+        self._lifetime.start(self._worker_link.run(self._on_worker))
+        self._lifetime.start(self._watch_worker())
+        serving = self._lifetime.start(self._serve())
+        self._lifetime.start(self._sender.run(self._on_reply))
+        if self._settings.on_store_loss == "stop":
+            self._lifetime.start(self._guard())
+        timeout = await self._lifetime.wait()
+        await self._drain(timeout, serving)
         await self._store.close()
 
     # Holding the lease
 
-    async def _live(self) -> None:
-        if self._boot.hosting:
-            await self._first_hosts()
+    async def _serve(self) -> None:
+        await self._load_app()
         while True:
-            if self._boot.hosting:
-                self._catching_up.distrust()
-                generation = await self._heartbeat.join()
-                self._ledger.incarnation = self._heartbeat.incarnation
-                self._control.tell(Joined(str(self._heartbeat.incarnation)))
-                self._pool.start_shared()
-                self._pool.renew(self._heartbeat.until)
-                self._start(self._catching_up.catch_up(generation))
-                await self._beat_until_lost()
-                await self._lost()
-            else:
-                await self._beat_alone()
+            self._sync.invalidate()
+            generation = await self._lease.join()
+            self._worker_link.send(Joined(str(self._lease.incarnation)))
+            self._apply(self._supervisor.open_hosts(now=time.monotonic()))
+            self._hosts.renew()
+            self._lifetime.start(self._catch_up(generation))
+            await self._beat_until_lost()
+            logger.warning("node %s: lease lost, its daemons are stopped", self._node)
+            await self._kill_hosts()
+            self._lease.end()
 
-    async def _first_hosts(self) -> None:
-        """Wait until a host has loaded the user's app: a node that can run nothing does not join."""
-        self._pool.start_shared()
-        host = self._pool.shared[0]
-        await host.ready.wait()
-        if host.dead:
-            logger.error("node %s: cannot run daemons: %s", self._node, host.unready or "a host died as it started")
+    async def _load_app(self) -> None:
+        """Wait until a host has loaded the app: a node that can run nothing does not join."""
+        commands = self._supervisor.open_hosts(now=time.monotonic())
+        self._first_host = next(command.host for command in commands if isinstance(command, OpenHost))
+        self._apply(commands)
+        if not await self._app_loaded:
+            logger.error(
+                "node %s: cannot run daemons: %s", self._node, self._load_error or "a host died while it started"
+            )
             await asyncio.sleep(_LOAD_RETRY)
-            # The fork server has loaded what it could: only a new agent has a new one.
-            self._leave(0.0)
+            # The fork server has loaded what it could. Only a new agent has a new one.
+            self._lifetime.leave(0.0)
             await asyncio.Event().wait()
 
     async def _beat_until_lost(self) -> None:
         while True:
-            await asyncio.sleep(self._heartbeat.pause)
-            answer = await self._beat_with_patience()
-            if answer is None or answer.verdict != "ok":
+            await asyncio.sleep(self._lease.pause)
+            answer = await self._beat_with_retries()
+            if answer is None:
                 return
-            self._pool.renew(self._heartbeat.until)
-            if not self._supervisor.draining:
-                self._pool.start_shared()
-            self._supervisor.stopper.look_at_memory(self.settings.host_max_memory)
-            self._ledger.poke()
-            if not self._catching_up.is_at(answer.generation):
-                self._start(self._catching_up.catch_up(answer.generation))
+            self._hosts.renew()
+            now = time.monotonic()
+            self._apply(self._supervisor.open_hosts(now=now))
+            limit_kib = self._settings.host_max_memory
+            if limit_kib is not None:
+                resident_kib = self._memory.measure(self._hosts.pids())
+                self._apply(self._supervisor.memory_measured(resident_kib, limit_kib, now=now))
+            self._sender.wake()
+            if not self._sync.is_current(answer.generation):
+                self._lifetime.start(self._catch_up(answer.generation))
             await self._campaign(led=answer.led)
 
-    async def _guard(self) -> None:
-        """End the hosts when the lease ends, whatever the heartbeat waits for; just before the kernel would do it."""
+    async def _beat_with_retries(self) -> Renewed | None:
+        """Renew the lease, trying until Redis answers; ``None`` once the lease is lost."""
         while True:
-            left = self._heartbeat.until - lease_clock() - _BEFORE_THE_KERNEL
-            if self._heartbeat.until and left <= 0:
-                self._pool.kill_all()
-            await asyncio.sleep(max(_GUARD_LOOK, left) if self._heartbeat.until else self._heartbeat.pause)
-
-    async def _beat_with_patience(self) -> lease.Beat | None:
-        """One heartbeat, tried until it is answered or, unless duplicates are preferred, the lease is over."""
-        while True:
-            answer = await self._heartbeat.beat()
+            answer = await self._lease.beat()
+            if isinstance(answer, Forgotten):
+                self._outbox.void_replies()
+                # No spawn task reports which of these daemons a newer token holds elsewhere.
+                self._sync.invalidate()
+                answer = await self._lease.reassert(self._supervisor.running())
             self._election.check_lease()
             if answer is not None:
-                return answer
-            if self.settings.on_store_loss == "stop" and lease_clock() >= self._heartbeat.until:
+                return answer if isinstance(answer, Renewed) else None
+            if self._settings.on_store_loss == "stop" and lease_clock() >= self._lease.until:
                 return None
-            await asyncio.sleep(min(self._heartbeat.pause, _IMPATIENCE))
+            await asyncio.sleep(min(self._lease.pause, _BEAT_RETRY))
 
-    async def _beat_alone(self) -> None:
-        """A candidate without a node only runs for election."""
-        incarnation = Incarnation("candidate")
+    async def _guard(self) -> None:
+        """Kill the hosts when the lease ends, just before the kernel would, whatever the heartbeat waits for."""
         while True:
-            try:
-                await self._store.check()
-                led = await self._store.read(lambda client: client.exists(self._keys.monitor))
-                await self._election.after_beat(incarnation, led=bool(led))
-            except DaemonsError as error:
-                logger.warning("monitor %s: %s", self._node, error)
-                self._heartbeat.meet()
-            self._election.check_lease()
-            await asyncio.sleep(self.settings.heartbeat_interval)
+            left = self._lease.until - lease_clock() - _BEFORE_THE_KERNEL
+            if self._lease.until and left <= 0:
+                self._hosts.kill_all()
+            await asyncio.sleep(max(_GUARD_INTERVAL, left) if self._lease.until else self._lease.pause)
 
     async def _campaign(self, *, led: bool) -> None:
-        assert self._heartbeat.incarnation is not None
+        assert self._lease.incarnation is not None
         with contextlib.suppress(StoreUnavailable):
-            await self._election.after_beat(self._heartbeat.incarnation, led=led)
+            await self._election.after_beat(self._lease.incarnation, led=led)
 
-    async def _lost(self) -> None:
-        logger.warning("node %s: lease lost, its daemons are stopped", self._node)
-        await self._kill_hosts()
-        self._heartbeat.ended()
+    async def _catch_up(self, generation: int) -> None:
+        held = await self._sync.catch_up(generation)
+        if held is not None:
+            self._apply(self._supervisor.synchronised(held.rows, serial=held.serial, now=time.monotonic()))
 
     async def _kill_hosts(self) -> None:
-        self._ledger.incarnation = None
         self._supervisor.forget_all()
-        self._pool.kill_all()
-        await self._pool.wait_dead()
+        self._outbox.clear()
+        self._hosts.kill_all()
+        await self._hosts.wait_dead()
 
-    # What the worker says
+    # Events
 
-    def _hear(self, message: FromWorker) -> None:
+    def _on_worker(self, message: FromWorker) -> None:
         match message:
             case AssignmentsChanged():
-                self._catching_up.hear(message)
+                if self._sync.on_message(message):
+                    now = time.monotonic()
+                    self._apply(self._supervisor.recalled(message.recalled, now=now))
+                    self._apply(self._supervisor.assigned(message.assigned, now=now))
             case Rejected():
-                self._start(self._note_rejected(message))
+                self._lifetime.start(self._note_rejected(message))
             case Campaign():
-                if self._heartbeat.incarnation is not None:
-                    self._start(self._campaign(led=False))
+                if self._lease.incarnation is not None:
+                    self._lifetime.start(self._campaign(led=False))
             case Drain():
-                self._leave(message.timeout)
+                self._lifetime.leave(message.timeout)
+
+    def _on_host(self, host: HostId, event: HostEvent) -> None:
+        now = time.monotonic()
+        match event:
+            case Started(items):
+                self._apply(self._supervisor.started(host, items, now=now))
+            case Ended(ends):
+                self._apply(self._supervisor.ended(host, ends, now=now))
+            case Hung(items):
+                self._apply(self._supervisor.hung(host, items, now=now))
+            case Alive():
+                self._supervisor.host_answered(host)
+            case Ready(pid):
+                self._note_first_host(host, loaded=True)
+                self._apply(self._supervisor.host_ready(host, pid, now=now))
+            case LoadFailed(error):
+                self._load_error = error
+            case HostDied():
+                self._note_first_host(host, loaded=False)
+                self._apply(self._supervisor.host_died(host, now=now))
+
+    def _note_first_host(self, host: HostId, *, loaded: bool) -> None:
+        if host == self._first_host and not self._app_loaded.done():
+            self._app_loaded.set_result(loaded)
+
+    def _on_reply(self, reply: Reply) -> None:
+        if isinstance(reply, ClaimsAnswered):
+            self._apply(self._supervisor.claimed(reply.items, reply.results, now=time.monotonic()))
+        else:
+            self._sync.invalidate()
+
+    def _on_alarm(self) -> None:
+        self._apply(self._supervisor.due(now=time.monotonic()))
 
     async def _note_rejected(self, message: Rejected) -> None:
-        cause = f"{message.count} messages on the spawn queue were no spawn tasks: {message.reason}"
+        cause = f"{message.count} messages on the spawn queue are not spawn tasks: {message.reason}"
         with contextlib.suppress(StoreUnavailable):
-            await self._store.run(journal.note(self._keys, "message-rejected", node=self._node, cause=cause))
+            await self._store.run(journal.note(self._store.keys, "message-rejected", node=self._node, cause=cause))
 
     async def _watch_worker(self) -> None:
-        await self._control.gone.wait()
+        await self._worker_link.gone.wait()
         logger.warning("node %s: its worker is gone, handing its daemons over", self._node)
-        self._leave(self.settings.drain_timeout)
+        self._lifetime.leave()
 
-    def _leave(self, timeout: float) -> None:
-        if self._leave_within is not None and not self._leave_within.done():
-            self._leave_within.set_result(timeout)
+    # Carrying out
+
+    def _apply(self, commands: Iterable[Command]) -> None:
+        """Carry commands out, and those that follow from them."""
+        pending = deque(commands)
+        while pending:
+            command = pending.popleft()
+            match command:
+                case SendClaims() | SendReports() | SendReleases():
+                    self._outbox.put(command)
+                    self._sender.wake()
+                case DiscardPending(name):
+                    self._outbox.discard(name)
+                case WithdrawClaim(name):
+                    if self._outbox.withdraw(name):
+                        pending.extend(self._supervisor.withdrawn(name, now=time.monotonic()))
+                case OpenHost(host, isolated):
+                    self._hosts.open(host, isolated=isolated, handle=self._on_host)
+                case StartOn(host, items):
+                    self._hosts[host].start(items)
+                case StopOn(host, names):
+                    self._hosts[host].stop(names)
+                case ProbeHost(host):
+                    self._hosts[host].probe()
+                case KillHost(host):
+                    self._hosts[host].kill()
+                case Resync():
+                    self._sync.invalidate()
+        self._alarm.set(self._supervisor.next_due_at)
 
     # The end
 
-    async def _drain(self, within: float, living: asyncio.Task[None]) -> None:
+    async def _drain(self, within: float, serving: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + within
         with contextlib.suppress(TimeoutError, StoreUnavailable):
             await asyncio.wait_for(self._election.retire(), max(0.5, within))
-        if not self._boot.hosting or self._heartbeat.incarnation is None:
+        if self._lease.incarnation is None:
             await self._kill_hosts()
             return
         with contextlib.suppress(StoreUnavailable):
-            await self._heartbeat.drain()
-            if self._supervisor.lives and not await self._heartbeat.others():
+            await self._lease.drain()
+            if self._supervisor.count and not await self._lease.has_other_nodes():
                 logger.warning(
-                    "node %s: no other node takes daemons: its %d run again once one does",
+                    "node %s: no other node takes daemons; its %d daemons run again once one does",
                     self._node,
-                    len(self._supervisor.lives),
+                    self._supervisor.count,
                 )
-        self._supervisor.stop_all()
-        # Looks, not an event: the end of the last life is one of many paths, and this runs once.
-        while self._supervisor.lives and loop.time() < end - within * (1 - _DRAIN_SHARE):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        if self._supervisor.lives:
-            logger.warning("node %s: %d daemons did not stop in time", self._node, len(self._supervisor.lives))
-        self._pool.kill_all()
-        await self._pool.wait_dead()
-        while not self._ledger.idle and loop.time() < end:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        living.cancel()
+        self._apply(self._supervisor.drain(now=time.monotonic()))
+        # Polled: the end of the last daemon comes by one of many paths, and this runs once.
+        while self._supervisor.count and loop.time() < end - within * (1 - _DRAIN_SHARE):
+            await asyncio.sleep(_DRAIN_CHECK)
+        if self._supervisor.count:
+            logger.warning("node %s: %d daemons did not stop in time", self._node, self._supervisor.count)
+        self._hosts.kill_all()
+        await self._hosts.wait_dead()
+        while not self._outbox.idle and loop.time() < end:
+            await asyncio.sleep(_DRAIN_CHECK)
+        serving.cancel()
         with contextlib.suppress(StoreUnavailable):
-            await self._heartbeat.leave()
-
-    # What this node is
-
-    def _running(self) -> list[Running]:
-        self._ledger.void_answers()
-        # No spawn task tells which of these a newer token holds elsewhere.
-        self._catching_up.distrust()
-        return running(self._supervisor.lives.values())
-
-    def _row(self) -> NodeRow:
-        return NodeRow(
-            incarnation=Incarnation(self._boot.previous or ""),
-            status=NodeStatus.UP,
-            queue=self._boot.queue,
-            spawn_queue=self._boot.spawn_queue,
-            host=self._boot.host,
-            pid=self._boot.worker_pid,
-            weight=self.settings.node_weight,
-            labels=",".join(self.settings.node_labels),
-            launchers=",".join(sorted(self._boot.launchers)),
-            candidate=self.settings.monitor,
-            needs=needs_text({name: (one.labels, one.weight) for name, one in self._launchers.items()}),
-        )
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            # A part of the agent that is not there any more cannot be missed for long: the worker starts a new agent.
-            logger.critical("node %s: the agent failed", self._node, exc_info=task.exception())
-            self._leave(self.settings.drain_timeout)
+            await self._lease.leave()

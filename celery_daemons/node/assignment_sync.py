@@ -1,6 +1,7 @@
-"""Keeping what this node runs in line with the book: by spawn tasks if they come, by reading if not."""
+"""Keeping this node in line with the book: by spawn tasks if they arrive, by reading its assignments if not."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Final
 
 from celery_daemons.domain.names import DaemonName, NodeName
@@ -13,89 +14,101 @@ from celery_daemons.store import assignments
 from celery_daemons.store.connection import AsyncStore
 from celery_daemons.wire.messages import AssignmentsChanged
 
-#: Seconds that a spawn task may lag behind the heartbeat that told of its generation.
+#: Seconds that a spawn task may arrive after the heartbeat that reported its generation.
 _MESSAGE_LAG: Final = 0.1
-#: The same while there is more to claim and to report: who sends the tasks is as busy, and nothing waits for them.
-_LAG_AT_WORK: Final = 1.0
-#: No generation is known: whatever the heartbeat tells of is news.
+#: The same while claims or reports are pending: the monitor is busy too, so its messages may lag.
+_LAG_WHILE_BUSY: Final = 1.0
+#: No generation is known: whatever the next heartbeat reports has to be read.
 _UNKNOWN: Final = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """All that the book assigns to this node; ``serial`` is the supervisor's before the book was read."""
+
+    rows: dict[DaemonName, BookRow | None]
+    serial: int
+
+
 class AssignmentSync:
-    """Knows up to which generation of assignments the supervisor has been told everything."""
+    """Knows up to which generation of assignments the supervisor has received everything."""
 
     def __init__(
-        self, store: AsyncStore, node: NodeName, heartbeat: NodeLease, supervisor: Supervisor, ledger: Outbox
+        self, *, store: AsyncStore, node: NodeName, lease: NodeLease, supervisor: Supervisor, outbox: Outbox
     ) -> None:
         self._store = store
-        self._ledger = ledger
         self._node = node
-        self._heartbeat = heartbeat
+        self._lease = lease
         self._supervisor = supervisor
+        self._outbox = outbox
         self._generation = _UNKNOWN
-        self._doubts = 0
+        self._invalidations = 0
         self._busy = False
 
-    def distrust(self) -> None:
-        """Read the book at the next heartbeat, whatever its generation is; what is being read now may be older."""
+    def invalidate(self) -> None:
+        """Read the assignments at the next heartbeat, whatever the generation; a read under way may be too old."""
         self._generation = _UNKNOWN
-        self._doubts += 1
+        self._invalidations += 1
 
-    def is_at(self, generation: int) -> bool:
-        """Whether nothing is left to be read."""
+    def is_current(self, generation: int) -> bool:
+        """Whether the supervisor has received everything up to this generation."""
         return generation == self._generation
 
-    def hear(self, message: AssignmentsChanged) -> None:
-        """Do what a spawn task says; one for another incarnation is not for this one."""
-        if message.incarnation != self._heartbeat.incarnation:
-            return
-        self._supervisor.recalled(message.recalled)
-        self._supervisor.assigned(message.assigned)
+    def on_message(self, message: AssignmentsChanged) -> bool:
+        """Note the generation of a spawn task. Return False if the task is for another incarnation."""
+        if message.incarnation != self._lease.incarnation:
+            return False
         if message.generation == self._generation + 1:
             self._generation = message.generation
+        return True
 
-    async def catch_up(self, generation: int) -> None:
-        """Read what is assigned here, unless the spawn tasks that say so come in after all; once at a time."""
+    async def catch_up(self, generation: int) -> Held | None:
+        """Read what is assigned here; ``None`` if spawn tasks bring it after all, or if it cannot be read now.
+
+        Reads once at a time. What is not read now is reported again by the next heartbeat.
+        """
         if self._busy:
-            return  # the next heartbeat tells of the generation again
+            return None
         self._busy = True
         try:
-            await self._catch_up(generation)
+            return await self._catch_up(generation)
         finally:
             self._busy = False
 
-    async def _catch_up(self, generation: int) -> None:
-        era = self._ledger.era
-        if self._generation != _UNKNOWN and await self._told(generation):
-            return
-        known, before, doubts = dict(self._supervisor.lives), self._generation, self._doubts
+    async def _catch_up(self, generation: int) -> Held | None:
+        outbox_generation = self._outbox.generation
+        if self._generation != _UNKNOWN and await self._messages_reach(generation):
+            return None
+        serial, before, invalidations = self._supervisor.serial, self._generation, self._invalidations
         try:
-            read, held = await self._read(generation)
+            read, rows = await self._read(generation)
         except StoreUnavailable:
-            return  # as above
-        # With a new era Redis was told anew what runs here: what was read may be of before that, or of half of it.
-        if held is None or self._ledger.era != era or self._supervisor.draining:
-            return
-        self._supervisor.synchronise(known, held)
-        if self._doubts == doubts:
-            # One lower than before, if no spawn task came meanwhile, is a promoted replica's: it goes on from there.
+            return None
+        # With a new generation of the outbox, Redis was given again what runs here: what was read may date from before
+        # that, or from the middle of it.
+        if rows is None or self._outbox.generation != outbox_generation or self._supervisor.draining:
+            return None
+        if self._invalidations == invalidations:
+            # Unless a spawn task came meanwhile, a lower generation than before is that of a promoted replica, and
+            # counts from now on.
             self._generation = read if self._generation == before else max(self._generation, read)
+        return Held(rows, serial)
 
     async def _read(self, generation: int) -> tuple[int, dict[DaemonName, BookRow | None] | None]:
-        """The generation that was read, and what is held; ``None`` if Redis has lost what the heartbeat told of."""
+        """Return the generation that was read and what it holds; ``None`` if Redis has lost what the heartbeat saw."""
         page = await self._store.run(assignments.page(self._store.keys, self._node))
-        read, held = page.generation, page.rows
+        read, rows = page.generation, page.rows
         while page.cursor != "0" and page.generation >= read >= generation:
             page = await self._store.run(assignments.page(self._store.keys, self._node, page.cursor))
-            held.update(page.rows)
-        # Its data lost, Redis knows of nothing here: the node has to tell, not to stop what it runs.
-        return read, held if page.generation >= read >= generation else None
+            rows.update(page.rows)
+        # With its data lost, Redis knows of nothing here. The node must register again, not stop what it runs.
+        return read, rows if page.generation >= read >= generation else None
 
-    async def _told(self, generation: int) -> bool:
-        """Whether spawn tasks bring this node to a generation, or past it; waits as long as they come in."""
+    async def _messages_reach(self, generation: int) -> bool:
+        """Return whether spawn tasks reach this generation; wait as long as they keep arriving."""
         before = seen = self._generation
         quiet = 0.0
-        while quiet < (_MESSAGE_LAG if self._ledger.idle else _LAG_AT_WORK):
+        while quiet < (_MESSAGE_LAG if self._outbox.idle else _LAG_WHILE_BUSY):
             await asyncio.sleep(_MESSAGE_LAG)
             if before < generation <= self._generation:
                 return True

@@ -1,4 +1,4 @@
-"""This node's candidacy: taking the monitor's lease, running the monitor, and renewing only while it turns."""
+"""This node's candidacy: take the monitor's lease, run the monitor, and renew only while its loop makes progress."""
 
 import asyncio
 import logging
@@ -17,11 +17,11 @@ from celery_daemons.store.connection import AsyncStore
 from celery_daemons.wire.channel import AsyncChannel, ChannelClosed
 from celery_daemons.wire.messages import (
     Boot,
-    ChildBoot,
     FromMonitor,
     HandOver,
     Lease,
     LoadFailed,
+    MonitorBoot,
     Progress,
     SteppedDown,
 )
@@ -29,30 +29,35 @@ from celery_daemons.wire.messages import (
 logger = logging.getLogger(__name__)
 
 _ROLE: Final = "celery_daemons.monitor.main:main"
-#: Seconds that a monitor gets for telling others that it has resigned.
-_HAND_OVER: Final = 0.5
-#: Seconds that a new monitor may take to its first turn: it reads the whole book.
-_FIRST_TURN: Final = 15.0
-#: Leases without a turn after which a monitor counts as wedged. Below one, a successor leads within a lease of it.
-_WEDGED_AFTER: Final = 0.6
-
-#: Seconds after which a failure counts no more towards the next pause.
-_FORGIVEN_AFTER: Final = 60.0
+#: Seconds that a monitor gets to notify its successors that it has resigned.
+_HAND_OVER_TIMEOUT: Final = 0.5
+#: Seconds until a new monitor's first report of progress: it reads the whole book before that.
+_FIRST_PROGRESS: Final = 15.0
+#: Leases without progress after which a monitor counts as stalled. Below one, so that a successor leads within a lease.
+_STALLED_AFTER: Final = 0.6
+#: Seconds after which an earlier failure no longer lengthens the pause before the next candidacy.
+_FORGET_FAILURES_AFTER: Final = 60.0
+#: The longest pause, in heartbeats.
+_LONGEST_PAUSE: Final = 30.0
+#: Doublings of the pause that are enough to reach the longest one, whatever the number of failures.
+_DOUBLINGS: Final = 5
 
 
 class Election:
-    """Leads or does not; a loss of the lease is a state, not an error."""
+    """Runs for election and keeps the monitor's process; losing the lease is a state, not an error."""
 
-    def __init__(self, boot: Boot, settings: Settings, spawner: Spawner, store: AsyncStore) -> None:
+    def __init__(
+        self, *, boot: Boot, settings: Settings, spawner: Spawner, store: AsyncStore, rng: random.Random
+    ) -> None:
         self._boot = boot
         self._settings = settings
         self._spawner = spawner
         self._store = store
-        self._dice = random.Random()  # noqa: S311 - jitter, not a secret
+        self._rng = rng
         self._child: Child | None = None
         self._channel: AsyncChannel[FromMonitor] | None = None
         self._dead: asyncio.Event = asyncio.Event()
-        self._turn_by = 0.0
+        self._progress_by = 0.0
         self._until = 0.0
         self._not_before = 0.0
         self._failures = 0
@@ -77,9 +82,9 @@ class Election:
 
     async def _renew(self, incarnation: Incarnation) -> None:
         assert self.epoch is not None
-        if time.monotonic() > self._turn_by:
-            logger.error("monitor %s: its loop turns no more, replacing it", self._boot.node)
-            await self.step_down("wedged")
+        if time.monotonic() > self._progress_by:
+            logger.error("monitor %s: loop stalled, replacing the process", self._boot.node)
+            await self.step_down("stalled")
             return
         sent = lease_clock()
         renewed = await self._store.run(
@@ -100,25 +105,26 @@ class Election:
             self._channel.send(Lease(self._until))
 
     def check_lease(self) -> None:
-        """Step down without a word if the lease has ended on this machine's clock."""
+        """Kill the monitor if its lease has ended on this machine's clock."""
         if self.epoch is not None and lease_clock() > self._until:
             logger.warning("monitor %s: lease not renewed in time, stepping down", self._boot.node)
             self._end_monitor()
 
     async def retire(self) -> None:
-        """Step down and run for election no more."""
+        """Step down, and never run for election again."""
         self._retired = True
         epoch, self.epoch = self.epoch, None
         if epoch is None:
             return
         try:
-            # Given back first: whom the monitor tells can take it at once, and what it still does is refused.
+            # Resigned first: a node that the monitor notifies can lead at once, and Redis refuses what this monitor still
+            # does.
             await self._store.run(lease.resign(self._store.keys, epoch, cause="its node leaves"))
             if self._channel is not None:
                 self._channel.send(HandOver())
-                await asyncio.wait_for(self._dead.wait(), _HAND_OVER)
+                await asyncio.wait_for(self._dead.wait(), _HAND_OVER_TIMEOUT)
         except (StoreUnavailable, TimeoutError) as error:
-            logger.info("monitor %s: not handed over, its lease ends by itself (%r)", self._boot.node, error)
+            logger.info("monitor %s: not handed over; its lease runs out by itself (%r)", self._boot.node, error)
         self._end_monitor()
 
     async def step_down(self, cause: str) -> None:
@@ -131,27 +137,27 @@ class Election:
             try:
                 await self._store.run(lease.resign(self._store.keys, epoch, cause=cause))
             except StoreUnavailable as error:
-                logger.info("monitor %s: not resigned, its lease ends by itself (%s)", self._boot.node, error)
+                logger.info("monitor %s: not resigned; its lease runs out by itself (%s)", self._boot.node, error)
 
     def _end_monitor(self) -> None:
         self.epoch = None
         if self._child is not None:
             self._child.signal(signal.SIGKILL)
         now = time.monotonic()
-        if now >= self._not_before + _FORGIVEN_AFTER:
+        if now >= self._not_before + _FORGET_FAILURES_AFTER:
             self._failures = 0
-        # Another node may have better luck; without others this one tries again, ever more slowly while it fails.
+        # Another node may succeed. Without others this one tries again, more slowly with each failure.
         self._failures += 1
-        pause = self._settings.heartbeat_interval * min(2.0 ** (self._failures - 1), 30.0)
-        self._not_before = now + pause * self._dice.uniform(1.0, 1.5)
+        pause = self._settings.heartbeat_interval * min(2.0 ** min(self._failures - 1, _DOUBLINGS), _LONGEST_PAUSE)
+        self._not_before = now + pause * self._rng.uniform(1.0, 1.5)
 
     async def _lead(self, epoch: Epoch, incarnation: Incarnation) -> None:
         logger.info("monitor %s: elected, epoch %d", self._boot.node, epoch)
         self.epoch = epoch
-        self._turn_by = time.monotonic() + _FIRST_TURN
-        # Every monitor turns once. One that fails soon after, and each time, is not to be started as if nothing were.
+        self._progress_by = time.monotonic() + _FIRST_PROGRESS
+        # A monitor that keeps failing right after its first progress must still back off.
         self._proven_at = time.monotonic() + self._settings.lease_ttl
-        boot = ChildBoot(
+        boot = MonitorBoot(
             node=self._boot.node,
             app=self._boot.app,
             settings=self._boot.settings,
@@ -162,7 +168,7 @@ class Election:
         task = asyncio.create_task(self._serve(boot, epoch))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    async def _serve(self, boot: ChildBoot, epoch: Epoch) -> None:
+    async def _serve(self, boot: MonitorBoot, epoch: Epoch) -> None:
         self._dead = dead = asyncio.Event()
         try:
             self._child = child = await self._spawner.start(_ROLE, boot, lambda: self._until)
@@ -180,7 +186,7 @@ class Election:
         await dead.wait()
         channel.close()
         receiving.cancel()
-        if self._child is child:  # else the next one was forked already
+        if self._child is child:  # otherwise the next one has been forked already
             self._child = self._channel = None
         await asyncio.to_thread(child.reap)
         if self.epoch == epoch:
@@ -198,11 +204,11 @@ class Election:
                     now = time.monotonic()
                     if now >= self._proven_at:
                         self._failures = 0
-                    self._turn_by = now + _WEDGED_AFTER * self._settings.lease_ttl
+                    self._progress_by = now + _STALLED_AFTER * self._settings.lease_ttl
                 case LoadFailed(error):
                     logger.error("monitor %s: %s", self._boot.node, error)
                 case SteppedDown():
                     self.epoch = None
-                    # Others first: they have been told, or see it by their next heartbeat. Should none lead, this one
-                    # does again.
+                    # Other nodes come first: they are notified, or see it by their next heartbeat. If none leads by
+                    # then, this one does again.
                     self._not_before = time.monotonic() + 2 * self._settings.heartbeat_interval

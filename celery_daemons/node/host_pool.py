@@ -1,247 +1,177 @@
-"""The agent's view of its hosts: starting them, talking to them, knowing for certain when they are dead."""
+"""The host processes of a node: forking them, talking to them, and knowing for certain when they are dead."""
 
 import asyncio
 import contextlib
 import logging
 import signal
-import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final
 
-from celery_daemons.domain.names import DaemonName, Token
+from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.runs import StartItem
 from celery_daemons.forkserver.spawner import Child, Spawner
+from celery_daemons.node.lease import NodeLease
+from celery_daemons.node.supervision.commands import HostId
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.wire.channel import AsyncChannel, ChannelClosed
-from celery_daemons.wire.messages import (
-    Alive,
-    Boot,
-    ChildBoot,
-    Ended,
-    FromHost,
-    Hung,
-    Lease,
-    LoadFailed,
-    Probe,
-    Ready,
-    Start,
-    Started,
-    Stop,
-)
+from celery_daemons.wire.messages import Boot, FromHost, HostBoot, Lease, Probe, Start, Stop
 
 logger = logging.getLogger(__name__)
 
 _ROLE: Final = "celery_daemons.host.main:main"
-#: Seconds that a host without a lease may live: it runs no daemon before the first lease reaches it.
+#: Seconds that a host may live without a lease: it runs no daemon before the first lease reaches it.
 _BOOT_ALLOWANCE: Final = 60.0
-#: Between two attempts to fork where forking fails (out of memory, out of processes).
+#: Seconds between attempts to fork where forking fails (out of memory, out of processes).
 _FORK_RETRY: Final = 1.0
+#: Seconds for reading what a dead host has sent before it died.
+_LAST_MESSAGES: Final = 1.0
 
 
-class HostEvents(Protocol):
-    """What a host tells its supervisor."""
-
-    def host_started(self, host: "Host", items: list[tuple[DaemonName, Token]]) -> None:
-        """Daemons run."""
-
-    def host_ended(self, host: "Host", message: Ended) -> None:
-        """Daemons ended, while the host lives."""
-
-    def host_hung(self, host: "Host", items: list[tuple[DaemonName, Token]]) -> None:
-        """Daemons make no progress."""
-
-    def host_died(self, host: "Host") -> None:
-        """The process is dead, with all that ran in it."""
+@dataclass(frozen=True, slots=True)
+class HostDied:
+    """The host process is dead, or was killed before it was forked."""
 
 
-class Host:
-    """One host process. ``names`` are the daemons that were given to it and have not ended."""
+HostEvent = FromHost | HostDied
+EventHandler = Callable[[HostId, HostEvent], None]
 
-    def __init__(self, *, isolated: bool) -> None:
-        self.isolated = isolated
-        self.names: set[str] = set()
-        #: Of these, those that did not stop within their grace.
-        self.overdue: set[str] = set()
-        #: It is given no more daemons, and ends once it has none but overdue ones.
-        self.retiring = False
-        #: Its event loop has answered the last probe.
-        self.answered = False
-        self.since = time.monotonic()
-        self.pid = 0
-        self.dead = False
-        self.ready = asyncio.Event()
-        self.unready: str | None = None
+
+class HostProcess:
+    """One host process, from the request to fork it until its death."""
+
+    def __init__(self, host_id: HostId, *, isolated: bool, lease: NodeLease) -> None:
+        self._id = host_id
+        self._isolated = isolated
+        self._lease = lease
         self._child: Child | None = None
         self._channel: AsyncChannel[FromHost] | None = None
-        self._queued: list[StartItem] = []
         self._killed = False
 
-    def start_daemons(self, items: list[StartItem]) -> None:
-        """Start daemons as soon as the host is ready."""
-        if self._channel is not None and self.ready.is_set():
-            self._channel.send(Start(items))
-        else:
-            self._queued += items
+    @property
+    def pid(self) -> int:
+        """The process id; 0 before the fork."""
+        return self._child.pid if self._child is not None else 0
 
-    def stop_daemons(self, names: list[str]) -> None:
-        """Ask daemons to stop: a process by SIGTERM, the others by message."""
-        waiting = {item.name for item in self._queued}
-        if waiting.intersection(names):
-            # Never sent: whoever starts it later starts it elsewhere. A host of its own has no other purpose.
-            self._queued = [item for item in self._queued if item.name not in names]
-            if self.isolated:
-                self.kill()
-                return
-        if self.isolated and self._child is not None:
+    def start(self, items: list[StartItem]) -> None:
+        """Start daemons."""
+        self._send(Start(items))
+
+    def stop(self, names: list[DaemonName]) -> None:
+        """Ask daemons to stop: an isolated host by SIGTERM, a shared one by message."""
+        if self._isolated and self._child is not None:
             self._child.signal(signal.SIGTERM)
-        elif self._channel is not None:
-            self._channel.send(Stop(names))
+        else:
+            self._send(Stop(names))
 
-    def renew(self, until: float) -> None:
+    def renew(self) -> None:
         """Pass the lease on."""
-        if self._channel is not None and not self.dead:
-            self._channel.send(Lease(until))
+        self._send(Lease(self._lease.until))
 
     def probe(self) -> None:
-        """Ask for a sign of life of its event loop."""
-        self.answered = False
-        if self._channel is not None and not self.dead:
-            self._channel.send(Probe())
+        """Ask the event loop for an answer."""
+        self._send(Probe())
 
     def kill(self) -> None:
-        """End the process now; its death is reported as any other."""
+        """Kill the process now; its death is reported like any other."""
         self._killed = True
         if self._child is not None:
             self._child.signal(signal.SIGKILL)
 
-    async def launch(self, spawner: Spawner, boot: ChildBoot, until: Callable[[], float], events: HostEvents) -> None:
-        """Fork the process and serve it until it is dead."""
-        loop = asyncio.get_running_loop()
-        self._child = await self._fork(spawner, boot, until)
-        if self._child is None:
-            self.dead = True
-            self.ready.set()
-            events.host_died(self)
-            return
-        self.pid = self._child.pid
-        death: asyncio.Future[None] = loop.create_future()
-        self._child.on_death(lambda: death.set_result(None))
-        self._channel = await AsyncChannel.over(self._child.sock, FromHost)
-        if self._killed:
-            self._child.signal(signal.SIGKILL)
-        # Renewals since the fork was asked for went to nobody. A lease counts even if the allowance was longer: the
-        # node may have joined meanwhile, and this host be given daemons that are swept when that lease ends.
-        self.renew(until() or boot.until)
-        receiving = asyncio.create_task(self._receive(events))
-        await death
-        # What it said before it died is still in the socket: an orderly end must not pass for a crash.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(receiving, 1.0)
-        self._channel.close()
-        self.dead = True
-        self.ready.set()
-        await asyncio.to_thread(self._child.reap)
-        events.host_died(self)
+    def _send(self, message: object) -> None:
+        if self._channel is not None:
+            self._channel.send(message)
 
-    async def _fork(self, spawner: Spawner, boot: ChildBoot, until: Callable[[], float]) -> Child | None:
+    async def run(self, spawner: Spawner, boot: HostBoot, handle: EventHandler) -> None:
+        """Fork the process and pass on what it reports until it is dead."""
+        child = self._child = await self._fork(spawner, boot)
+        if child is None:
+            handle(self._id, HostDied())
+            return
+        death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        child.on_death(lambda: death.set_result(None))
+        channel = self._channel = await AsyncChannel[FromHost].over(child.sock, FromHost)
+        if self._killed:
+            child.signal(signal.SIGKILL)
+        # Renewals since the request to fork went nowhere. A lease replaces the allowance even if that was longer: the
+        # node may have joined meanwhile, and this host may get daemons that are swept when that lease ends.
+        self._send(Lease(self._lease.until or boot.until))
+        receiving = asyncio.create_task(self._receive(channel, handle))
+        await death
+        # What the host sent before it died is still in the socket: a clean end must not pass for a crash.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(receiving, _LAST_MESSAGES)
+        channel.close()
+        self._channel = None
+        handle(self._id, HostDied())
+        await asyncio.to_thread(child.reap)
+
+    async def _fork(self, spawner: Spawner, boot: HostBoot) -> Child | None:
         """Try to fork for as long as the host is wanted."""
         while not self._killed:
             try:
-                # A lease that has ended is one too: a host that nobody vouches for ends as it starts.
-                return await spawner.start(_ROLE, boot, lambda: until() or lease_clock() + _BOOT_ALLOWANCE)
+                # A lease that has ended counts too: a host under it ends as it starts.
+                return await spawner.start(_ROLE, boot, lambda: self._lease.until or lease_clock() + _BOOT_ALLOWANCE)
             except (OSError, EOFError) as error:
                 logger.error("host of %s: cannot be forked (%s), trying again", boot.node, error)
                 await asyncio.sleep(_FORK_RETRY)
         return None
 
-    async def _receive(self, events: HostEvents) -> None:
-        assert self._channel is not None
+    async def _receive(self, channel: AsyncChannel[FromHost], handle: EventHandler) -> None:
         with contextlib.suppress(ChannelClosed):
             while True:
-                match await self._channel.receive():
-                    case Ready():
-                        self.ready.set()
-                        if self._queued:
-                            self._channel.send(Start(self._queued))
-                            self._queued = []
-                    case LoadFailed(error):
-                        self.unready = error
-                    case Started(items):
-                        events.host_started(self, items)
-                    case Ended() as message:
-                        events.host_ended(self, message)
-                    case Hung(items):
-                        events.host_hung(self, items)
-                    case Alive():
-                        self.answered = True
+                handle(self._id, await channel.receive())
 
 
 class HostPool:
-    """The hosts of one node: as many shared ones as are set, and one more for each isolated daemon."""
+    """The host processes of one node by id."""
 
-    def __init__(self, boot: Boot, spawner: Spawner, events: HostEvents, until: Callable[[], float]) -> None:
+    def __init__(self, *, boot: Boot, spawner: Spawner, lease: NodeLease) -> None:
         self._boot = boot
         self._spawner = spawner
-        self._events = events
-        self._until = until
-        self._tasks: dict[Host, asyncio.Task[None]] = {}
-        self.shared: list[Host] = []
-        self.all: set[Host] = set()
+        self._lease = lease
+        self._hosts: dict[HostId, HostProcess] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def start_shared(self) -> None:
-        """Bring the number of shared hosts up to what is set."""
-        self.shared = [host for host in self.shared if not host.dead]
-        while len(self.shared) < self._boot.settings["hosts"]:
-            self.shared.append(self._start(isolated=False))
-
-    def isolated(self) -> Host:
-        """A new host for one daemon."""
-        return self._start(isolated=True)
-
-    def least_loaded(self) -> Host:
-        """The shared host that holds the fewest daemons."""
-        self.start_shared()
-        return min(self.shared, key=lambda host: len(host.names))
-
-    def retire(self, host: Host) -> None:
-        """Give a shared host nothing more, and start another in its place."""
-        host.retiring = True
-        if host in self.shared:
-            self.shared.remove(host)
-        self.start_shared()
-
-    def renew(self, until: float) -> None:
-        """Pass the lease on to every host."""
-        for host in self.all:
-            host.renew(until)
-
-    def kill_all(self) -> None:
-        """End every host now."""
-        for host in self.all:
-            host.kill()
-
-    async def wait_dead(self) -> None:
-        """Wait until every host that was killed is dead."""
-        if self._tasks:
-            await asyncio.wait(list(self._tasks.values()))
-
-    def forget(self, host: Host) -> None:
-        """Let go of a dead host."""
-        self.all.discard(host)
-        if host in self.shared:
-            self.shared.remove(host)
-
-    def _start(self, *, isolated: bool) -> Host:
-        host = Host(isolated=isolated)
-        self.all.add(host)
-        boot = ChildBoot(
+    def open(self, host_id: HostId, *, isolated: bool, handle: EventHandler) -> None:
+        """Fork a host; ``handle`` gets what it reports, and last of all its death."""
+        host = self._hosts[host_id] = HostProcess(host_id, isolated=isolated, lease=self._lease)
+        boot = HostBoot(
             node=self._boot.node,
             app=self._boot.app,
             settings=self._boot.settings,
             title=f"celery_daemons.host: {self._boot.node}",
             isolated=isolated,
         )
-        task = asyncio.create_task(host.launch(self._spawner, boot, self._until, self._events))
-        self._tasks[host] = task
-        task.add_done_callback(lambda _: self._tasks.pop(host, None))
-        return host
+        task = asyncio.create_task(host.run(self._spawner, boot, handle))
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._closed(host_id, done))
+
+    def __getitem__(self, host_id: HostId) -> HostProcess:
+        return self._hosts[host_id]
+
+    def __contains__(self, host_id: object) -> bool:
+        return host_id in self._hosts
+
+    def pids(self) -> dict[HostId, int]:
+        """Return the process id of each host that has been forked."""
+        return {host_id: host.pid for host_id, host in self._hosts.items() if host.pid}
+
+    def renew(self) -> None:
+        """Pass the lease on to every host."""
+        for host in self._hosts.values():
+            host.renew()
+
+    def kill_all(self) -> None:
+        """Kill every host now."""
+        for host in self._hosts.values():
+            host.kill()
+
+    async def wait_dead(self) -> None:
+        """Wait until every host that was killed is dead."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _closed(self, host_id: HostId, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._hosts.pop(host_id, None)

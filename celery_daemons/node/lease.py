@@ -1,11 +1,10 @@
-"""Holding the node's lease: joining, beating, telling again what Redis forgot, and knowing when it is over."""
+"""The node's lease: joining, renewing, registering again after Redis lost its data, and knowing when it is over."""
 
 import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from celery_daemons.domain.names import Incarnation, NodeName
@@ -14,7 +13,8 @@ from celery_daemons.domain.runs import Running
 from celery_daemons.domain.states import NodeStatus
 from celery_daemons.errors import ConfigurationError, LayoutMismatch, StoreUnavailable
 from celery_daemons.settings import Settings
-from celery_daemons.store import book, journal, lease
+from celery_daemons.store import book, journal
+from celery_daemons.store import lease as verbs
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.codec import decode_or_none
 from celery_daemons.store.connection import AsyncStore
@@ -22,49 +22,60 @@ from celery_daemons.store.script import BATCH, text
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between attempts to join where something has to be put right first.
+#: Seconds between attempts to join where a person has to correct something first.
 _JOIN_RETRY: Final = 5.0
-#: The most errors of one outage that are remembered.
-_COMPLAINTS: Final = 20
+#: The most different errors of one outage that are remembered, so that each is logged once.
+_REMEMBERED_ERRORS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The lease was renewed; ``generation`` counts changes of this node's assignments, ``led`` is whether a monitor leads."""
+
+    generation: int
+    led: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Redis may lack what it knew of this node: register again, with every daemon that runs here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The lease has ended, or another incarnation has the node's name."""
 
 
 class NodeLease:
-    """The node's lease as this process may count on it: ``until`` is its end on the lease clock, less the margin."""
+    """The lease as this process may count on it: ``until`` is its end on the lease clock, less the margin."""
 
-    def __init__(
-        self,
-        store: AsyncStore,
-        settings: Settings,
-        node: NodeName,
-        row: NodeRow,
-        running: Callable[[], list[Running]],
-    ) -> None:
+    def __init__(self, *, store: AsyncStore, settings: Settings, node: NodeName, row: NodeRow) -> None:
         self._store = store
         self._settings = settings
         self._node = node
         self._row = row
-        self._running = running
         self._previous: Incarnation | None = row.incarnation or None
-        self._told_taken = False
-        #: What went wrong since Redis last answered: each is worth one line.
-        self._complaints: set[str] = set()
-        #: Another server answers, or one that lost its data, and has not been told yet all that runs here.
-        self._untold = False
-        self._doubt_until = 0.0
+        self._reported_taken = False
+        #: The errors since Redis last answered: each is logged once.
+        self._errors: set[str] = set()
+        #: Another server answers, or one that lost its data, and does not know yet everything that runs here.
+        self._must_reassert = False
+        self._no_claims_before = 0.0
+        self._sent_at = 0.0
         self.incarnation: Incarnation | None = None
         self.until = 0.0
 
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the lease runs, as far as this process can know."""
         return self.incarnation is not None and lease_clock() < self.until
 
-    def settled_with(self) -> str | None:
-        """The server whose word on what to start may be taken; ``None`` while another node may know better.
+    def confirmed_server(self) -> str | None:
+        """Return the run id of the server whose claims may be granted; ``None`` in the grace period after a change.
 
-        Redis compares it with the one that a monitor has settled with. Should an earlier server be back, for which that
-        was done, the time since it was met here counts.
+        Redis compares the run id with that of the server that the monitor has confirmed. If an earlier, confirmed
+        server is back, the grace period counts from the moment at which this process connected to it.
         """
-        return None if lease_clock() < self._doubt_until else self._store.pin.server
+        return None if lease_clock() < self._no_claims_before else self._store.pin.server
 
     @property
     def pause(self) -> float:
@@ -72,14 +83,14 @@ class NodeLease:
         return self._settings.heartbeat_interval
 
     async def join(self) -> int:
-        """Join as a new incarnation, however long it takes; answers the node's generation."""
+        """Join as a new incarnation, however long that takes; return the generation of the node's assignments."""
         row = replace(self._row, incarnation=Incarnation(secrets.token_hex(8)))
         while True:
             sent = lease_clock()
             try:
                 await self._store.check()
                 answer = await self._store.run(
-                    lease.join(
+                    verbs.join(
                         self._store.keys,
                         self._node,
                         row,
@@ -92,91 +103,103 @@ class NodeLease:
                 await asyncio.sleep(_JOIN_RETRY)
                 continue
             except StoreUnavailable as error:
-                self._unanswered(error)
+                self._note_unanswered(error)
                 await asyncio.sleep(self.pause)
                 continue
-            if isinstance(answer, lease.Taken):
-                await self._tell_taken(answer)
+            if isinstance(answer, verbs.Taken):
+                await self._report_taken(answer)
                 await asyncio.sleep(min(answer.left_ms / 1000 + 0.01, self.pause))
                 continue
-            # A node that has just joined has nothing to tell.
-            self._untold = self._told_taken = False
-            self._complaints.clear()
+            # A node that has just joined runs nothing: there is nothing to reassert.
+            self._must_reassert = self._reported_taken = False
+            self._errors.clear()
             self._row = row
             self.incarnation = self._previous = row.incarnation
-            self.until = sent + self._settings.lease_ttl - self._settings.lease_margin
+            self._extend(sent)
             logger.info("node %s: joined as incarnation %s", self._node, row.incarnation)
             return answer.generation
 
-    async def beat(self) -> lease.Beat | None:
-        """Renew the lease; ``None`` while Redis does not answer. A ``fenced`` answer means that the lease is lost."""
+    async def beat(self) -> Renewed | Forgotten | Lost | None:
+        """Renew the lease; ``None`` if Redis does not answer. On ``Forgotten``, :meth:`reassert` has to follow."""
         assert self.incarnation is not None
-        sent = lease_clock()
+        self._sent_at = lease_clock()
         try:
             answer = await self._store.run(
-                lease.beat(self._store.keys, self._node, self.incarnation, ttl_ms=self._settings.lease_ttl_ms)
+                verbs.beat(self._store.keys, self._node, self.incarnation, ttl_ms=self._settings.lease_ttl_ms)
             )
-            # Nobody may sweep a lease that still runs here: if it is not known, Redis has forgotten it.
-            forgotten = answer.verdict != "ok" and sent < self.until
-            if forgotten or (self._untold and answer.verdict == "ok"):
-                # Were it cut short, Redis would know this node again, and the next answer would tell of no loss.
-                self._untold = True
-                answer = await self._reassert() or answer
-                self._untold = False
         except StoreUnavailable as error:
-            self._unanswered(error)
+            self._note_unanswered(error)
             return None
-        if answer.verdict == "ok":
-            self.until = sent + self._settings.lease_ttl - self._settings.lease_margin
-            if self._complaints:
-                logger.info("node %s: Redis answers again", self._node)
-            self._complaints.clear()
+        renewed = answer.verdict == "ok"
+        # No monitor may sweep a lease that still runs on this node's clock: an unknown lease was lost by Redis.
+        if (not renewed and self._sent_at < self.until) or (renewed and self._must_reassert):
+            # Kept until it is complete: after a part of it Redis knows this node again, and reports no loss.
+            self._must_reassert = True
+            return Forgotten()
+        return self._renewed(Renewed(answer.generation, answer.led)) if renewed else Lost()
+
+    async def reassert(self, running: list[Running]) -> Renewed | Lost | None:
+        """Register again, with every daemon that runs here, after a heartbeat that was answered by ``Forgotten``.
+
+        The generation is a new one: the agent synchronises next, and stops what a newer token holds elsewhere.
+        """
+        logger.warning("node %s: Redis may have lost this node's data, re-registering it and its daemons", self._node)
+        generation = 0
+        try:
+            for start in range(0, max(1, len(running)), BATCH):
+                batch = running[start : start + BATCH]
+                answer = await self._store.run(
+                    book.reassert(self._store.keys, self._node, self._row, batch, ttl_ms=self._settings.lease_ttl_ms)
+                )
+                if answer is None:
+                    self._must_reassert = False
+                    return Lost()
+                generation = answer[0]
+        except StoreUnavailable as error:
+            self._note_unanswered(error)
+            return None
+        self._must_reassert = False
+        return self._renewed(Renewed(generation, led=True))
+
+    def _renewed(self, answer: Renewed) -> Renewed:
+        self._extend(self._sent_at)
+        if self._errors:
+            logger.info("node %s: Redis answers again", self._node)
+        self._errors.clear()
         return answer
 
-    async def _reassert(self) -> lease.Beat | None:
-        logger.warning("node %s: Redis may have lost what it knew of this node, telling it again", self._node)
-        running = self._running()
-        generation = 0
-        for start in range(0, max(1, len(running)), BATCH):
-            batch = running[start : start + BATCH]
-            answer = await self._store.run(
-                book.reassert(self._store.keys, self._node, self._row, batch, ttl_ms=self._settings.lease_ttl_ms)
-            )
-            if answer is None:
-                return None
-            generation = answer[0]
-        # The generation is new: the agent synchronises next, and stops what a newer token holds.
-        return lease.Beat("ok", generation=generation, led=True)
+    def _extend(self, sent: float) -> None:
+        self.until = sent + self._settings.lease_ttl - self._settings.lease_margin
 
-    def ended(self) -> None:
-        """The lease is over, and every host of it is dead: the next incarnation may take its daemons over."""
+    def end(self) -> None:
+        """Note that the lease is over and every host dead: the next incarnation may take the daemons over."""
         self.incarnation = None
         self.until = 0.0
 
     async def drain(self) -> None:
-        """Let the monitor assign nothing more here."""
+        """Ask the monitor to assign nothing more to this node. Raises StoreUnavailable."""
         if self.incarnation is not None:
-            await self._store.run(lease.drain(self._store.keys, self._node, incarnation=self.incarnation))
+            await self._store.run(verbs.drain(self._store.keys, self._node, incarnation=self.incarnation))
 
-    async def others(self) -> bool:
-        """Whether another node takes daemons."""
+    async def has_other_nodes(self) -> bool:
+        """Return whether another node takes daemons. Raises StoreUnavailable."""
         raw = await self._store.read(lambda client: client.hgetall(self._store.keys.nodes))
         rows = {text(name): decode_or_none(NodeRow, row) for name, row in raw.items()}
         return any(row is not None and row.status is NodeStatus.UP for name, row in rows.items() if name != self._node)
 
     async def leave(self) -> None:
-        """Leave the cluster."""
+        """Leave the cluster. Raises StoreUnavailable."""
         if self.incarnation is not None:
-            left = await self._store.run(lease.leave(self._store.keys, self._node, self.incarnation))
+            left = await self._store.run(verbs.leave(self._store.keys, self._node, self.incarnation))
             if left > 0:
                 logger.warning("node %s: left %d daemons behind, they move when the lease ends", self._node, left)
             else:
                 logger.info("node %s: left", self._node)
 
-    async def _tell_taken(self, answer: lease.Taken) -> None:
-        if self._told_taken:
+    async def _report_taken(self, answer: verbs.Taken) -> None:
+        if self._reported_taken:
             return
-        self._told_taken = True
+        self._reported_taken = True
         why = (
             f"another worker of this name is alive (incarnation {answer.incarnation}); this one stays a plain worker "
             "and joins when the name is free: give each worker its own --hostname"
@@ -185,15 +208,15 @@ class NodeLease:
         with contextlib.suppress(StoreUnavailable):
             await self._store.run(journal.note(self._store.keys, "name-taken", node=self._node, cause=why))
 
-    def _unanswered(self, error: StoreUnavailable) -> None:
-        told = str(error)
-        logger.log(logging.DEBUG if told in self._complaints else logging.WARNING, "node %s: %s", self._node, error)
-        if len(self._complaints) < _COMPLAINTS:
-            self._complaints.add(told)
-        self.meet()
+    def _note_unanswered(self, error: StoreUnavailable) -> None:
+        shown = str(error)
+        logger.log(logging.DEBUG if shown in self._errors else logging.WARNING, "node %s: %s", self._node, error)
+        if len(self._errors) < _REMEMBERED_ERRORS:
+            self._errors.add(shown)
+        self.accept_server_change()
 
-    def meet(self) -> None:
-        """Go on with another server if there is one: it may lack the last writes, and say nothing of it."""
+    def accept_server_change(self) -> None:
+        """Continue with another server if there is one, which may lack the last writes without saying so."""
         if self._store.pin.accept_new_server():
-            self._untold = True
-            self._doubt_until = lease_clock() + self._settings.lease_ttl
+            self._must_reassert = True
+            self._no_claims_before = lease_clock() + self._settings.lease_ttl

@@ -1,176 +1,172 @@
-"""What the agent owes Redis: claims, reports and releases, in batches, until Redis has taken them."""
+"""What the agent has to send to Redis: claims, reports and releases, in batches, until Redis has taken them.
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable
+No I/O: :meth:`Outbox.next_request` says what to send, and :meth:`Outbox.answered` takes the reply. Releases go first,
+then reports, then claims; one request at a time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Any, TypeVar
 
 from celery_daemons.domain.names import DaemonName, Incarnation, NodeName, Token
 from celery_daemons.domain.runs import Assignment, ClaimResult, Release, Report
-from celery_daemons.errors import LeaseLost, StoreUnavailable
+from celery_daemons.node.supervision.commands import SendClaims, SendReleases, SendReports
 from celery_daemons.store import book
-from celery_daemons.store.connection import AsyncStore
-from celery_daemons.store.script import BATCH
+from celery_daemons.store.keys import Keys
+from celery_daemons.store.script import BATCH, ScriptCall
 
-logger = logging.getLogger(__name__)
 K = TypeVar("K")
 V = TypeVar("V")
 
-#: Seconds before the ledger tries again what Redis did not answer; the heartbeat keeps the clock of the lease.
-_RETRY: Final = 0.2
 
-ClaimHandler = Callable[[list[Assignment], list[ClaimResult]], None]
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """One call with the batch that it carries; ``generation`` is that of the outbox when the call was made."""
+
+    call: ScriptCall[Any]
+    batch: Mapping[Any, Any]
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimsAnswered:
+    """Redis has granted or refused claims, one result per item."""
+
+    items: list[Assignment]
+    results: list[ClaimResult]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportsRefused:
+    """Redis has a newer token for a daemon that was reported: it and this node disagree."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerUnconfirmed:
+    """No claim can be granted yet: the monitor has not confirmed this Redis server."""
+
+
+Reply = ClaimsAnswered | ReportsRefused | ServerUnconfirmed
 
 
 class Outbox:
-    """Sends what is due, releases before reports before claims, one batch at a time."""
+    """Holds what Redis has not taken yet."""
 
-    def __init__(self, store: AsyncStore, node: NodeName, claimed: ClaimHandler) -> None:
-        self._store = store
+    def __init__(self, *, keys: Keys, node: NodeName) -> None:
+        self._keys = keys
         self._node = node
-        self._claimed = claimed
         self._claims: dict[DaemonName, Token] = {}
         self._reports: dict[DaemonName, Report] = {}
         self._releases: dict[tuple[DaemonName, Token], Release] = {}
-        self._under_way: dict[DaemonName, Token] = {}
-        self._waiting = False
-        self._due = asyncio.Event()
-        self._busy = False
-        #: Changes whenever what was sent before no longer counts.
-        self.era = 0
-        self.incarnation: Incarnation | None = None
-        #: Set while the node knows its lease to run: nothing but a release may be sent without.
-        self.lease_runs: Callable[[], bool] = lambda: False
-        #: The server whose book may be believed, if any may.
-        self.settled_with: Callable[[], str | None] = lambda: None
-        #: Called when Redis refused something: the book says otherwise than this node thinks.
-        self.differs: Callable[[], None] = lambda: None
+        self._in_flight: Request | None = None
+        #: Replies to requests of an earlier generation no longer count.
+        self.generation = 0
 
     @property
     def idle(self) -> bool:
         """Whether Redis has taken everything."""
-        return not (self._claims or self._reports or self._releases or self._busy)
+        return not (self._claims or self._reports or self._releases or self._in_flight)
 
-    def claim(self, name: DaemonName, token: Token) -> None:
-        """Ask to start a daemon."""
-        self._claims[name] = token
-        self._due.set()
+    # Filling
 
-    def report(self, report: Report) -> None:
-        """Say how a daemon is doing; only the newest report counts."""
-        self._reports[report.name] = report
-        self._due.set()
-
-    def release(self, release: Release) -> None:
-        """Give a daemon back; how it ended is what the first release of a token says."""
-        self._claims.pop(release.name, None)
-        self._reports.pop(release.name, None)
-        self._releases.setdefault((release.name, release.token), release)
-        self._due.set()
+    def put(self, command: SendClaims | SendReports | SendReleases) -> None:
+        """Add what the supervisor wants sent."""
+        match command:
+            case SendClaims(items):
+                self._claims.update(items)
+            case SendReports(reports):
+                for report in reports:
+                    self._reports[report.name] = report
+            case SendReleases(releases):
+                for release in releases:
+                    self.discard(release.name)
+                    # How the run ended is what the first release of a token says.
+                    self._releases.setdefault((release.name, release.token), release)
 
     def withdraw(self, name: DaemonName) -> bool:
-        """Claim a daemon no more; false when the claim is on its way, and may be granted."""
-        if name in self._under_way:
+        """Cancel a pending claim. Return False if it is already in flight and may still be granted."""
+        if self._in_flight is not None and self._in_flight.call.verb == "claim" and name in self._in_flight.batch:
             return False
         self._claims.pop(name, None)
         return True
 
-    def drop(self, name: DaemonName) -> None:
-        """Owe nothing about a daemon any more."""
+    def discard(self, name: DaemonName) -> None:
+        """Send neither claim nor report of a daemon."""
         self._claims.pop(name, None)
         self._reports.pop(name, None)
 
     def clear(self) -> None:
-        """Owe nothing any more: another incarnation begins."""
-        self.era += 1
+        """Discard everything pending; called when the incarnation ends."""
+        self.void_replies()
         self._claims.clear()
         self._reports.clear()
         self._releases.clear()
 
-    def void_answers(self) -> None:
-        """Let what is on its way count for nothing: another server will hear it again."""
-        self.era += 1
+    def void_replies(self) -> None:
+        """Ignore the reply to what is in flight: it came from a server that has lost its data, and is sent again."""
+        self.generation += 1
 
-    def poke(self) -> None:
-        """Try now what is due."""
-        self._due.set()
+    # Sending
 
-    async def run(self) -> None:
-        """Serve for ever."""
-        while True:
-            await self._due.wait()
-            self._due.clear()
-            try:
-                self._busy = True
-                while await self._settle_one():
-                    pass
-            except StoreUnavailable as error:
-                logger.debug("node %s: %s", self._node, error)
-                await asyncio.sleep(_RETRY)
-                self._due.set()
-            except LeaseLost as error:
-                # The heartbeat finds out the same and acts; until then nothing here can succeed.
-                logger.info("%s", error)
-                await asyncio.sleep(_RETRY)
-            finally:
-                self._busy = False
+    def next_request(self, *, incarnation: Incarnation | None, server: str | None) -> Request | None:
+        """Return what to send now; ``None`` if nothing may be sent.
 
-    async def _settle_one(self) -> bool:
+        ``incarnation`` is ``None`` unless the node's lease runs: without it, only releases may be sent. ``server`` is
+        the run id of the Redis server whose claims may be granted; ``None`` during the grace period after a change.
+        """
         if self._releases:
-            await self._send(self._releases, self._send_releases)
-        elif self.incarnation is None or not self.lease_runs():
-            return False
-        elif self._reports:
-            await self._send(self._reports, self._send_reports)
-        elif self._claims:
-            return await self._send_claims(self.incarnation)
-        else:
-            return False
-        return True
+            releases = _first(self._releases)
+            call: ScriptCall[Any] = book.release(self._keys, self._node, list(releases.values()))
+            return self._sending(call, releases)
+        if incarnation is None:
+            return None
+        if self._reports:
+            reports = _first(self._reports)
+            return self._sending(book.report(self._keys, self._node, incarnation, list(reports.values())), reports)
+        if self._claims and server is not None:
+            claims = _first(self._claims)
+            items = [Assignment(name, token) for name, token in claims.items()]
+            return self._sending(book.claim(self._keys, self._node, incarnation, items, server=server), claims)
+        return None
 
-    async def _send(self, owed: dict[K, V], send: Callable[[dict[K, V]], Awaitable[None]]) -> None:
-        batch = dict(islice(owed.items(), BATCH))
-        era = self.era
-        await send(batch)
-        if era != self.era:
-            return
-        for key, value in batch.items():
-            # What became due while this was on its way is due still.
-            if owed.get(key) is value:
-                del owed[key]
+    def answered(self, request: Request, reply: Any) -> Reply | None:
+        """Take the reply to a request, and return what the agent has to know of it."""
+        self._in_flight = None
+        current = request.generation == self.generation
+        match request.call.verb:
+            case "release":
+                if current:
+                    _remove(self._releases, request.batch)
+            case "report":
+                if current:
+                    _remove(self._reports, request.batch)
+                return None if all(reply) else ReportsRefused()
+            case "claim" if reply is None:
+                return ServerUnconfirmed()
+            case "claim" if current:
+                _remove(self._claims, request.batch)
+                return ClaimsAnswered([Assignment(name, token) for name, token in request.batch.items()], reply)
+        return None
 
-    async def _send_releases(self, batch: dict[tuple[DaemonName, Token], Release]) -> None:
-        await self._store.run(book.release(self._store.keys, self._node, list(batch.values())))
+    def failed(self, request: Request) -> None:
+        """Note that a request was not answered: it is sent again."""
+        assert request is self._in_flight
+        self._in_flight = None
 
-    async def _send_reports(self, batch: dict[DaemonName, Report]) -> None:
-        assert self.incarnation is not None
-        taken = await self._store.run(book.report(self._store.keys, self._node, self.incarnation, list(batch.values())))
-        if not all(taken):
-            self.differs()
+    def _sending(self, call: ScriptCall[Any], batch: Mapping[Any, Any]) -> Request:
+        self._in_flight = Request(call, batch, self.generation)
+        return self._in_flight
 
-    async def _send_claims(self, incarnation: Incarnation) -> bool:
-        """Claim what is due; false when that has to wait for a monitor, the next heartbeat tries again."""
-        server = self.settled_with()
-        if server is None:
-            return False
-        batch = dict(islice(self._claims.items(), BATCH))
-        items, era = [Assignment(*item) for item in batch.items()], self.era
-        self._under_way = batch
-        try:
-            claims = await self._store.run(book.claim(self._store.keys, self._node, incarnation, items, server=server))
-        finally:
-            self._under_way = {}
-        if claims is None:
-            if not self._waiting:
-                logger.info("node %s: starts nothing before a monitor has settled with this server", self._node)
-            self._waiting = True
-            return False
-        self._waiting = False
-        if era != self.era:
-            return True
-        for name, token in items:
-            if self._claims.get(name) == token:
-                del self._claims[name]
-        self._claimed(items, claims)
-        return True
+
+def _first(pending: dict[K, V]) -> dict[K, V]:
+    """Return the oldest entries, as many as one call takes."""
+    return dict(islice(pending.items(), BATCH))
+
+
+def _remove(pending: dict[K, V], sent: Mapping[K, V]) -> None:
+    """Remove what was sent; what has changed since is still pending."""
+    for key, value in sent.items():
+        now = pending.get(key)
+        if now is value or now == value:
+            pending.pop(key, None)

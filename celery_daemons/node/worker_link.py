@@ -1,7 +1,6 @@
-"""The agent's link to its worker: spawn tasks, the order to drain, and the worker's death."""
+"""The agent's link to its worker: assignments, the request to drain, and the worker's death."""
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import Callable
@@ -9,37 +8,34 @@ from collections.abc import Callable
 from celery_daemons.wire.channel import AsyncChannel, ChannelClosed
 from celery_daemons.wire.messages import FromWorker
 
-logger = logging.getLogger(__name__)
 
+class WorkerLink:
+    """Passes the worker's messages on; ``gone`` is set once the worker is dead."""
 
-class Control:
-    """Passes on what the worker says; ``gone`` is set once the worker is dead."""
-
-    def __init__(self, sock: socket.socket, worker_pid: int, hear: Callable[[FromWorker], None]) -> None:
+    def __init__(self, sock: socket.socket, *, worker_pid: int) -> None:
         self._sock = sock
         self._worker_pid = worker_pid
-        self._hear = hear
         self.gone = asyncio.Event()
         self._channel: AsyncChannel[FromWorker] | None = None
 
-    def tell(self, message: object) -> None:
-        """Tell the worker."""
+    def send(self, message: object) -> None:
+        """Send a message to the worker."""
         if self._channel is not None:
             self._channel.send(message)
 
-    async def run(self) -> None:
-        """Serve until the worker is gone."""
+    async def run(self, handle: Callable[[FromWorker], None]) -> None:
+        """Pass each message to ``handle`` until the worker is gone."""
         self._watch_worker()
         self._channel = channel = await AsyncChannel[FromWorker].over(self._sock, FromWorker)
         try:
             while True:
-                self._hear(await channel.receive())
+                handle(await channel.receive())
         except ChannelClosed:
             self.gone.set()
 
     def _watch_worker(self) -> None:
-        # End of file comes late where pool processes have inherited the worker's end of the socket; the kernel's
-        # word on the worker itself does not.
+        # End of file comes late where pool processes have inherited the worker's end of the socket. The kernel reports
+        # the death of the worker itself at once.
         try:
             pidfd = os.pidfd_open(self._worker_pid)
         except AttributeError:
@@ -49,12 +45,12 @@ class Control:
             return
         loop = asyncio.get_running_loop()
 
-        def dead() -> None:
+        def on_death() -> None:
             loop.remove_reader(pidfd)
             os.close(pidfd)
             self.gone.set()
 
-        loop.add_reader(pidfd, dead)
+        loop.add_reader(pidfd, on_death)
         if os.getppid() != self._worker_pid:
-            # It died before this process looked, and the pid is somebody else's by now.
+            # It died before this process asked, and its pid may be another process's by now.
             self.gone.set()

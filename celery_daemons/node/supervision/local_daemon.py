@@ -1,75 +1,79 @@
-"""One daemon on this node, from its assignment to its release."""
+"""One daemon on this node, from its assignment to its release, and one host process as the supervisor knows it."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from celery_daemons.domain.names import DaemonName, LauncherName, Token
 from celery_daemons.domain.restart import RestartHistory
-from celery_daemons.domain.runs import End, Running
-from celery_daemons.domain.states import DaemonStatus
-from celery_daemons.node.host_pool import Host
+from celery_daemons.domain.runs import End, StartItem
+from celery_daemons.node.supervision.commands import HostId
 
 
 class State(Enum):
-    """Where a life is, seen from the agent."""
+    """The state of a daemon, seen from the agent."""
 
     CLAIMING = "claiming"  #: assigned; Redis has yet to confirm that it may start
     STARTING = "starting"  #: given to a host
     RUNNING = "running"
     STOPPING = "stopping"  #: asked to stop; its host is killed if it does not
-    WAITING = "waiting"  #: ended; claimed again after its back-off
+    WAITING = "waiting"  #: its run has ended; claimed again after its back-off
 
 
-class Afterwards(Enum):
-    """What happens to a life that was asked to stop, once it has."""
+class AfterStop(Enum):
+    """What follows once a daemon that was asked to stop has stopped."""
 
-    RELEASE = "release"
-    RESTART = "restart"
-    POLICY = "policy"  #: what its restart policy says of how it ended
-    DROP = "drop"  #: it is no longer this node's: nothing to give back
+    RELEASE = "release"  #: give it back
+    RESTART = "restart"  #: start it again on this node
+    POLICY = "policy"  #: apply its restart policy, as if it had ended by itself
+    DROP = "drop"  #: forget it: this node no longer has it, and has nothing to give back
 
 
-@dataclass(slots=True)
-class Life:
-    """A daemon that is assigned to this node."""
+@dataclass(slots=True, eq=False)
+class LocalHost:
+    """A host process that has been asked for and has not died."""
+
+    id: HostId
+    isolated: bool
+    opened_at: float
+    pid: int = 0
+    #: It has loaded the app and takes daemons.
+    ready: bool = False
+    #: Daemons that were given to it and have not ended.
+    names: set[DaemonName] = field(default_factory=set)
+    #: Of these, the ones that did not stop within their grace period.
+    overdue: set[DaemonName] = field(default_factory=set)
+    #: Daemons to start once it is ready.
+    queued: list[StartItem] = field(default_factory=list)
+    #: It gets no more daemons, and is killed once only overdue daemons are left.
+    retiring: bool = False
+    #: Its event loop has answered the last probe.
+    answered: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class LocalDaemon:
+    """A daemon that is assigned to this node; a *run* is one start of it, until its end."""
 
     name: DaemonName
     token: Token
+    #: Grows with each assignment to this node.
+    serial: int
     state: State = State.CLAIMING
-    launcher: str = ""
+    #: What Redis said when it granted the first claim; empty before.
+    launcher: LauncherName = LauncherName("")  # noqa: RUF009 - a NewType of str, which does not change
     arguments: str = ""
     version: str = ""
     restarts: int = 0
-    host: Host | None = None
-    since: float = 0.0
+    host: LocalHost | None = None
+    started_at: float = 0.0
+    #: How the present run ended, once that is known.
     end: End | None = None
-    #: Why the life before this one ended, and where in its code.
+    #: Why the previous run ended, and where in the daemon's code.
     error: str | None = None
     trace: str | None = None
-    #: A newer token that the book has for this node: it counts once what runs has ended.
-    newer: Token | None = None
-    unwanted: bool = False
-    afterwards: Afterwards = Afterwards.RELEASE
+    #: A newer token that the book has for this node: it counts once the present run has ended.
+    newer_token: Token | None = None
+    #: The claim may be on its way: give the daemon back if it is granted.
+    release_on_claim: bool = False
+    after_stop: AfterStop = AfterStop.RELEASE
     history: RestartHistory | None = None
-
-
-_STATUS = {State.RUNNING: DaemonStatus.RUNNING, State.STARTING: DaemonStatus.STARTING}
-
-
-def running(lives: Iterable[Life]) -> list[Running]:
-    """What Redis has to be told again after it lost its data: every life that it once confirmed."""
-    return [
-        Running(
-            name=life.name,
-            token=life.token,
-            launcher=LauncherName(life.launcher),
-            arguments=life.arguments,
-            version=life.version,
-            status=_STATUS.get(life.state, DaemonStatus.BACKOFF),
-            pid=life.host.pid if life.host else 0,
-            restarts=life.restarts,
-        )
-        for life in lives
-        if life.launcher
-    ]

@@ -1,295 +1,279 @@
-"""Keeps alive the daemons that are assigned to this node: claims, starts, restarts, stops and releases them."""
+"""Decide what to do about the daemons that are assigned to this node: events in, commands out.
+
+Pure: no clock (every event carries ``now``, in monotonic seconds), no process, no Redis. The agent carries the commands
+out, and calls :meth:`Supervisor.due` at :attr:`Supervisor.next_due_at`.
+"""
 
 import logging
 import random
-import time
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
 
 from celery_daemons.domain.names import DaemonName, LauncherName, Token
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import BookRow
-from celery_daemons.domain.restart import RestartHistory, Verdict, restarts_after
-from celery_daemons.domain.runs import Assignment, ClaimResult, End, Release, Report, StartItem
+from celery_daemons.domain.runs import Assignment, ClaimResult, End, Release, Running
 from celery_daemons.domain.states import DaemonStatus, Outcome
-from celery_daemons.node.host_pool import Host, HostPool
-from celery_daemons.node.outbox import Outbox
-from celery_daemons.node.supervision.local_daemon import Afterwards, Life, State
+from celery_daemons.node.supervision.commands import Command, HostId, KillHost
+from celery_daemons.node.supervision.ending import RunEnds
+from celery_daemons.node.supervision.local_daemon import AfterStop, LocalDaemon, State
+from celery_daemons.node.supervision.starting import Starter
+from celery_daemons.node.supervision.state import NodeState
 from celery_daemons.node.supervision.stopping import Stopper
-from celery_daemons.node.timers import Timers
-from celery_daemons.wire.messages import Ended
+from celery_daemons.node.supervision.timers import BackoffOver, GraceOver, ProbeOver
 
 logger = logging.getLogger(__name__)
 
-#: Below this, a wait before a restart is not worth a report.
-_AT_ONCE: Final = 0.05
+_STATUS = {State.RUNNING: DaemonStatus.RUNNING, State.STARTING: DaemonStatus.STARTING}
 
 
 class Supervisor:
-    """The lives on this node by name; everything here runs in the agent's loop and never waits."""
+    """Keeps the assigned daemons running: claims, starts, restarts, stops and releases."""
 
-    def __init__(self, launchers: Mapping[str, LauncherOptions]) -> None:
-        self.lives: dict[DaemonName, Life] = {}
-        self.draining = False
+    def __init__(
+        self, launchers: Mapping[LauncherName, LauncherOptions], *, shared_hosts: int, rng: random.Random
+    ) -> None:
         self._launchers = launchers
-        self._timers = Timers()
-        self.stopper = Stopper(self, launchers, self._timers)
-        self._dice = random.Random()  # noqa: S311 - jitter, not a secret
+        self._state = NodeState(shared_hosts=shared_hosts)
+        self._stopper = Stopper(self._state, launchers)
+        self._starter = Starter(self._state, launchers)
+        self._ends = RunEnds(self._state, launchers, rng)
 
-    def connect(self, pool: HostPool, ledger: Outbox) -> None:
-        """Take the hands it works with."""
-        self._pool = pool
-        self._ledger = ledger
-        self.stopper.connect(pool, ledger)
+    # What it knows
 
-    # What the monitor wants
+    @property
+    def count(self) -> int:
+        """How many daemons this node has."""
+        return len(self._state.daemons)
 
-    def assigned(self, items: Iterable[tuple[DaemonName, Token]]) -> None:
-        """Start ``(name, token)`` each, unless it is known already."""
-        for raw_name, token in items:
-            name = DaemonName(raw_name)
-            life = self.lives.get(name)
-            if life is None:
-                self.lives[name] = Life(name, token)
-                self._ledger.claim(name, token)
-            elif token > life.token:
-                self._assigned_anew(life, token)
+    @property
+    def draining(self) -> bool:
+        """Whether the node gives everything back and starts nothing."""
+        return self._state.draining
 
-    def _assigned_anew(self, life: Life, token: Token) -> None:
-        """The book has a newer token for a life: what runs here is void, and starts anew under that."""
-        if life.state is State.CLAIMING:
-            life.token = token
-            self._ledger.claim(life.name, token)
-        elif life.state is State.WAITING:
-            life.token = token
-        else:
-            life.newer = token
-            self.stopper.stop(life, Afterwards.RESTART)
+    @property
+    def serial(self) -> int:
+        """The serial of the newest assignment, for :meth:`synchronised`."""
+        return self._state.serial
 
-    def recalled(self, items: Iterable[tuple[DaemonName, Token]]) -> None:
-        """Stop and release ``(name, token)`` each."""
-        for raw_name, token in items:
-            name = DaemonName(raw_name)
-            life = self.lives.get(name)
-            if life is None:
-                self._ledger.release(Release(name=name, token=token, outcome=Outcome.STOPPED, restarts=0))
-            elif token >= life.token:
-                # A lower one was recalled, released and assigned here anew since: that message came late. A higher one
-                # was granted in an answer that was lost: it is the one to give back.
-                life.newer = token
-                self.stopper.stop(life, Afterwards.RELEASE)
+    @property
+    def next_due_at(self) -> float:
+        """When :meth:`due` has to be called next; infinite if never."""
+        return self._state.timers.next_at
 
-    def synchronise(self, known_before: Mapping[DaemonName, Life], held: Mapping[DaemonName, BookRow | None]) -> None:
-        """Do what the book says is on this node; ``known_before`` is what was known before it was asked."""
+    def running(self) -> list[Running]:
+        """Return every daemon that Redis once confirmed: what Redis must know again after it lost its data."""
+        return [
+            Running(
+                name=daemon.name,
+                token=daemon.token,
+                launcher=daemon.launcher,
+                arguments=daemon.arguments,
+                version=daemon.version,
+                status=_STATUS.get(daemon.state, DaemonStatus.BACKOFF),
+                pid=daemon.host.pid if daemon.host else 0,
+                restarts=daemon.restarts,
+            )
+            for daemon in self._state.daemons.values()
+            if daemon.launcher
+        ]
+
+    # From the monitor
+
+    def assigned(self, items: Iterable[Assignment], *, now: float) -> list[Command]:
+        """Start each daemon that is not known yet, and restart under a newer token each that is."""
+        self._assign(items, now)
+        return self._decided(now)
+
+    def recalled(self, items: Iterable[Assignment], *, now: float) -> list[Command]:
+        """Stop daemons and give them back."""
+        self._recall(items, now)
+        return self._decided(now)
+
+    def synchronised(
+        self, held: Mapping[DaemonName, BookRow | None], *, serial: int, now: float
+    ) -> list[Command]:
+        """Bring this node in line with what the book assigns to it.
+
+        ``held`` is all that the book assigns, ``None`` for a record that cannot be read. ``serial`` is the value of
+        :attr:`serial` before the book was read: daemons assigned since then are not missing from it.
+        """
         for name, row in held.items():
             if row is None:
                 logger.error("daemon %s: its record in the book is corrupt, left alone", name)
-                continue
-            life = self.lives.get(name)
-            if row.status is DaemonStatus.STOPPING:
-                self.recalled([(name, row.token)])
+            elif row.status is DaemonStatus.STOPPING:
+                self._recall([Assignment(name, row.token)], now)
             else:
-                self.assigned([(name, row.token)])
-        for name, life in known_before.items():
-            if name not in held and self.lives.get(name) is life:
+                self._assign([Assignment(name, row.token)], now)
+        for name, daemon in list(self._state.daemons.items()):
+            if daemon.serial <= serial and name not in held:
                 logger.warning("daemon %s: no longer assigned to this node, stopping", name)
-                self.stopper.stop(life, Afterwards.DROP)
+                self._stopper.stop(daemon, AfterStop.DROP, now)
+        return self._decided(now)
 
-    def stop_all(self) -> None:
-        """Stop and release everything, and start nothing any more."""
-        self.draining = True
-        for life in list(self.lives.values()):
-            self.stopper.stop(life, Afterwards.RELEASE)
-
-    def forget_all(self) -> None:
-        """Know nothing any more; every host is dead."""
-        self.lives.clear()
-        self._ledger.clear()
-
-    # What Redis confirmed
-
-    def claimed(self, items: list[Assignment], claims: list[ClaimResult]) -> None:
-        """Start what was granted."""
-        shared: dict[Host, list[StartItem]] = {}
-        for (name, token), claim in zip(items, claims, strict=True):
-            life = self.lives.get(name)
-            if life is None or life.state is not State.CLAIMING or life.token != token:
-                continue
-            if claim.refused == "not wanted":
-                self.release(life, Outcome.STOPPED)
-            elif claim.refused:
-                logger.info("daemon %s: not started: %s", name, claim.refused)
-                self.remove(life)
-                if claim.refused == "superseded":
-                    # Perhaps by a claim of its own whose answer was lost: then the book counts on this node.
-                    self._ledger.differs()
-            else:
-                life.token, life.newer = claim.token, None
-                life.launcher, life.arguments, life.version = claim.launcher, claim.arguments, claim.version
-                life.restarts = max(life.restarts, claim.restarts)
-                life.history = life.history or RestartHistory(exhausted=bool(claim.avoid))
-                self._start(life, shared)
-        for host, batch in shared.items():
-            host.start_daemons(batch)
-
-    def _start(self, life: Life, shared: dict[Host, list[StartItem]]) -> None:
-        options = self._launchers.get(life.launcher)
-        if life.unwanted or self.draining:
-            self.release(life, Outcome.STOPPED)
-        elif options is None:
-            why = f"launcher {life.launcher} is not registered on this node"
-            logger.error("daemon %s: %s", life.name, why)
-            self.release(life, Outcome.REFUSED, error=why)
-        else:
-            life.state, life.end, life.since = State.STARTING, None, time.monotonic()
-            item = StartItem(life.name, life.token, LauncherName(life.launcher), life.arguments)
-            life.host = self._pool.isolated() if options.isolation == "process" else self._pool.least_loaded()
-            life.host.names.add(life.name)
-            if life.host.isolated:
-                life.host.start_daemons([item])
-            else:
-                shared.setdefault(life.host, []).append(item)
-
-    # What the hosts say
-
-    def host_started(self, host: Host, items: list[tuple[DaemonName, Token]]) -> None:
-        """Daemons run."""
+    def _assign(self, items: Iterable[Assignment], now: float) -> None:
         for name, token in items:
-            life = self._life_on(host, name, token)
-            if life is not None and life.state is State.STARTING:
-                life.state, life.since = State.RUNNING, time.monotonic()
-                # A restart at once was not worth a report of its own; its cause is.
-                self._report(life, DaemonStatus.RUNNING, error=life.error, trace=life.trace)
+            daemon = self._state.daemons.get(name)
+            if daemon is None:
+                self._state.add(name, token)
+            elif token > daemon.token:
+                self._assign_again(daemon, token, now)
 
-    def host_ended(self, host: Host, message: Ended) -> None:
-        """Daemons ended. One that has a process to itself has ended when that is dead, and not before."""
-        for end in message.items:
-            life = self._life_on(host, end.name, end.token)
-            if life is None:
+    def _assign_again(self, daemon: LocalDaemon, token: Token, now: float) -> None:
+        """The book has a newer token for a known daemon: the present run is void, and another starts under that."""
+        if daemon.state is State.CLAIMING:
+            daemon.token = token
+            self._state.claim(daemon)
+        elif daemon.state is State.WAITING:
+            daemon.token = token
+        else:
+            daemon.newer_token = token
+            self._stopper.stop(daemon, AfterStop.RESTART, now)
+
+    def _recall(self, items: Iterable[Assignment], now: float) -> None:
+        for name, token in items:
+            daemon = self._state.daemons.get(name)
+            if daemon is None:
+                self._state.commands.release(Release(name=name, token=token, outcome=Outcome.STOPPED, restarts=0))
+            elif token >= daemon.token:
+                # A lower token was recalled, released and assigned here again since: the message is late. A higher one
+                # was granted in an answer that was lost, and is the one to give back.
+                daemon.newer_token = token
+                self._stopper.stop(daemon, AfterStop.RELEASE, now)
+
+    # From Redis
+
+    def claimed(
+        self, items: Sequence[Assignment], results: Sequence[ClaimResult], *, now: float
+    ) -> list[Command]:
+        """Start the daemons whose claims were granted."""
+        self._starter.claimed(items, results, now)
+        return self._decided(now)
+
+    def withdrawn(self, name: DaemonName, *, now: float) -> list[Command]:
+        """Give a daemon back whose claim was withdrawn before it was sent."""
+        daemon = self._state.daemons.get(name)
+        if daemon is not None and daemon.state is State.CLAIMING and daemon.release_on_claim:
+            self._state.release(daemon, Outcome.STOPPED)
+        return self._decided(now)
+
+    # From the hosts
+
+    def open_hosts(self, *, now: float) -> list[Command]:
+        """Open the shared hosts that are missing, unless the node drains."""
+        if not self._state.draining:
+            self._state.open_shared_hosts(now)
+        return self._decided(now)
+
+    def host_ready(self, host_id: HostId, pid: int, *, now: float) -> list[Command]:
+        """Start the daemons that wait for a host."""
+        host = self._state.hosts.get(host_id)
+        if host is not None:
+            host.ready, host.pid = True, pid
+            queued, host.queued = host.queued, []
+            if queued:
+                self._state.start_on(host, queued)
+        return self._decided(now)
+
+    def host_answered(self, host_id: HostId) -> None:
+        """Note that the event loop of a host has answered a probe."""
+        host = self._state.hosts.get(host_id)
+        if host is not None:
+            host.answered = True
+
+    def started(
+        self, host_id: HostId, items: Iterable[tuple[DaemonName, Token]], *, now: float
+    ) -> list[Command]:
+        """Report daemons that have started."""
+        for name, token in items:
+            daemon = self._state.daemon_on(host_id, name, token)
+            if daemon is not None and daemon.state is State.STARTING:
+                daemon.state, daemon.started_at = State.RUNNING, now
+                # An immediate restart had no report of its own; the cause of it is worth one.
+                self._state.report(daemon, DaemonStatus.RUNNING, error=daemon.error, trace=daemon.trace)
+        return self._decided(now)
+
+    def ended(self, host_id: HostId, ends: Iterable[End], *, now: float) -> list[Command]:
+        """Decide about ended runs; a run in a process of its own has ended only when that process is dead."""
+        for end in ends:
+            daemon = self._state.daemon_on(host_id, end.name, end.token)
+            if daemon is None or daemon.host is None:
                 continue
-            life.end = life.end or end
+            host = daemon.host
+            daemon.end = daemon.end or end
             if not host.isolated:
                 host.names.discard(end.name)
-                self.life_ended(life, life.end, at_once=False)
-                self.stopper.settle(host)
+                self._ends.run_ended(daemon, daemon.end, now, silent=False)
+                self._stopper.kill_if_only_overdue_left(host)
+        return self._decided(now)
 
-    def host_hung(self, host: Host, items: list[tuple[DaemonName, Token]]) -> None:
-        """Daemons make no progress: they are stopped, by force if need be, which is a failure to their policy."""
+    def hung(
+        self, host_id: HostId, items: Iterable[tuple[DaemonName, Token]], *, now: float
+    ) -> list[Command]:
+        """Stop daemons that make no progress, by force if need be; their policy counts it as a failure."""
         for name, token in items:
-            life = self._life_on(host, name, token)
-            if life is None or life.state is not State.RUNNING:
+            daemon = self._state.daemon_on(host_id, name, token)
+            if daemon is None or daemon.host is None or daemon.state is not State.RUNNING:
                 continue
-            options = self._launchers[life.launcher]
-            logger.warning("daemon %s: no progress for %s s, ending it", name, options.progress_deadline)
-            life.end = End(name, token, Outcome.FAILED, f"hung: no progress for {options.progress_deadline} s")
-            if host.isolated:
-                host.kill()
+            deadline = self._launchers[daemon.launcher].progress_deadline
+            logger.warning("daemon %s: no progress for %s s, ending it", name, deadline)
+            daemon.end = End(name, token, Outcome.FAILED, f"hung: no progress for {deadline} s")
+            if daemon.host.isolated:
+                self._state.commands.add(KillHost(host_id))
             else:
-                self.stopper.stop(life, Afterwards.POLICY, hung=True)
+                self._stopper.stop(daemon, AfterStop.POLICY, now, hung=True)
+        return self._decided(now)
 
-    def host_died(self, host: Host) -> None:
-        """Everything that ran in the host has ended."""
-        self._pool.forget(host)
+    def host_died(self, host_id: HostId, *, now: float) -> list[Command]:
+        """Decide about every daemon of a dead host process."""
+        host = self._state.hosts.get(host_id)
+        if host is None:
+            return []
+        self._state.forget_host(host)
         for name in list(host.names):
-            life = self.lives.get(DaemonName(name))
-            if life is None or life.host is not host:
+            daemon = self._state.daemons.get(name)
+            if daemon is None or daemon.host is not host:
                 continue
-            # Who has a process to itself has brought it down, as far as anybody knows; neighbours have not.
-            counts = host.isolated or life.end is not None
-            end = life.end or End(life.name, life.token, Outcome.FAILED, f"its host process {host.pid} died")
-            self.life_ended(life, end, at_once=life.end is None, counts=counts)
+            # Blame an isolated daemon for the death of its process; daemons that shared the host are not blamed.
+            counts = host.isolated or daemon.end is not None
+            died = End(name, daemon.token, Outcome.FAILED, f"its host process {host.pid} died")
+            self._ends.run_ended(daemon, daemon.end or died, now, silent=daemon.end is None, counts=counts)
+        return self._decided(now)
 
-    def _life_on(self, host: Host, name: str, token: int) -> Life | None:
-        life = self.lives.get(DaemonName(name))
-        return life if life is not None and life.host is host and life.token == token else None
+    def memory_measured(self, resident_kib: Mapping[HostId, int], limit_kib: float, *, now: float) -> list[Command]:
+        """Replace hosts that use more memory than the limit; both in KiB."""
+        self._stopper.replace_oversized(resident_kib, limit_kib, now)
+        return self._decided(now)
 
-    # How lives end
+    # From the clock and the agent
 
-    def life_ended(self, life: Life, end: End, *, at_once: bool, counts: bool = True) -> None:
-        """Decide what follows: nothing, its release, or another start, at once or after a while."""
-        life.host = None
-        # What ran has ended: from here on the token counts that the book has.
-        life.token, life.newer = life.newer or life.token, None
-        outcome = Outcome(end.outcome)
-        stopping = life.state is State.STOPPING
-        # One that ended by itself as it was asked to stop has ended under its policy; one that was killed has not.
-        ended = life.end is not None or not (stopping or self.draining)
-        if stopping and life.afterwards is Afterwards.DROP:
-            self.remove(life)
-        elif ended and not restarts_after(self._launchers[life.launcher], outcome):
-            logger.info("daemon %s: %s, and its restart policy wants no other start", life.name, end.outcome)
-            life.trace = end.trace
-            self.release(life, Outcome.FINISHED, error=end.error)
-        elif (stopping and life.afterwards is Afterwards.RELEASE) or self.draining:
-            self.release(life, Outcome.STOPPED)
-        elif stopping and life.afterwards is Afterwards.RESTART:
-            life.restarts += 1
-            life.state = State.WAITING
-            self._claim_again(life)
-        else:
-            self._restart_later(life, end, at_once=at_once, counts=counts)
+    def due(self, *, now: float) -> list[Command]:
+        """Do what is due: kill what has not stopped in time, and claim again what has waited long enough."""
+        for timer in self._state.timers.take_due(now):
+            match timer:
+                case GraceOver():
+                    self._stopper.grace_over(timer, now)
+                case ProbeOver():
+                    self._stopper.probe_over(timer)
+                case BackoffOver(name, serial):
+                    daemon = self._state.daemons.get(name)
+                    if daemon is not None and daemon.serial == serial and daemon.state is State.WAITING:
+                        self._state.claim(daemon)
+        return self._decided(now)
 
-    def _restart_later(self, life: Life, end: End, *, at_once: bool, counts: bool) -> None:
-        options = self._launchers[life.launcher]
-        now = time.monotonic()
-        life.history = life.history or RestartHistory()
-        delay, verdict = life.history.next_delay(
-            options, now=now, lived=now - life.since, dice=self._dice, at_once=at_once, counts=counts
-        )
-        life.restarts += 1
-        life.error, life.trace = end.error, end.trace
-        why = end.error or f"{end.outcome} by itself"
-        if verdict is Verdict.ELSEWHERE:
-            logger.warning("daemon %s: %s, too often here: another node shall try", life.name, why)
-            self.release(life, Outcome.EXHAUSTED, error=why)
-            return
-        life.state = State.WAITING
-        failed = verdict is Verdict.FAILED
-        logger.log(
-            logging.ERROR if failed else logging.WARNING, "daemon %s: %s, next start in %.1f s", life.name, why, delay
-        )
-        if delay < _AT_ONCE:
-            self._claim_again(life)
-        else:
-            self._report(life, DaemonStatus.FAILED if failed else DaemonStatus.BACKOFF, error=why, trace=end.trace)
-            self._timers.after(delay, lambda: self._claim_again(life))
+    def drain(self, *, now: float) -> list[Command]:
+        """Stop and give back every daemon, and start none from now on."""
+        self._state.draining = True
+        for daemon in list(self._state.daemons.values()):
+            self._stopper.stop(daemon, AfterStop.RELEASE, now)
+        return self._decided(now)
 
-    def _claim_again(self, life: Life) -> None:
-        if self.lives.get(life.name) is life and life.state is State.WAITING:
-            life.state = State.CLAIMING
-            self._ledger.claim(life.name, life.token)
+    def forget_all(self) -> None:
+        """Forget every daemon: the lease is lost, and every host is killed."""
+        self._state.daemons.clear()
 
-    # Book-keeping
-
-    def _report(self, life: Life, status: DaemonStatus, *, error: str | None = None, trace: str | None = None) -> None:
-        self._ledger.report(
-            Report(
-                name=life.name,
-                token=life.token,
-                status=status,
-                pid=life.host.pid if life.host else 0,
-                restarts=life.restarts,
-                error=error,
-                trace=trace,
-            )
-        )
-
-    def release(self, life: Life, outcome: Outcome, *, error: str | None = None) -> None:
-        """Give a daemon back."""
-        self.remove(life)
-        self._ledger.release(
-            Release(
-                name=life.name,
-                token=life.newer or life.token,
-                outcome=outcome,
-                restarts=life.restarts,
-                error=error,
-                trace=life.trace if error else None,
-            )
-        )
-
-    def remove(self, life: Life) -> None:
-        """Know a daemon no more."""
-        if self.lives.get(life.name) is life:
-            del self.lives[life.name]
-            self._ledger.drop(life.name)
+    def _decided(self, now: float) -> list[Command]:
+        while self._state.never_started:
+            daemon = self._state.never_started.popleft()
+            end = End(daemon.name, daemon.token, Outcome.STOPPED)
+            self._ends.run_ended(daemon, end, now, silent=True)
+        return self._state.commands.take()

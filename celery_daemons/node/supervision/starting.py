@@ -1,0 +1,66 @@
+"""What follows on the answer to a claim: the daemon starts on a host, is given back, or is forgotten."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from celery_daemons.domain.names import LauncherName
+from celery_daemons.domain.options import LauncherOptions
+from celery_daemons.domain.restart import RestartHistory
+from celery_daemons.domain.runs import Assignment, ClaimResult, StartItem
+from celery_daemons.domain.states import Outcome
+from celery_daemons.node.supervision.commands import HostId, Resync
+from celery_daemons.node.supervision.local_daemon import LocalDaemon, LocalHost, State
+from celery_daemons.node.supervision.state import NodeState
+
+logger = logging.getLogger(__name__)
+
+
+class Starter:
+    """Starts what Redis has granted."""
+
+    def __init__(self, state: NodeState, launchers: Mapping[LauncherName, LauncherOptions]) -> None:
+        self._state = state
+        self._launchers = launchers
+
+    def claimed(self, items: Sequence[Assignment], results: Sequence[ClaimResult], now: float) -> None:
+        """Start the daemons whose claims were granted."""
+        batches: dict[HostId, tuple[LocalHost, list[StartItem]]] = {}
+        for (name, token), result in zip(items, results, strict=True):
+            daemon = self._state.daemons.get(name)
+            if daemon is None or daemon.state is not State.CLAIMING or daemon.token != token:
+                continue
+            if result.refused == "not wanted":
+                self._state.release(daemon, Outcome.STOPPED)
+            elif result.refused:
+                logger.info("daemon %s: not started: %s", name, result.refused)
+                self._state.forget(daemon)
+                if result.refused == "superseded":
+                    # Perhaps by a claim of this node whose answer was lost: then the book counts on this node.
+                    self._state.commands.add(Resync())
+            else:
+                daemon.token, daemon.newer_token = result.token, None
+                daemon.launcher, daemon.arguments, daemon.version = result.launcher, result.arguments, result.version
+                daemon.restarts = max(daemon.restarts, result.restarts)
+                daemon.history = daemon.history or RestartHistory(exhausted=result.avoid is not None)
+                host = self._start(daemon, now)
+                if host is not None:
+                    item = StartItem(daemon.name, daemon.token, daemon.launcher, daemon.arguments)
+                    batches.setdefault(host.id, (host, []))[1].append(item)
+        for host, batch in batches.values():
+            self._state.start_on(host, batch)
+
+    def _start(self, daemon: LocalDaemon, now: float) -> LocalHost | None:
+        """Choose a host for a daemon that may start; ``None`` if it is given back instead."""
+        options = self._launchers.get(daemon.launcher)
+        if daemon.release_on_claim or self._state.draining:
+            self._state.release(daemon, Outcome.STOPPED)
+            return None
+        if options is None:
+            why = f"launcher {daemon.launcher} is not registered on this node"
+            logger.error("daemon %s: %s", daemon.name, why)
+            self._state.release(daemon, Outcome.REFUSED, error=why)
+            return None
+        daemon.state, daemon.end, daemon.started_at = State.STARTING, None, now
+        daemon.host = self._state.host_for(now, isolated=options.isolation == "process")
+        daemon.host.names.add(daemon.name)
+        return daemon.host

@@ -1,0 +1,127 @@
+"""The daemons and hosts of this node, and the commands decided so far: what all parts of the supervisor share."""
+
+import itertools
+from collections import deque
+
+from celery_daemons.domain.names import DaemonName, Token
+from celery_daemons.domain.runs import Release, Report, StartItem
+from celery_daemons.domain.states import DaemonStatus, Outcome
+from celery_daemons.node.supervision.commands import CommandList, DiscardPending, HostId, OpenHost, StartOn
+from celery_daemons.node.supervision.local_daemon import LocalDaemon, LocalHost, State
+from celery_daemons.node.supervision.timers import Timers
+
+
+class NodeState:
+    """Bookkeeping without decisions."""
+
+    def __init__(self, *, shared_hosts: int) -> None:
+        self.daemons: dict[DaemonName, LocalDaemon] = {}
+        self.hosts: dict[HostId, LocalHost] = {}
+        self.draining = False
+        self.timers = Timers()
+        self.commands = CommandList()
+        #: Daemons that were taken back before their host was ready: their run has ended without having begun.
+        self.never_started: deque[LocalDaemon] = deque()
+        #: The serial of the newest daemon.
+        self.serial = 0
+        self._shared_hosts = shared_hosts
+        self._shared: list[LocalHost] = []
+        self._host_ids = itertools.count(1)
+
+    # Daemons
+
+    def add(self, name: DaemonName, token: Token) -> None:
+        """Add an assigned daemon and claim it."""
+        self.serial += 1
+        self.daemons[name] = LocalDaemon(name, token, self.serial)
+        self.commands.claim(name, token)
+
+    def claim(self, daemon: LocalDaemon) -> None:
+        """Claim a daemon again."""
+        daemon.state = State.CLAIMING
+        self.commands.claim(daemon.name, daemon.token)
+
+    def report(
+        self, daemon: LocalDaemon, status: DaemonStatus, *, error: str | None = None, trace: str | None = None
+    ) -> None:
+        """Report the state of a daemon."""
+        self.commands.report(
+            Report(
+                name=daemon.name,
+                token=daemon.token,
+                status=status,
+                pid=daemon.host.pid if daemon.host else 0,
+                restarts=daemon.restarts,
+                error=error,
+                trace=trace,
+            )
+        )
+
+    def release(self, daemon: LocalDaemon, outcome: Outcome, *, error: str | None = None) -> None:
+        """Give a daemon back and forget it."""
+        self.forget(daemon)
+        self.commands.release(
+            Release(
+                name=daemon.name,
+                token=daemon.newer_token or daemon.token,
+                outcome=outcome,
+                restarts=daemon.restarts,
+                error=error,
+                trace=daemon.trace if error else None,
+            )
+        )
+
+    def forget(self, daemon: LocalDaemon) -> None:
+        """Forget a daemon without giving it back."""
+        if self.daemons.get(daemon.name) is daemon:
+            del self.daemons[daemon.name]
+            self.commands.add(DiscardPending(daemon.name))
+
+    def daemon_on(self, host: HostId, name: DaemonName, token: Token) -> LocalDaemon | None:
+        """Return the daemon that runs on a host under a token; ``None`` if that run is not the present one."""
+        daemon = self.daemons.get(name)
+        if daemon is None or daemon.token != token or daemon.host is None or daemon.host.id != host:
+            return None
+        return daemon
+
+    # Hosts
+
+    def open_shared_hosts(self, now: float) -> None:
+        """Bring the number of shared hosts up to the setting ``daemons_hosts``."""
+        while len(self._shared) < self._shared_hosts:
+            self._shared.append(self._open(now, isolated=False))
+
+    def host_for(self, now: float, *, isolated: bool) -> LocalHost:
+        """Return a new host for one daemon, or the shared host that holds the fewest."""
+        if isolated:
+            return self._open(now, isolated=True)
+        self.open_shared_hosts(now)
+        return min(self._shared, key=lambda host: len(host.names))
+
+    def start_on(self, host: LocalHost, items: list[StartItem]) -> None:
+        """Start daemons on a host, now or as soon as it is ready."""
+        if host.ready:
+            self.commands.add(StartOn(host.id, items))
+        else:
+            host.queued += items
+
+    def retire_host(self, host: LocalHost, now: float) -> None:
+        """Give a shared host no more daemons, and open another in its place."""
+        host.retiring = True
+        self._leave_shared(host)
+        self.open_shared_hosts(now)
+
+    def forget_host(self, host: LocalHost) -> None:
+        """Forget a dead host."""
+        self.hosts.pop(host.id, None)
+        self._leave_shared(host)
+
+    def _open(self, now: float, *, isolated: bool) -> LocalHost:
+        host = LocalHost(HostId(next(self._host_ids)), isolated, now)
+        self.hosts[host.id] = host
+        self.commands.add(OpenHost(host.id, isolated))
+        return host
+
+    def _leave_shared(self, host: LocalHost) -> None:
+        if host in self._shared:
+            self._shared.remove(host)

@@ -1,0 +1,56 @@
+"""What the supervisor has to do at a later time, as data."""
+
+import heapq
+import itertools
+from collections.abc import Iterator
+from math import inf
+from typing import NamedTuple, TypeAlias
+
+from celery_daemons.domain.names import DaemonName, Token
+from celery_daemons.node.supervision.commands import HostId
+
+
+class GraceOver(NamedTuple):
+    """A daemon was asked to stop; its grace period has ended."""
+
+    name: DaemonName
+    host: HostId
+    token: Token
+
+
+class BackoffOver(NamedTuple):
+    """A daemon may be claimed again; ``serial`` tells it from a later one of the same name."""
+
+    name: DaemonName
+    serial: int
+
+
+class ProbeOver(NamedTuple):
+    """A host was asked for an answer and must have given it by now."""
+
+    host: HostId
+
+
+Timer: TypeAlias = GraceOver | BackoffOver | ProbeOver
+
+
+class Timers:
+    """A heap of timers, in monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._sequence = itertools.count()
+
+    @property
+    def next_at(self) -> float:
+        """When the next timer is due; infinite without one."""
+        return self._heap[0][0] if self._heap else inf
+
+    def set(self, at: float, timer: Timer) -> None:
+        """Set a timer."""
+        heapq.heappush(self._heap, (at, next(self._sequence), timer))
+
+    def take_due(self, now: float) -> Iterator[Timer]:
+        """Remove and yield each timer that is due."""
+        while self._heap and self._heap[0][0] <= now:
+            yield heapq.heappop(self._heap)[2]
