@@ -9,7 +9,6 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from celery_daemons.domain.names import Incarnation, NodeName
-from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import NodeRow, needs_text
 from celery_daemons.domain.runs import Running
 from celery_daemons.domain.states import NodeStatus
@@ -23,7 +22,6 @@ from celery_daemons.node.outbox import Outbox
 from celery_daemons.node.supervision.local_daemon import running
 from celery_daemons.node.supervision.supervisor import Supervisor
 from celery_daemons.node.worker_link import Control
-from celery_daemons.settings import Settings
 from celery_daemons.store import journal, lease
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import AsyncStore
@@ -48,7 +46,7 @@ class Agent:
     """Everything a node does, from its start to its end."""
 
     def __init__(self, boot: Boot, control: socket.socket, lifeline: socket.socket) -> None:
-        self.settings = Settings(**boot.settings)
+        self.settings = boot.settings
         self._boot = boot
         self._node = NodeName(boot.node)
         self._keys = Keys(self.settings.namespace)
@@ -59,7 +57,7 @@ class Agent:
         self._store = AsyncStore(self.settings.redis_url, self._keys, timeout=timeout, pin_server=True)
         self._spawner = Spawner(boot, lifeline)
         self._election = Election(boot, self.settings, self._spawner, self._store)
-        self._launchers = {name: LauncherOptions.from_plain(given) for name, given in boot.launchers.items()}
+        self._launchers = {str(name): options for name, options in boot.launchers.items()}
         self._supervisor = Supervisor(self._launchers)
         self._ledger = Outbox(self._store, self._node, self._supervisor.claimed)
         self._heartbeat = NodeLease(self._store, self.settings, self._node, self._row(), self._running)

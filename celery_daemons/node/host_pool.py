@@ -191,7 +191,7 @@ class HostPool:
     def start_shared(self) -> None:
         """Bring the number of shared hosts up to what is set."""
         self.shared = [host for host in self.shared if not host.dead]
-        while len(self.shared) < self._boot.settings["hosts"]:
+        while len(self.shared) < self._boot.settings.hosts:
             self.shared.append(self._start(isolated=False))
 
     def isolated(self) -> Host:
