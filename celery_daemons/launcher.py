@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from json import JSONDecoder
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -89,10 +89,6 @@ class Launcher:
         if self.options.isolation == "thread" and self.is_async:
             raise ConfigurationError(f"launcher {name}: isolation='thread' needs a def; an async def runs shared")
         self._cluster = cluster
-
-    def options_as_dict(self) -> dict[str, Any]:
-        """The options as plain data, for another process."""
-        return asdict(self.options)
 
     @property
     def is_async(self) -> bool:

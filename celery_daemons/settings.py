@@ -1,7 +1,7 @@
 """The settings of the package: read from a mapping of ``daemons_*`` keys, checked once, frozen."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from math import isfinite
 from typing import Any, Final
@@ -63,10 +63,6 @@ class Settings:
         It covers a difference of clock rates and the time that the kernel takes to end a process.
         """
         return max(0.2, self.lease_ttl * 0.1)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The settings as plain data, for another process."""
-        return asdict(self)
 
 
 def _number(value: Any) -> float:

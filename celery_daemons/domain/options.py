@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from celery_daemons.domain.names import check_name
 from celery_daemons.errors import ConfigurationError
@@ -31,14 +31,6 @@ class LauncherOptions:
     weight: float = 1.0
     prune: bool = False
 
-    @classmethod
-    def from_plain(cls, given: dict[str, Any]) -> "LauncherOptions":
-        """The options as another process wrote them down."""
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
-        }
-        return cls(**values)
-
     def check(self, launcher: str) -> None:
         """Raise :exc:`ConfigurationError` that names the launcher, the option and the rule."""
 
@@ -50,6 +42,9 @@ class LauncherOptions:
             rule(option, getattr(self, option) in get_args(kind), f"must be one of {', '.join(get_args(kind))}")
         for option in ("backoff", "backoff_max", "restart_period", "stop_grace", "weight", "max_restarts"):
             rule(option, _above_zero(getattr(self, option)), "must be a number above 0")
+        # The agent decodes the options by these types and would not start with others.
+        rule("max_restarts", isinstance(self.max_restarts, int), "must be a whole number")
+        rule("prune", isinstance(self.prune, bool), "must be True or False")
         rule("backoff_max", self.backoff_max >= self.backoff, f"must not be below backoff={self.backoff}")
         deadline = self.progress_deadline
         rule("progress_deadline", deadline is None or _above_zero(deadline), "must be a number above 0, or None")

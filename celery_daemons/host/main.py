@@ -17,7 +17,7 @@ def main(boot: ChildBoot, sock: socket.socket) -> int:
     """Run a host until the agent is gone, the lease ends or, for an isolated host, its daemon has ended."""
     # Armed before any user code runs: from here on this process cannot outlive its lease.
     deadman: Deadman | None = None
-    if boot.settings["on_store_loss"] == "stop":
+    if boot.settings.on_store_loss == "stop":
         deadman = Deadman()
         deadman.arm(boot.until)
     # The agent ends this process; a terminal or a service manager that signals the whole group does not.

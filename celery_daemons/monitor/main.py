@@ -11,7 +11,6 @@ from celery_daemons.launcher import registry_of
 from celery_daemons.monitor.agent_link import AgentLink
 from celery_daemons.monitor.dispatch import Dispatcher
 from celery_daemons.monitor.loop import Monitor
-from celery_daemons.settings import Settings
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 from celery_daemons.wire.messages import ChildBoot
@@ -25,7 +24,7 @@ _TIMEOUT: Final = 4.0
 def main(boot: ChildBoot, sock: socket.socket) -> int:
     """Lead until the lease is lost or the agent is gone."""
     link = AgentLink(sock, boot.until)
-    settings = Settings(**boot.settings)
+    settings = boot.settings
     try:
         app = loaded_app()
         registry = registry_of(app)

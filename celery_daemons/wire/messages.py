@@ -1,11 +1,11 @@
 """What the processes of a node tell each other; MessagePack on the wire, nothing that executes."""
 
-from typing import Any
-
 import msgspec
 
-from celery_daemons.domain.names import DaemonName, Incarnation, Token
+from celery_daemons.domain.names import DaemonName, Incarnation, LauncherName, Token
+from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.runs import Assignment, End, StartItem
+from celery_daemons.settings import Settings
 
 
 class Boot(msgspec.Struct, kw_only=True):
@@ -13,13 +13,13 @@ class Boot(msgspec.Struct, kw_only=True):
 
     node: str
     app: str
-    settings: dict[str, Any]
+    settings: Settings
     sys_path: list[str]
     queue: str
     spawn_queue: str
     host: str
     worker_pid: int
-    launchers: dict[str, dict[str, Any]]
+    launchers: dict[LauncherName, LauncherOptions]
     tempdir: str = ""
     previous: str | None = None
     hosting: bool = True
@@ -32,7 +32,7 @@ class ChildBoot(msgspec.Struct, kw_only=True):
 
     node: str
     app: str
-    settings: dict[str, Any]
+    settings: Settings
     title: str
     until: float = 0.0
     epoch: int = 0

@@ -41,6 +41,8 @@ def test_what_makes_sense_is_taken(options: dict[str, Any]) -> None:
         ({"backoff_max": 0.1}, "backoff_max=0.1 must not be below backoff=0.5"),
         ({"backoff_max": float("inf")}, "backoff_max=inf must be a number above 0"),
         ({"restart_period": -1}, "restart_period=-1 must be a number above 0"),
+        ({"max_restarts": 2.5}, "max_restarts=2.5 must be a whole number"),
+        ({"prune": 1}, "prune=1 must be True or False"),
         ({"max_restarts": 0}, "max_restarts=0 must be a number above 0"),
         ({"stop_grace": 0}, "stop_grace=0 must be a number above 0"),
         ({"weight": float("nan")}, "weight=nan must be a number above 0"),

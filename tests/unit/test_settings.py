@@ -1,7 +1,9 @@
 """Settings: what is read, what is refused, and what the refusal says."""
 
+from dataclasses import asdict
 from typing import Any
 
+import msgspec
 import pytest
 
 from celery_daemons.errors import ConfigurationError
@@ -18,7 +20,7 @@ def test_nothing_but_the_url_has_to_be_set() -> None:
     settings = given()
 
     assert settings == Settings(redis_url=URL)
-    assert settings.as_dict() == {"redis_url": URL, **DEFAULTS}
+    assert asdict(settings) == {"redis_url": URL, **DEFAULTS}
 
 
 def test_unset_values_are_the_defaults() -> None:
@@ -28,7 +30,7 @@ def test_unset_values_are_the_defaults() -> None:
 def test_settings_survive_the_way_to_another_process() -> None:
     settings = given(node_labels=["gpu"], hosts=3, lease_ttl=7.5)
 
-    assert Settings(**settings.as_dict()) == settings
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(settings), type=Settings) == settings
 
 
 @pytest.mark.parametrize(
