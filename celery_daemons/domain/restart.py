@@ -55,7 +55,7 @@ class RestartHistory:
         *,
         now: float,
         lived: float,
-        dice: random.Random,
+        rng: random.Random,
         at_once: bool = False,
         counts: bool = True,
     ) -> tuple[float, Verdict]:
@@ -73,7 +73,7 @@ class RestartHistory:
             self.recent.clear()
         if not counts:
             self.shaken += 1
-            return (0.0 if at_once and self.shaken == 1 else _jittered(options, self.shaken, dice)), Verdict.AGAIN
+            return (0.0 if at_once and self.shaken == 1 else _jittered(options, self.shaken, rng)), Verdict.AGAIN
         self.recent = [then for then in self.recent if now - then < options.restart_period]
         self.recent.append(now)
         self.streak += 1
@@ -81,11 +81,11 @@ class RestartHistory:
             longest = options.backoff_max * 2.0 ** min(self.slow, _SLOWER)
             self.slow += 1
             # Full jitter over the upper half only: a slow retry that may come at once is not slow.
-            return dice.uniform(longest / 2, longest), Verdict.FAILED
+            return rng.uniform(longest / 2, longest), Verdict.FAILED
         if len(self.recent) > options.max_restarts or self.streak > options.max_restarts:
             return 0.0, Verdict.ELSEWHERE
-        return (0.0 if at_once and self.streak == 1 else _jittered(options, self.streak, dice)), Verdict.AGAIN
+        return (0.0 if at_once and self.streak == 1 else _jittered(options, self.streak, rng)), Verdict.AGAIN
 
 
-def _jittered(options: LauncherOptions, streak: int, dice: random.Random) -> float:
-    return dice.uniform(0.0, min(options.backoff_max, options.backoff * 2.0 ** min(streak - 1, _DOUBLINGS)))
+def _jittered(options: LauncherOptions, streak: int, rng: random.Random) -> float:
+    return rng.uniform(0.0, min(options.backoff_max, options.backoff * 2.0 ** min(streak - 1, _DOUBLINGS)))

@@ -46,12 +46,14 @@ def main() -> None:
 
 async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> None:
     """Build the agent from top to bottom, each part from parts above it, and run it."""
+    # Imported here: the worker's sys.path counts, which has just been set.
     from celery_daemons.domain.names import NodeName
     from celery_daemons.forkserver.spawner import Spawner
     from celery_daemons.node.agent import Agent
     from celery_daemons.node.assignment_sync import AssignmentSync
     from celery_daemons.node.candidate import Candidate
     from celery_daemons.node.election import Election
+    from celery_daemons.node.executor import Executor
     from celery_daemons.node.host_pool import HostPool
     from celery_daemons.node.lease import NodeLease
     from celery_daemons.node.lifetime import Lifetime
@@ -80,6 +82,7 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
     sender = OutboxSender(store=store, node=node, lease=lease, outbox=outbox)
     hosts = HostPool(boot=boot, spawner=spawner, lease=lease)
     sync = AssignmentSync(store=store, node=node, lease=lease, supervisor=supervisor, outbox=outbox)
+    executor = Executor(supervisor=supervisor, outbox=outbox, sender=sender, hosts=hosts, sync=sync)
     agent = Agent(
         settings=settings,
         node=node,
@@ -91,6 +94,7 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
         sender=sender,
         hosts=hosts,
         sync=sync,
+        executor=executor,
         election=election,
         worker_link=worker_link,
     )

@@ -1,59 +1,29 @@
-"""The agent of a node: every event goes to the supervisor, and here is the one place that carries its commands out."""
+"""The agent of a node: join, keep the lease, and leave with nothing left behind."""
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
-from collections.abc import Iterable
 from typing import Final
 
 from celery_daemons.domain.names import NodeName
 from celery_daemons.errors import StoreUnavailable
-from celery_daemons.node.alarm import Alarm
 from celery_daemons.node.assignment_sync import AssignmentSync
 from celery_daemons.node.election import Election
+from celery_daemons.node.executor import Executor
 from celery_daemons.node.host_memory import HostMemory
-from celery_daemons.node.host_pool import HostDied, HostEvent, HostPool
+from celery_daemons.node.host_pool import HostPool
 from celery_daemons.node.lease import Forgotten, NodeLease, Renewed
 from celery_daemons.node.lifetime import Lifetime
-from celery_daemons.node.outbox import ClaimsAnswered, Outbox, Reply
+from celery_daemons.node.outbox import Outbox
 from celery_daemons.node.outbox_sender import OutboxSender
-from celery_daemons.node.supervision.commands import (
-    Command,
-    DiscardPending,
-    HostId,
-    KillHost,
-    OpenHost,
-    ProbeHost,
-    Resync,
-    SendClaims,
-    SendReleases,
-    SendReports,
-    StartOn,
-    StopOn,
-    WithdrawClaim,
-)
 from celery_daemons.node.supervision.supervisor import Supervisor
 from celery_daemons.node.worker_link import WorkerLink
 from celery_daemons.settings import Settings
 from celery_daemons.store import journal
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import AsyncStore
-from celery_daemons.wire.messages import (
-    Alive,
-    AssignmentsChanged,
-    Campaign,
-    Drain,
-    Ended,
-    FromWorker,
-    Hung,
-    Joined,
-    LoadFailed,
-    Ready,
-    Rejected,
-    Started,
-)
+from celery_daemons.wire.messages import AssignmentsChanged, Campaign, Drain, FromWorker, Joined, Rejected
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +57,7 @@ class Agent:
         sender: OutboxSender,
         hosts: HostPool,
         sync: AssignmentSync,
+        executor: Executor,
         election: Election,
         worker_link: WorkerLink,
     ) -> None:
@@ -100,14 +71,10 @@ class Agent:
         self._sender = sender
         self._hosts = hosts
         self._sync = sync
+        self._executor = executor
         self._election = election
         self._worker_link = worker_link
         self._memory = HostMemory()
-        self._alarm = Alarm(self._on_alarm)
-        #: Whether the first host has loaded the app; False if it died before that.
-        self._app_loaded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._first_host: HostId | None = None
-        self._load_error: str | None = None
 
     async def run(self) -> None:
         """Serve until the worker is gone or asks to drain."""
@@ -115,7 +82,7 @@ class Agent:
         self._lifetime.start(self._worker_link.run(self._on_worker))
         self._lifetime.start(self._watch_worker())
         serving = self._lifetime.start(self._serve())
-        self._lifetime.start(self._sender.run(self._on_reply))
+        self._lifetime.start(self._sender.run(self._executor.on_reply))
         if self._settings.on_store_loss == "stop":
             self._lifetime.start(self._guard())
         timeout = await self._lifetime.wait()
@@ -130,7 +97,7 @@ class Agent:
             self._sync.invalidate()
             generation = await self._lease.join()
             self._worker_link.send(Joined(str(self._lease.incarnation)))
-            self._apply(self._supervisor.open_hosts(now=time.monotonic()))
+            self._executor.apply(self._supervisor.open_hosts(now=time.monotonic()))
             self._hosts.renew()
             self._lifetime.start(self._catch_up(generation))
             await self._beat_until_lost()
@@ -140,13 +107,10 @@ class Agent:
 
     async def _load_app(self) -> None:
         """Wait until a host has loaded the app: a node that can run nothing does not join."""
-        commands = self._supervisor.open_hosts(now=time.monotonic())
-        self._first_host = next(command.host for command in commands if isinstance(command, OpenHost))
-        self._apply(commands)
-        if not await self._app_loaded:
-            logger.error(
-                "node %s: cannot run daemons: %s", self._node, self._load_error or "a host died while it started"
-            )
+        self._executor.apply(self._supervisor.open_hosts(now=time.monotonic()))
+        if not await self._executor.app_loaded:
+            why = self._executor.load_error or "a host died while it started"
+            logger.error("node %s: cannot run daemons: %s", self._node, why)
             await asyncio.sleep(_LOAD_RETRY)
             # The fork server has loaded what it could. Only a new agent has a new one.
             self._lifetime.leave(0.0)
@@ -160,11 +124,11 @@ class Agent:
                 return
             self._hosts.renew()
             now = time.monotonic()
-            self._apply(self._supervisor.open_hosts(now=now))
+            self._executor.apply(self._supervisor.open_hosts(now=now))
             limit_kib = self._settings.host_max_memory
             if limit_kib is not None:
                 resident_kib = self._memory.measure(self._hosts.pids())
-                self._apply(self._supervisor.memory_measured(resident_kib, limit_kib, now=now))
+                self._executor.apply(self._supervisor.memory_measured(resident_kib, limit_kib, now=now))
             self._sender.wake()
             if not self._sync.is_current(answer.generation):
                 self._lifetime.start(self._catch_up(answer.generation))
@@ -202,7 +166,7 @@ class Agent:
     async def _catch_up(self, generation: int) -> None:
         held = await self._sync.catch_up(generation)
         if held is not None:
-            self._apply(self._supervisor.synchronised(held.rows, serial=held.serial, now=time.monotonic()))
+            self._executor.apply(self._supervisor.synchronised(held.rows, serial=held.serial, now=time.monotonic()))
 
     async def _kill_hosts(self) -> None:
         self._supervisor.forget_all()
@@ -217,8 +181,8 @@ class Agent:
             case AssignmentsChanged():
                 if self._sync.on_message(message):
                     now = time.monotonic()
-                    self._apply(self._supervisor.recalled(message.recalled, now=now))
-                    self._apply(self._supervisor.assigned(message.assigned, now=now))
+                    self._executor.apply(self._supervisor.recalled(message.recalled, now=now))
+                    self._executor.apply(self._supervisor.assigned(message.assigned, now=now))
             case Rejected():
                 self._lifetime.start(self._note_rejected(message))
             case Campaign():
@@ -226,39 +190,6 @@ class Agent:
                     self._lifetime.start(self._campaign(led=False))
             case Drain():
                 self._lifetime.leave(message.timeout)
-
-    def _on_host(self, host: HostId, event: HostEvent) -> None:
-        now = time.monotonic()
-        match event:
-            case Started(items):
-                self._apply(self._supervisor.started(host, items, now=now))
-            case Ended(ends):
-                self._apply(self._supervisor.ended(host, ends, now=now))
-            case Hung(items):
-                self._apply(self._supervisor.hung(host, items, now=now))
-            case Alive():
-                self._supervisor.host_answered(host)
-            case Ready(pid):
-                self._note_first_host(host, loaded=True)
-                self._apply(self._supervisor.host_ready(host, pid, now=now))
-            case LoadFailed(error):
-                self._load_error = error
-            case HostDied():
-                self._note_first_host(host, loaded=False)
-                self._apply(self._supervisor.host_died(host, now=now))
-
-    def _note_first_host(self, host: HostId, *, loaded: bool) -> None:
-        if host == self._first_host and not self._app_loaded.done():
-            self._app_loaded.set_result(loaded)
-
-    def _on_reply(self, reply: Reply) -> None:
-        if isinstance(reply, ClaimsAnswered):
-            self._apply(self._supervisor.claimed(reply.items, reply.results, now=time.monotonic()))
-        else:
-            self._sync.invalidate()
-
-    def _on_alarm(self) -> None:
-        self._apply(self._supervisor.due(now=time.monotonic()))
 
     async def _note_rejected(self, message: Rejected) -> None:
         cause = f"{message.count} messages on the spawn queue are not spawn tasks: {message.reason}"
@@ -269,36 +200,6 @@ class Agent:
         await self._worker_link.gone.wait()
         logger.warning("node %s: its worker is gone, handing its daemons over", self._node)
         self._lifetime.leave()
-
-    # Carrying out
-
-    def _apply(self, commands: Iterable[Command]) -> None:
-        """Carry commands out, and those that follow from them."""
-        pending = deque(commands)
-        while pending:
-            command = pending.popleft()
-            match command:
-                case SendClaims() | SendReports() | SendReleases():
-                    self._outbox.put(command)
-                    self._sender.wake()
-                case DiscardPending(name):
-                    self._outbox.discard(name)
-                case WithdrawClaim(name):
-                    if self._outbox.withdraw(name):
-                        pending.extend(self._supervisor.withdrawn(name, now=time.monotonic()))
-                case OpenHost(host, isolated):
-                    self._hosts.open(host, isolated=isolated, handle=self._on_host)
-                case StartOn(host, items):
-                    self._hosts[host].start(items)
-                case StopOn(host, names):
-                    self._hosts[host].stop(names)
-                case ProbeHost(host):
-                    self._hosts[host].probe()
-                case KillHost(host):
-                    self._hosts[host].kill()
-                case Resync():
-                    self._sync.invalidate()
-        self._alarm.set(self._supervisor.next_due_at)
 
     # The end
 
@@ -318,15 +219,15 @@ class Agent:
                     self._node,
                     self._supervisor.count,
                 )
-        self._apply(self._supervisor.drain(now=time.monotonic()))
+        self._executor.apply(self._supervisor.drain(now=time.monotonic()))
         # Polled: the end of the last daemon comes by one of many paths, and this runs once.
-        while self._supervisor.count and loop.time() < end - within * (1 - _DRAIN_SHARE):
+        while self._supervisor.count and loop.time() < end - within * (1 - _DRAIN_SHARE):  # noqa: ASYNC110
             await asyncio.sleep(_DRAIN_CHECK)
         if self._supervisor.count:
             logger.warning("node %s: %d daemons did not stop in time", self._node, self._supervisor.count)
         self._hosts.kill_all()
         await self._hosts.wait_dead()
-        while not self._outbox.idle and loop.time() < end:
+        while not self._outbox.idle and loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(_DRAIN_CHECK)
         serving.cancel()
         with contextlib.suppress(StoreUnavailable):

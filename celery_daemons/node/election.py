@@ -78,7 +78,7 @@ class Election:
             )
             if epoch is not None:
                 self._until = sent + self._settings.lease_ttl - self._settings.lease_margin
-                await self._lead(epoch, incarnation)
+                await self._lead(epoch)
 
     async def _renew(self, incarnation: Incarnation) -> None:
         assert self.epoch is not None
@@ -117,8 +117,8 @@ class Election:
         if epoch is None:
             return
         try:
-            # Resigned first: a node that the monitor notifies can lead at once, and Redis refuses what this monitor still
-            # does.
+            # Resigned first: a node that the monitor notifies can lead at once, and Redis refuses whatever this monitor
+            # still does.
             await self._store.run(lease.resign(self._store.keys, epoch, cause="its node leaves"))
             if self._channel is not None:
                 self._channel.send(HandOver())
@@ -151,7 +151,7 @@ class Election:
         pause = self._settings.heartbeat_interval * min(2.0 ** min(self._failures - 1, _DOUBLINGS), _LONGEST_PAUSE)
         self._not_before = now + pause * self._rng.uniform(1.0, 1.5)
 
-    async def _lead(self, epoch: Epoch, incarnation: Incarnation) -> None:
+    async def _lead(self, epoch: Epoch) -> None:
         logger.info("monitor %s: elected, epoch %d", self._boot.node, epoch)
         self.epoch = epoch
         self._progress_by = time.monotonic() + _FIRST_PROGRESS
@@ -159,11 +159,9 @@ class Election:
         self._proven_at = time.monotonic() + self._settings.lease_ttl
         boot = MonitorBoot(
             node=self._boot.node,
-            app=self._boot.app,
             settings=self._boot.settings,
             title=f"celery_daemons.monitor: {self._boot.node}",
             epoch=epoch,
-            incarnation=incarnation,
         )
         task = asyncio.create_task(self._serve(boot, epoch))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())

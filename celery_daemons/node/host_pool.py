@@ -138,7 +138,6 @@ class HostPool:
         host = self._hosts[host_id] = HostProcess(host_id, isolated=isolated, lease=self._lease)
         boot = HostBoot(
             node=self._boot.node,
-            app=self._boot.app,
             settings=self._boot.settings,
             title=f"celery_daemons.host: {self._boot.node}",
             isolated=isolated,

@@ -30,7 +30,10 @@ _REMEMBERED_ERRORS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """The lease was renewed; ``generation`` counts changes of this node's assignments, ``led`` is whether a monitor leads."""
+    """The lease was renewed.
+
+    ``generation`` counts the changes of this node's assignments; ``led`` is whether a monitor leads.
+    """
 
     generation: int
     led: bool

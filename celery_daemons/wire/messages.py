@@ -91,7 +91,7 @@ class Start(msgspec.Struct, tag=True):
 class Stop(msgspec.Struct, tag=True):
     """Agent to host: stop these; each reports its end."""
 
-    names: list[str]
+    names: list[DaemonName]
 
 
 class Probe(msgspec.Struct, tag=True):

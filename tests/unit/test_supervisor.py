@@ -1,210 +1,381 @@
-"""What a node does when messages, answers and ends cross: the supervisor without processes or Redis."""
+"""The supervisor decides what to do when messages, answers and ends cross: events in, commands out."""
 
-import asyncio
-from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
+import random
+from typing import TypeVar
 
 import pytest
 
-from celery_daemons.domain.names import DaemonName, LauncherName, NodeName
+from celery_daemons.domain.names import DaemonName, LauncherName, NodeName, Token
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import BookRow
-from celery_daemons.domain.runs import End
+from celery_daemons.domain.runs import Assignment, ClaimResult, End, Release, Report
 from celery_daemons.domain.states import DaemonStatus, Outcome
-from celery_daemons.node.host_pool import Host, HostPool
-from celery_daemons.node.outbox import Outbox
-from celery_daemons.node.supervision.local_daemon import State
+from celery_daemons.node.supervision.commands import (
+    Command,
+    HostId,
+    KillHost,
+    OpenHost,
+    ProbeHost,
+    Resync,
+    SendClaims,
+    SendReleases,
+    SendReports,
+    StartOn,
+    StopOn,
+    WithdrawClaim,
+)
 from celery_daemons.node.supervision.supervisor import Supervisor
-from celery_daemons.wire.messages import ChildBoot, Ended
 
-X = DaemonName("x")
+X, Y = DaemonName("x"), DaemonName("y")
 NODE = NodeName("celery@n1")
 LAUNCHERS = {
-    "tail": LauncherOptions(stop_grace=0.02),
-    "once": LauncherOptions(restart="temporary"),
+    LauncherName("tail"): LauncherOptions(stop_grace=2.0, backoff=1.0, backoff_max=1.0),
+    LauncherName("once"): LauncherOptions(restart="temporary"),
+    LauncherName("alone"): LauncherOptions(isolation="process", stop_grace=2.0),
 }
 
-
-class Pool(HostPool):
-    """One shared host that is always ready, and that hears nothing."""
-
-    def __init__(self) -> None:
-        self.fresh = 0
-        self.host = Host(isolated=False)
-        self.host.ready.set()
-
-    def least_loaded(self) -> Host:
-        """The only one."""
-        return self.host
-
-    def retire(self, host: Host) -> None:
-        """Count what is started in its place."""
-        self.fresh += 1
-
-    def forget(self, host: Host) -> None:
-        """Nothing is kept."""
+C = TypeVar("C")
 
 
-class Scene:
-    """A supervisor, and what it has to say to Redis."""
+class SupervisorHarness:
+    """Plays Redis, hosts and clock to one supervisor, and records what it wants done."""
 
-    def __init__(self) -> None:
-        self.pool = Pool()
-        self.supervisor = Supervisor(LAUNCHERS)
-        self.ledger = Outbox(None, NODE, self.supervisor.claimed)  # type: ignore[arg-type]
-        self.ledger.differs = lambda: self.doubts.append(X)
-        self.supervisor.connect(self.pool, self.ledger)
-        self.doubts: list[DaemonName] = []
+    def __init__(self, shared_hosts: int = 1) -> None:
+        self.supervisor = Supervisor(LAUNCHERS, shared_hosts=shared_hosts, rng=random.Random(1))
+        self.now = 0.0
+        self.commands: list[Command] = []
+        self.do(self.supervisor.open_hosts(now=self.now))
+        (self.host,) = [command.host for command in self.of(OpenHost)]
+        self.do(self.supervisor.host_ready(self.host, 100, now=self.now))
 
-    def owed(self) -> list[tuple[str, str]]:
-        """The releases that Redis has not taken yet: tokens and outcomes."""
-        return [(one.token, one.outcome) for one in self.ledger._releases.values()]
+    def do(self, commands: list[Command]) -> list[Command]:
+        """Record commands."""
+        self.commands += commands
+        return commands
 
-    def grant(self, asked: str, token: str, launcher: str = "tail") -> None:
+    def of(self, kind: type[C]) -> list[C]:
+        """The recorded commands of one kind."""
+        return [command for command in self.commands if isinstance(command, kind)]
+
+    # Events
+
+    def assigned(self, token: int, name: DaemonName = X) -> None:
+        """A spawn task assigns the daemon."""
+        self.do(self.supervisor.assigned([Assignment(name, Token(token))], now=self.now))
+
+    def recalled(self, token: int) -> None:
+        """A spawn task recalls the daemon."""
+        self.do(self.supervisor.recalled([Assignment(X, Token(token))], now=self.now))
+
+    def granted(self, asked: int, token: int, launcher: str = "tail", name: DaemonName = X) -> None:
         """Redis grants a claim."""
-        claim = ClaimResult(token, LauncherName(launcher), "[[],{}]", "1", 0)
-        self.ledger.drop(X)
-        self.supervisor.claimed([(X, asked)], [claim])
+        result = ClaimResult(Token(token), LauncherName(launcher), "[[],{}]", "1", 0)
+        self.do(self.supervisor.claimed([Assignment(name, Token(asked))], [result], now=self.now))
 
-    def refuse(self, asked: str, why: str) -> None:
-        """Redis refuses one."""
-        self.ledger.drop(X)
-        self.supervisor.claimed([(X, asked)], [ClaimResult("", LauncherName(""), "", "", 0, refused=why)])
+    def refused(self, asked: int, why: str) -> None:
+        """Redis refuses a claim."""
+        result = ClaimResult(Token(0), LauncherName(""), "", "", 0, refused=why)
+        self.do(self.supervisor.claimed([Assignment(X, Token(asked))], [result], now=self.now))
 
-    def runs(self, token: str, launcher: str = "tail") -> None:
-        """The daemon is assigned, claimed and running."""
-        self.supervisor.assigned([(X, token)])
-        self.grant(token, token, launcher)
-        self.supervisor.host_started(self.pool.host, [(X, int(token))])
+    def runs(self, token: int, launcher: str = "tail", name: DaemonName = X) -> HostId:
+        """The daemon is assigned, claimed and running; returns its host."""
+        self.assigned(token, name)
+        self.granted(token, token, launcher, name)
+        host = self.host
+        if LAUNCHERS[LauncherName(launcher)].isolation == "process":
+            host = self.of(OpenHost)[-1].host
+            self.do(self.supervisor.host_ready(host, 200, now=self.now))
+        self.do(self.supervisor.started(host, [(name, Token(token))], now=self.now))
+        return host
 
-    def ends(self, token: str, outcome: Outcome) -> None:
-        """Its host says that it ended."""
-        self.supervisor.host_ended(self.pool.host, Ended([End(X, int(token), outcome)]))
+    def ends(self, token: int, outcome: Outcome, host: HostId | None = None) -> None:
+        """The host reports that the run has ended."""
+        self.do(self.supervisor.ended(host or self.host, [End(X, Token(token), outcome)], now=self.now))
 
-    def reads(self, token: str, status: DaemonStatus) -> None:
-        """The node reads from the book that it holds the daemon."""
-        row = BookRow(status=status, token=token, launcher=LauncherName("tail"), node=NODE)
-        self.supervisor.synchronise(dict(self.supervisor.lives), {X: row})
+    def dies(self, host: HostId) -> None:
+        """A host process is dead."""
+        self.do(self.supervisor.host_died(host, now=self.now))
+
+    def reads(self, token: int | None = None, status: DaemonStatus = DaemonStatus.ASSIGNED) -> None:
+        """The node reads from the book that it holds the daemon under a token, or that it does not hold it."""
+        rows: dict[DaemonName, BookRow | None] = {}
+        if token is not None:
+            rows[X] = BookRow(status=status, token=Token(token), launcher=LauncherName("tail"), node=NODE)
+        self.do(self.supervisor.synchronised(rows, serial=self.supervisor.serial, now=self.now))
+
+    def after(self, seconds: float) -> None:
+        """Time passes, and what is due is done."""
+        self.now += seconds
+        while self.supervisor.next_due_at <= self.now:
+            self.do(self.supervisor.due(now=self.now))
+
+    # What it wants
 
     @property
-    def claims(self) -> list[str]:
-        """The tokens under which it asks to start the daemon."""
-        return list(self.ledger._claims.values())
+    def claims(self) -> list[Token]:
+        """The tokens under which it asked to start daemons."""
+        return [item.token for command in self.of(SendClaims) for item in command.items]
+
+    @property
+    def releases(self) -> list[tuple[Token, Outcome]]:
+        """The releases it asked for."""
+        return [(release.token, release.outcome) for command in self.of(SendReleases) for release in command.items]
+
+    @property
+    def reports(self) -> list[Report]:
+        """The reports it asked for."""
+        return [report for command in self.of(SendReports) for report in command.items]
 
 
-def played(story: Callable[[Scene], None]) -> Scene:
-    """Run a story where timers have a loop."""
-
-    async def play() -> Scene:
-        scene = Scene()
-        story(scene)
-        return scene
-
-    return asyncio.run(play())
+@pytest.fixture
+def harness() -> SupervisorHarness:
+    return SupervisorHarness()
 
 
-def test_a_claim_whose_answer_was_lost_makes_the_node_read_what_it_holds() -> None:
+def test_an_assigned_daemon_is_claimed_started_and_reported(harness: SupervisorHarness) -> None:
+    harness.runs(7)
+
+    assert harness.claims == [7]
+    (start,) = harness.of(StartOn)
+    assert (start.host, [(item.name, item.token) for item in start.items]) == (harness.host, [(X, 7)])
+    assert [(report.status, report.pid) for report in harness.reports] == [(DaemonStatus.RUNNING, 100)]
+
+
+def test_starts_of_one_answer_are_one_command_per_host(harness: SupervisorHarness) -> None:
+    harness.assigned(1, X)
+    harness.assigned(2, Y)
+    items = [Assignment(X, Token(1)), Assignment(Y, Token(2))]
+    results = [ClaimResult(item.token, LauncherName("tail"), "[[],{}]", "1", 0) for item in items]
+
+    harness.do(harness.supervisor.claimed(items, results, now=0.0))
+
+    assert [len(start.items) for start in harness.of(StartOn)] == [2]
+
+
+def test_a_daemon_is_released_only_when_its_process_is_dead(harness: SupervisorHarness) -> None:
+    """The invariant of the supervisor: a release lets another node start the daemon."""
+    # Given a daemon in a process of its own that is recalled
+    host = harness.runs(1, "alone")
+    harness.recalled(1)
+    assert [command.host for command in harness.of(StopOn)] == [host]
+
+    # When it reports its end, then nothing is released: the process may still hold what it used
+    harness.ends(1, Outcome.STOPPED, host)
+    assert harness.releases == []
+
+    # When the process is dead, then it is
+    harness.dies(host)
+    assert harness.releases == [(1, Outcome.STOPPED)]
+
+
+def test_a_daemon_that_ignores_a_stop_is_killed_before_it_is_released(harness: SupervisorHarness) -> None:
+    host = harness.runs(1, "alone")
+    harness.recalled(1)
+
+    harness.after(2.0)
+    assert [command.host for command in harness.of(KillHost)] == [host]
+    assert harness.releases == []
+
+    harness.dies(host)
+    assert harness.releases == [(1, Outcome.STOPPED)]
+
+
+def test_a_shared_host_is_replaced_for_a_daemon_that_ignores_a_stop(harness: SupervisorHarness) -> None:
+    # Given two daemons on a shared host, one of which is recalled and does not stop
+    harness.runs(1)
+    harness.runs(2, name=Y)
+    harness.recalled(1)
+
+    # When its grace period is over, then its neighbour moves to a new host
+    harness.after(2.0)
+    assert [command.isolated for command in harness.of(OpenHost)] == [False, False]
+    assert [command.host for command in harness.of(ProbeHost)] == [harness.host]
+    assert [command.names for command in harness.of(StopOn)] == [[X], [Y]]
+    assert harness.of(KillHost) == []
+
+    # And once the neighbour has left, the old host is killed
+    harness.do(harness.supervisor.ended(harness.host, [End(Y, Token(2), Outcome.STOPPED)], now=harness.now))
+    assert [command.host for command in harness.of(KillHost)] == [harness.host]
+    assert harness.releases == []
+
+
+def test_a_host_that_does_not_answer_a_probe_is_killed(harness: SupervisorHarness) -> None:
+    harness.runs(1)
+    harness.runs(2, name=Y)
+    harness.recalled(1)
+    harness.after(2.0)
+
+    harness.after(0.5)
+
+    assert [command.host for command in harness.of(KillHost)] == [harness.host]
+
+
+def test_a_claim_whose_answer_was_lost_makes_the_node_read_its_assignments(harness: SupervisorHarness) -> None:
     """The second claim of a token is refused if the first was granted a newer one: the book counts on this node."""
+    # Given a daemon that ended and is claimed again
+    harness.runs(1)
+    harness.ends(1, Outcome.FAILED)
+    harness.after(1.0)
 
-    def story(scene: Scene) -> None:
-        scene.runs("1")
-        scene.ends("1", Outcome.FAILED)
-        scene.supervisor._claim_again(scene.supervisor.lives[X])
-        scene.refuse("1", "superseded")
-        assert scene.doubts
-        scene.reads("2", DaemonStatus.STARTING)
+    # When Redis says that a newer token exists
+    harness.refused(1, "superseded")
 
-    assert played(story).claims == ["2"]
+    # Then the node reads what it holds, and claims under the token of the book
+    assert harness.of(Resync)
+    harness.reads(2, DaemonStatus.STARTING)
+    assert harness.claims == [1, 1, 2]
 
 
-@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "claiming"])
-def test_a_recall_under_a_token_that_the_node_never_heard_of_gives_that_one_back(waits: bool) -> None:
-    """Else the release is refused, and the daemon is stopping for ever."""
+@pytest.mark.parametrize("claiming", [False, True], ids=["waiting", "claiming"])
+def test_a_recall_under_an_unknown_newer_token_releases_that_token(claiming: bool, harness: SupervisorHarness) -> None:
+    """Otherwise Redis refuses the release, and the daemon is stopping forever."""
+    harness.runs(1)
+    harness.ends(1, Outcome.FAILED)
+    if claiming:
+        harness.after(1.0)
 
-    def story(scene: Scene) -> None:
-        scene.runs("1")
-        scene.ends("1", Outcome.FAILED)
-        if not waits:
-            scene.supervisor._claim_again(scene.supervisor.lives[X])
-        scene.supervisor.recalled([(X, "2")])
+    harness.recalled(2)
+    for _ in harness.of(WithdrawClaim):
+        harness.do(harness.supervisor.withdrawn(X, now=harness.now))
 
-    assert played(story).owed() == [("2", "stopped")]
+    assert harness.releases == [(2, Outcome.STOPPED)]
+
+
+def test_a_recall_waits_for_a_claim_in_flight(harness: SupervisorHarness) -> None:
+    # Given a claim that cannot be withdrawn
+    harness.assigned(1)
+    harness.recalled(1)
+    assert harness.of(WithdrawClaim)
+    assert harness.releases == []
+
+    # When it is granted after all, then the daemon is given back without a start
+    harness.granted(1, 1)
+    assert harness.releases == [(1, Outcome.STOPPED)]
+    assert harness.of(StartOn) == []
 
 
 @pytest.mark.parametrize("by_message", [True, False], ids=["message", "book"])
-def test_what_comes_back_while_it_is_still_stopping_starts_again(by_message: bool) -> None:
-    """The book named no node for it, as after a fail-over, and names this one again before it has ended."""
+def test_a_daemon_that_comes_back_while_it_stops_starts_again(by_message: bool, harness: SupervisorHarness) -> None:
+    """After a fail-over, the book has no node for it, and names this one again before its run has ended."""
+    harness.runs(1)
+    harness.reads()
+    if by_message:
+        harness.assigned(2)
+    else:
+        harness.reads(2)
 
-    def story(scene: Scene) -> None:
-        scene.runs("1")
-        scene.supervisor.synchronise(dict(scene.supervisor.lives), {})
-        if by_message:
-            scene.supervisor.assigned([(X, "2")])
-        else:
-            scene.reads("2", DaemonStatus.ASSIGNED)
-        scene.ends("1", Outcome.STOPPED)
+    harness.ends(1, Outcome.STOPPED)
 
-    scene = played(story)
-    assert (scene.claims, scene.owed()) == (["2"], [])
+    assert (harness.claims, harness.releases) == ([1, 2], [])
 
 
 @pytest.mark.parametrize("recalled", ["before", "after"])
-def test_a_temporary_daemon_that_ends_as_it_is_recalled_is_not_started_elsewhere(recalled: str) -> None:
-    """Its end and the recall cross, on the way to the host or on the way to Redis."""
+def test_a_temporary_daemon_that_ends_as_it_is_recalled_is_finished(recalled: str, harness: SupervisorHarness) -> None:
+    """Its end and the recall cross on the way to the host or on the way to Redis: no other node may start it."""
+    harness.runs(1, "once")
+    if recalled == "before":
+        harness.recalled(1)
+    harness.ends(1, Outcome.FINISHED)
+    if recalled == "after":
+        harness.recalled(1)
 
-    def story(scene: Scene) -> None:
-        scene.runs("1", "once")
-        if recalled == "before":
-            scene.supervisor.recalled([(X, "1")])
-        scene.ends("1", Outcome.FINISHED)
-        if recalled == "after":
-            scene.supervisor.recalled([(X, "1")])
-
-    assert played(story).owed() == [("1", "finished")]
+    assert harness.releases[0] == (1, Outcome.FINISHED)
 
 
-def test_one_that_is_killed_as_it_is_recalled_is_started_elsewhere() -> None:
-    """It was stopped by its node, not by itself: no policy is against another life."""
+def test_a_temporary_daemon_that_is_killed_as_it_is_recalled_may_start_elsewhere(harness: SupervisorHarness) -> None:
+    """Its node stopped it; it did not end by itself."""
+    harness.runs(1, "once")
+    harness.recalled(1)
 
-    def story(scene: Scene) -> None:
-        scene.runs("1", "once")
-        scene.supervisor.recalled([(X, "1")])
-        scene.supervisor.host_died(scene.pool.host)
+    harness.dies(harness.host)
 
-    assert played(story).owed() == [("1", "stopped")]
-
-
-def test_the_grace_of_a_life_that_died_with_its_lease_starts_no_host() -> None:
-    async def play() -> Scene:
-        scene = Scene()
-        scene.runs("1")
-        scene.supervisor.recalled([(X, "1")])
-        assert scene.supervisor.lives[X].state is State.STOPPING
-        scene.supervisor.forget_all()
-        scene.pool.host.dead = True
-        await asyncio.sleep(0.1)
-        return scene
-
-    assert asyncio.run(play()).pool.fresh == 0
+    assert harness.releases == [(1, Outcome.STOPPED)]
 
 
-class NoProcesses:
-    """A spawner on a machine that is out of processes."""
+def test_a_grace_period_that_ends_after_the_lease_opens_no_host(harness: SupervisorHarness) -> None:
+    harness.runs(1)
+    harness.recalled(1)
+    harness.supervisor.forget_all()
+    harness.dies(harness.host)
 
-    async def start(self, _role: str, _boot: ChildBoot, _until: Callable[[], float]) -> Any:
-        """Fail."""
-        raise BlockingIOError(11, "Resource temporarily unavailable")
+    harness.after(2.0)
+
+    assert len(harness.of(OpenHost)) == 1
 
 
-def test_a_host_that_cannot_be_forked_does_not_hold_up_a_drain() -> None:
-    boot: Any = SimpleNamespace(node=NODE, app="proj", settings={"hosts": 1})
+def test_a_daemon_taken_back_before_its_host_is_ready_is_released_at_once() -> None:
+    # Given a daemon that waits for a host
+    harness = SupervisorHarness(shared_hosts=1)
+    harness.dies(harness.host)
+    harness.assigned(1)
+    harness.granted(1, 1)
+    host = harness.of(OpenHost)[-1].host
+    assert harness.of(StartOn) == []
 
-    async def play() -> None:
-        pool = HostPool(boot, NoProcesses(), Scene().supervisor, lambda: 0.0)  # type: ignore[arg-type]
-        pool.start_shared()
-        await asyncio.sleep(0.01)
-        pool.kill_all()
-        await asyncio.wait_for(pool.wait_dead(), 5.0)
+    # When it is recalled, then it is given back, and never starts there
+    harness.recalled(1)
+    assert harness.releases == [(1, Outcome.STOPPED)]
+    harness.do(harness.supervisor.host_ready(host, 300, now=0.0))
+    assert harness.of(StartOn) == []
 
-    asyncio.run(play())
+
+def test_a_drain_starts_nothing(harness: SupervisorHarness) -> None:
+    harness.runs(1)
+    harness.assigned(2, Y)
+    harness.do(harness.supervisor.drain(now=0.0))
+
+    harness.granted(2, 2, name=Y)
+    harness.ends(1, Outcome.STOPPED)
+
+    assert sorted(harness.releases) == [(1, Outcome.STOPPED), (2, Outcome.STOPPED)]
+    assert harness.supervisor.count == 0
+
+
+def test_a_daemon_assigned_while_the_book_is_read_is_not_dropped(harness: SupervisorHarness) -> None:
+    before = harness.supervisor.serial
+    harness.runs(1)
+
+    harness.do(harness.supervisor.synchronised({}, serial=before, now=0.0))
+
+    assert harness.of(StopOn) == []
+    assert harness.supervisor.count == 1
+
+
+def test_a_daemon_that_the_book_no_longer_assigns_is_stopped_and_not_released(harness: SupervisorHarness) -> None:
+    harness.runs(1)
+    harness.reads()
+    assert [command.names for command in harness.of(StopOn)] == [[X]]
+
+    harness.ends(1, Outcome.STOPPED)
+
+    assert harness.releases == []
+    assert harness.supervisor.count == 0
+
+
+def test_the_process_of_a_hung_isolated_daemon_is_killed(harness: SupervisorHarness) -> None:
+    host = harness.runs(1, "alone")
+
+    harness.do(harness.supervisor.hung(host, [(X, Token(1))], now=0.0))
+    assert [command.host for command in harness.of(KillHost)] == [host]
+    harness.dies(host)
+    harness.after(60.0)
+
+    assert harness.claims == [1, 1]
+
+
+def test_an_oversized_host_is_replaced_unless_it_is_young(harness: SupervisorHarness) -> None:
+    harness.runs(1)
+    harness.do(harness.supervisor.memory_measured({harness.host: 2048}, 1024, now=5.0))
+    assert len(harness.of(OpenHost)) == 1
+
+    harness.do(harness.supervisor.memory_measured({harness.host: 2048}, 1024, now=11.0))
+
+    assert len(harness.of(OpenHost)) == 2
+    assert [command.names for command in harness.of(StopOn)] == [[X]]
+
+
+def test_a_release_of_an_unknown_daemon_is_sent_under_the_recalled_token(harness: SupervisorHarness) -> None:
+    harness.recalled(9)
+
+    (command,) = harness.of(SendReleases)
+    assert command.items == [Release(name=X, token=Token(9), outcome=Outcome.STOPPED, restarts=0)]

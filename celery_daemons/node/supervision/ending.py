@@ -23,9 +23,7 @@ _NO_BACKOFF: Final = 0.05
 class RunEnds:
     """Decides about ended runs."""
 
-    def __init__(
-        self, state: NodeState, launchers: Mapping[LauncherName, LauncherOptions], rng: random.Random
-    ) -> None:
+    def __init__(self, state: NodeState, launchers: Mapping[LauncherName, LauncherOptions], rng: random.Random) -> None:
         self._state = state
         self._launchers = launchers
         self._rng = rng

@@ -1,6 +1,5 @@
 """The daemons and hosts of this node, and the commands decided so far: what all parts of the supervisor share."""
 
-import itertools
 from collections import deque
 
 from celery_daemons.domain.names import DaemonName, Token
@@ -26,7 +25,7 @@ class NodeState:
         self.serial = 0
         self._shared_hosts = shared_hosts
         self._shared: list[LocalHost] = []
-        self._host_ids = itertools.count(1)
+        self._last_host = 0
 
     # Daemons
 
@@ -117,7 +116,8 @@ class NodeState:
         self._leave_shared(host)
 
     def _open(self, now: float, *, isolated: bool) -> LocalHost:
-        host = LocalHost(HostId(next(self._host_ids)), isolated, now)
+        self._last_host += 1
+        host = LocalHost(HostId(self._last_host), isolated, now)
         self.hosts[host.id] = host
         self.commands.add(OpenHost(host.id, isolated))
         return host

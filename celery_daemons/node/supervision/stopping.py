@@ -95,7 +95,9 @@ class Stopper:
         """Move the daemons of a shared host to a new one, then kill the host with those that do not stop."""
         here = [self._state.daemons.get(name) for name in host.names]
         others = [
-            daemon for daemon in here if daemon and daemon.host is host and daemon.state in (State.STARTING, State.RUNNING)
+            daemon
+            for daemon in here
+            if daemon and daemon.host is host and daemon.state in (State.STARTING, State.RUNNING)
         ]
         logger.warning("host %s: %s; replacing the host, %d other daemons restart", host.pid, why, len(others))
         self._state.retire_host(host, now)

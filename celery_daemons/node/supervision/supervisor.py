@@ -89,9 +89,7 @@ class Supervisor:
         self._recall(items, now)
         return self._decided(now)
 
-    def synchronised(
-        self, held: Mapping[DaemonName, BookRow | None], *, serial: int, now: float
-    ) -> list[Command]:
+    def synchronised(self, held: Mapping[DaemonName, BookRow | None], *, serial: int, now: float) -> list[Command]:
         """Bring this node in line with what the book assigns to it.
 
         ``held`` is all that the book assigns, ``None`` for a record that cannot be read. ``serial`` is the value of
@@ -142,9 +140,7 @@ class Supervisor:
 
     # From Redis
 
-    def claimed(
-        self, items: Sequence[Assignment], results: Sequence[ClaimResult], *, now: float
-    ) -> list[Command]:
+    def claimed(self, items: Sequence[Assignment], results: Sequence[ClaimResult], *, now: float) -> list[Command]:
         """Start the daemons whose claims were granted."""
         self._starter.claimed(items, results, now)
         return self._decided(now)
@@ -180,9 +176,7 @@ class Supervisor:
         if host is not None:
             host.answered = True
 
-    def started(
-        self, host_id: HostId, items: Iterable[tuple[DaemonName, Token]], *, now: float
-    ) -> list[Command]:
+    def started(self, host_id: HostId, items: Iterable[tuple[DaemonName, Token]], *, now: float) -> list[Command]:
         """Report daemons that have started."""
         for name, token in items:
             daemon = self._state.daemon_on(host_id, name, token)
@@ -206,9 +200,7 @@ class Supervisor:
                 self._stopper.kill_if_only_overdue_left(host)
         return self._decided(now)
 
-    def hung(
-        self, host_id: HostId, items: Iterable[tuple[DaemonName, Token]], *, now: float
-    ) -> list[Command]:
+    def hung(self, host_id: HostId, items: Iterable[tuple[DaemonName, Token]], *, now: float) -> list[Command]:
         """Stop daemons that make no progress, by force if need be; their policy counts it as a failure."""
         for name, token in items:
             daemon = self._state.daemon_on(host_id, name, token)

@@ -1,7 +1,6 @@
 """What the supervisor has to do at a later time, as data."""
 
 import heapq
-import itertools
 from collections.abc import Iterator
 from math import inf
 from typing import NamedTuple, TypeAlias
@@ -39,7 +38,7 @@ class Timers:
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
-        self._sequence = itertools.count()
+        self._sequence = 0
 
     @property
     def next_at(self) -> float:
@@ -48,7 +47,8 @@ class Timers:
 
     def set(self, at: float, timer: Timer) -> None:
         """Set a timer."""
-        heapq.heappush(self._heap, (at, next(self._sequence), timer))
+        self._sequence += 1
+        heapq.heappush(self._heap, (at, self._sequence, timer))
 
     def take_due(self, now: float) -> Iterator[Timer]:
         """Remove and yield each timer that is due."""
