@@ -49,7 +49,7 @@ class Host(ABC):
         """Start daemons; called in the receiving thread."""
 
     @abstractmethod
-    def stop(self, names: list[str]) -> None:
+    def stop(self, names: list[DaemonName]) -> None:
         """Ask daemons to stop; called in the receiving thread."""
 
     @abstractmethod

@@ -51,7 +51,7 @@ class IsolatedHost(Host):
         for item in items:
             self._items.put(item)
 
-    def stop(self, names: list[str]) -> None:
+    def stop(self, names: list[DaemonName]) -> None:
         """Ask the daemon to stop."""
         self._asked.set()
         self._interrupt()

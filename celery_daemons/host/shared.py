@@ -45,7 +45,7 @@ class SharedHost(Host):
         """Hand the daemons to the loop."""
         self._loop.call_soon_threadsafe(self._begin, items)
 
-    def stop(self, names: list[str]) -> None:
+    def stop(self, names: list[DaemonName]) -> None:
         """Cancel coroutines, and tell threads."""
         self._loop.call_soon_threadsafe(self._stop, names)
 
@@ -94,7 +94,7 @@ class SharedHost(Host):
             error = raised
         self._loop.call_soon_threadsafe(self._thread_done, ctx, error)
 
-    def _stop(self, names: list[str]) -> None:
+    def _stop(self, names: list[DaemonName]) -> None:
         for name in names:
             if name in self._tasks:
                 task, ctx = self._tasks[name]
