@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import setproctitle
 
+from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.runs import StartItem
 from celery_daemons.errors import DaemonsError
 from celery_daemons.host.base import Host, end_of

@@ -215,7 +215,7 @@ class Agent:
             await self._lease.drain()
             if self._supervisor.count and not await self._lease.has_other_nodes():
                 logger.warning(
-                    "node %s: no other node takes daemons; its %d daemons run again once one does",
+                    "node %s: no other node takes daemons; the %d on this node run again once one does",
                     self._node,
                     self._supervisor.count,
                 )

@@ -152,7 +152,7 @@ def test_what_no_other_node_can_take_stops_and_the_drain_says_so_and_goes_on(cre
 
     # And the last node says that there is no other
     assert crew.workers["w1"].stop() == 0
-    assert "no other node takes daemons: its 1 run again once one does" in crew.workers["w1"].output
+    assert "no other node takes daemons; the 1 on this node run again once one does" in crew.workers["w1"].output
 
 
 def test_an_operators_drain_names_what_stays_and_does_not_wait_for_it(crew: Crew) -> None:
