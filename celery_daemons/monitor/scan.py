@@ -177,8 +177,9 @@ class Scans:
                 self._start(name)
 
     def _abandon(self, name: str, scan: Scan) -> None:
+        if self._running.pop(name, None) is None:
+            return  # The scan ended just now, and its thread reports it.
         scan.abandoned.set()
-        del self._running[name]
         self._stuck[name] = self._threads[name]
         limit = self._settings.scan_timeout
         self._report(scan, f"did not finish within {limit} s; yield pages, or raise daemons_scan_timeout")
@@ -207,9 +208,8 @@ class Scans:
                 return
             logger.exception("launcher %s: recovery scanner failed", name)
             error = f"{type(raised).__name__}: {raised}"
-        if scan.abandoned.is_set():
-            return
-        self._running.pop(name, None)
+        if self._running.pop(name, None) is None:
+            return  # The loop abandoned the scan, and has reported that.
         try:
             if scan.complete and not scan.problems:
                 self._prune(name, scan)
