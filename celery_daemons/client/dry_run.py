@@ -1,11 +1,14 @@
-"""What the monitor would do, worked out by a client: the planner is pure, so the same state gives the same answer."""
+"""Compute in a client what the monitor would do: the planner is pure, so the same state gives the same answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
-from celery_daemons.domain.names import LauncherName, NodeName
+from celery_daemons.domain.names import DaemonName, LauncherName, NodeName
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.planner import Planner
 from celery_daemons.domain.rebalance import Move
+from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
 from celery_daemons.settings import Settings
 from celery_daemons.store import queries
 from celery_daemons.store.connection import Store
@@ -14,26 +17,35 @@ from celery_daemons.store.replica import Replica
 Options = Callable[[LauncherName], LauncherOptions | None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LiveSnapshot:
+    """The cluster with only the nodes whose lease runs: no daemon goes to a lost node that is not swept yet."""
+
+    specs: Mapping[DaemonName, SpecRow]
+    book: Mapping[DaemonName, BookRow]
+    nodes: Mapping[NodeName, NodeRow]
+    corrupt: AbstractSet[DaemonName]
+
+
 def even_moves(store: Store, settings: Settings, options: Options) -> list[Move]:
-    """The moves that would even the nodes out now."""
-    return _planner(store, settings, options).moves(even=True)
+    """Return the moves with which a requested rebalance would begin now."""
+    return _planner(store, settings, options).moves(even=True, moving={})
 
 
 def stranded_daemons(store: Store, settings: Settings, options: Options, node: str) -> set[str]:
-    """The daemons on a node that no other node can take."""
+    """Return the daemons on a node that no other node can take."""
     return _planner(store, settings, options).stranded(NodeName(node))
 
 
 def _planner(store: Store, settings: Settings, options: Options) -> Planner:
     replica = Replica(store, with_specs=True)
     replica.load()
-    # Nothing goes to a node whose lease has ended, though nobody has swept it yet.
-    replica.nodes = {name: row for name, (row, left_ms) in queries.node_rows(store).items() if left_ms > 0}
-    planner = Planner(
-        replica,
-        load_factor=settings.load_factor,
-        vnodes=settings.vnodes,
-        options=options,
+    snapshot = _LiveSnapshot(
+        specs=replica.specs,
+        book=replica.book,
+        nodes={name: row for name, (row, left_ms) in queries.node_rows(store).items() if left_ms > 0},
+        corrupt=replica.corrupt,
     )
+    planner = Planner(snapshot, load_factor=settings.load_factor, vnodes=settings.vnodes, options=options)
     planner.nodes_changed()
     return planner

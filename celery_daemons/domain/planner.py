@@ -1,4 +1,4 @@
-"""From what is wanted and what is, to what to do: pure, and only about the daemons that changed."""
+"""Plan what to do about daemons from what is wanted and what is: pure, and at a cost of what changed."""
 
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -15,11 +15,11 @@ from celery_daemons.domain.states import DaemonStatus, NodeStatus
 
 
 class Snapshot(Protocol):
-    """What is known of the cluster: specs, entries and nodes. The planner reads it and never changes it."""
+    """Everything known of the cluster: specs, book entries and nodes. The planner only reads a snapshot."""
 
     @property
     def specs(self) -> Mapping[DaemonName, SpecRow]:
-        """Return what should run."""
+        """Return the specs: which daemons should run."""
 
     @property
     def book(self) -> Mapping[DaemonName, BookRow]:
@@ -36,7 +36,7 @@ class Snapshot(Protocol):
 
 @dataclass(slots=True)
 class Plan:
-    """What to do next: ``(name, why)`` lists by node, what finds no node, and which nodes have to be swept."""
+    """What to do next: ``(name, why)`` lists by node, daemons that fit no node, and nodes to sweep."""
 
     assign: dict[NodeName, list[tuple[DaemonName, str]]] = field(default_factory=dict)
     recall: dict[NodeName, list[tuple[DaemonName, str]]] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Plan:
 
 
 class Planner:
-    """Keeps count of what each node holds, so that a plan costs as much as what changed."""
+    """Plan for daemons that changed. A running count of what each node holds keeps a plan independent of the others."""
 
     def __init__(
         self,
@@ -62,21 +62,21 @@ class Planner:
         self._load_factor = load_factor
         self._vnodes = vnodes
         self._options = options
+        #: Where each daemon is counted, and with which weight.
         self._counted: dict[DaemonName, tuple[NodeName, float]] = {}
-        #: By launcher: what its daemons count for, and the nodes on which they may stay.
+        #: By launcher, until nodes change: the weight of a daemon, and the nodes on which a daemon may be.
         self._weights: dict[LauncherName, float] = {}
-        self._keepers: dict[LauncherName, frozenset[NodeName]] = {}
-        self._cluster = self._new_cluster()
-        self._needs: dict[LauncherName, Needs] = {}
-        #: Moves under way: where each daemon shall start once its node has released it.
-        self.moving: dict[DaemonName, Move] = {}
+        self._fitting_nodes: dict[LauncherName, frozenset[NodeName]] = {}
+        #: The labels and weights of launchers, as nodes report them.
+        self._reported_needs: dict[LauncherName, Needs] = {}
+        self._loads = self._no_loads()
 
     def nodes_changed(self) -> None:
-        """Draw the ring anew, and count again."""
-        self._cluster = self._new_cluster()
-        # In a deploy, a monitor of older code leads nodes with launchers that it does not have: they say what it takes.
-        self._needs = needs_told(self._snapshot.nodes)
-        self._keepers.clear()
+        """Build the ring again and count all daemons."""
+        self._loads = self._no_loads()
+        # During a deploy, a monitor with older code leads nodes with launchers that it lacks: nodes report their needs.
+        self._reported_needs = needs_told(self._snapshot.nodes)
+        self._fitting_nodes.clear()
         self._weights.clear()
         self._counted = {
             name: (row.node, self._weight(row.launcher))
@@ -84,24 +84,24 @@ class Planner:
             if row.node is not None
         }
         for node, weight in self._counted.values():
-            self._cluster.add(node, weight)
+            self._loads.add(node, weight)
 
-    def count(self, name: DaemonName) -> None:
-        """Bring the count of a daemon in line with the book."""
+    def recount(self, name: DaemonName) -> None:
+        """Count a daemon where its entry in the book says that it is."""
         self._uncount(name)
         row = self._snapshot.book.get(name)
         if row is not None and row.node is not None:
             weight = self._weight(row.launcher)
             self._counted[name] = (row.node, weight)
-            self._cluster.add(row.node, weight)
+            self._loads.add(row.node, weight)
 
     def _uncount(self, name: DaemonName) -> None:
-        before = self._counted.pop(name, None)
-        if before is not None:
-            self._cluster.remove(*before)
+        counted = self._counted.pop(name, None)
+        if counted is not None:
+            self._loads.remove(*counted)
 
     def needing_action(self) -> set[DaemonName]:
-        """Every daemon that is not as it should be: for a look at everything, after nodes have changed."""
+        """Return every daemon that is not as it should be; visits all daemons."""
         snapshot = self._snapshot
         names = {
             name for name, row in snapshot.book.items() if self._step(snapshot.specs.get(name), row)[0] is not Step.REST
@@ -109,8 +109,8 @@ class Planner:
         names.update(name for name in snapshot.specs if name not in snapshot.book)
         return names
 
-    def plan(self, names: Iterable[DaemonName]) -> Plan:
-        """What to do about these daemons."""
+    def plan(self, names: Iterable[DaemonName], *, moving: Mapping[DaemonName, Move]) -> Plan:
+        """Return what to do about these daemons; ``moving`` says where a daemon that is being rebalanced goes."""
         snapshot, plan = self._snapshot, Plan()
         demands: list[Demand] = []
         for name in names:
@@ -120,34 +120,37 @@ class Planner:
             step, why = self._step(spec, row)
             if step is Step.PLACE and spec is not None:
                 self._uncount(name)
-                demands.append(self._wish(name, spec, row))
+                demands.append(self._placement(name, spec, row, moving.get(name)))
             elif step is Step.RECALL and row is not None and row.node is not None:
                 plan.recall.setdefault(row.node, []).append((name, why))
             elif step is Step.SWEEP and row is not None and row.node is not None:
                 plan.sweep.add(row.node)
         demands.sort(key=lambda demand: demand.name)
-        for demand, node, why in self._cluster.place(demands):
+        for demand, node, why in self._loads.place(demands):
             if node is None:
                 plan.park.append((demand.name, why))
             else:
-                # Counted here by place() already; the next look at its entry counts it anew.
+                # place() has added the weight already. The next change of the daemon's entry counts it again.
                 self._counted[demand.name] = (node, demand.weight)
                 plan.assign.setdefault(node, []).append((demand.name, why))
         return plan
 
-    def moves(self, *, even: bool) -> list[Move]:
-        """What to move so that the nodes hold about their shares: only daemons that run, and are as they should be."""
-        return rebalance(self._cluster, self._movable(), even=even)
+    def moves(self, *, even: bool, moving: Mapping[DaemonName, Move]) -> list[Move]:
+        """Return the moves that bring nodes to about their shares, of daemons that run and are not ``moving`` already.
+
+        ``even`` as in :func:`rebalance`.
+        """
+        return rebalance(self._loads, self._movable(moving), even=even)
 
     def stranded(self, node: NodeName) -> set[str]:
-        """The daemons on a node that no other one can take."""
+        """Return the daemons on a node that no other node can take."""
         book, specs = self._snapshot.book, self._snapshot.specs
         held = [name for name, row in book.items() if row.node == node and name in specs]
         return {
-            str(name) for name in held if not self._cluster.fitting(self._demand(name, specs[name].launcher)) - {node}
+            str(name) for name in held if not self._loads.fitting(self._demand(name, specs[name].launcher)) - {node}
         }
 
-    def _movable(self) -> Iterable[tuple[NodeName, Demand]]:
+    def _movable(self, moving: Mapping[DaemonName, Move]) -> Iterable[tuple[NodeName, Demand]]:
         for name, row in self._snapshot.book.items():
             spec = self._snapshot.specs.get(name)
             if (
@@ -155,41 +158,41 @@ class Planner:
                 and row.status is DaemonStatus.RUNNING
                 and spec is not None
                 and name not in self._snapshot.corrupt
-                and name not in self.moving
+                and name not in moving
                 and self._step(spec, row)[0] is Step.REST
             ):
                 yield row.node, self._demand(name, spec.launcher)
 
     def _step(self, spec: SpecRow | None, row: BookRow | None) -> tuple[Step, str]:
-        keeps, others = True, False
+        fits, others_fit = True, False
         if row is not None and row.node is not None and spec is not None:
             fitting = self._fitting(spec.launcher)
-            # It stays where it no longer fits as long as no other node fits.
-            keeps = row.node in fitting or not fitting
-            others = len(fitting) > 1
-        return next_step(spec, row, self._snapshot.nodes, fits=keeps, others_fit=others)
+            # A daemon stays on a node that no longer fits as long as no other node does.
+            fits = row.node in fitting or not fitting
+            others_fit = len(fitting) > 1
+        return next_step(spec, row, self._snapshot.nodes, fits=fits, others_fit=others_fit)
 
     def _fitting(self, launcher: LauncherName) -> frozenset[NodeName]:
-        """The nodes that may have daemons of a launcher."""
-        fitting = self._keepers.get(launcher)
+        """Return the nodes on which daemons of a launcher may be."""
+        fitting = self._fitting_nodes.get(launcher)
         if fitting is None:
-            fitting = self._keepers[launcher] = self._cluster.fitting(self._demand(DaemonName(""), launcher))
+            fitting = self._loads.fitting(self._demand(DaemonName(""), launcher))
+            self._fitting_nodes[launcher] = fitting
         return fitting
 
     def _weight(self, launcher: LauncherName) -> float:
         weight = self._weights.get(launcher)
         if weight is None:
-            _, weight = self._needs_of(launcher)
+            _, weight = self._needs(launcher)
             self._weights[launcher] = weight
         return weight
 
-    def _wish(self, name: DaemonName, spec: SpecRow, row: BookRow | None) -> Demand:
-        """What a daemon asks that is to be placed: with where it shall go, or not, if somebody has said so."""
+    def _placement(self, name: DaemonName, spec: SpecRow, row: BookRow | None, move: Move | None) -> Demand:
+        """Return the demand of a daemon to place: an operator's choice of node comes first, then the rebalancer's."""
         shun = row.shun if row is not None else None
-        fresh = row is None or row.version != spec.version
-        if fresh and (spec.goal or spec.shun):
+        is_new_version = row is None or row.version != spec.version
+        if is_new_version and (spec.goal or spec.shun):
             return self._demand(name, spec.launcher, goal=spec.goal, why="moved here", shun=spec.shun or shun)
-        move = self.moving.get(name)
         if move is not None:
             return self._demand(name, spec.launcher, goal=move.target, why=f"rebalanced: {move.why}", shun=shun)
         return self._demand(name, spec.launcher, shun=shun)
@@ -203,14 +206,16 @@ class Planner:
         why: str = "",
         shun: NodeName | None = None,
     ) -> Demand:
-        labels, weight = self._needs_of(launcher)
+        labels, weight = self._needs(launcher)
         return Demand(name=name, launcher=launcher, labels=labels, weight=weight, goal=goal, why=why, shun=shun)
 
-    def _needs_of(self, launcher: LauncherName) -> Needs:
+    def _needs(self, launcher: LauncherName) -> Needs:
         options = self._options(launcher)
-        return (options.labels, options.weight) if options is not None else self._needs.get(launcher, ((), 1.0))
+        return (
+            (options.labels, options.weight) if options is not None else self._reported_needs.get(launcher, ((), 1.0))
+        )
 
-    def _new_cluster(self) -> NodeLoads:
+    def _no_loads(self) -> NodeLoads:
         return NodeLoads(
             nodes={name: row for name, row in self._snapshot.nodes.items() if row.status is not NodeStatus.LOST},
             load_factor=self._load_factor,

@@ -1,4 +1,4 @@
-"""Which daemons to move so that every node holds about its fair share: as few as that takes, as a pure function."""
+"""Choose the daemons to move so that every node holds about its fair share: as few as possible, as a pure function."""
 
 import heapq
 from collections.abc import Iterable, Iterator
@@ -9,8 +9,8 @@ from celery_daemons.domain.names import DaemonName, LauncherName, NodeName
 from celery_daemons.domain.placement import HUNGRY, Demand, NodeLoads, at_least, at_most
 from celery_daemons.domain.ring import Ring
 
-#: How far from fair a node may be after a rebalance. Closer costs moves: at a tenth, a rolling restart of all nodes
-#: moves each daemon about one and a half times.
+#: How far from its fair share a node may be after a rebalance. A smaller share needs more moves: with a tenth, a
+#: rolling restart of all nodes moves each daemon about one and a half times.
 _TOLERANCE: Final = 0.1
 
 
@@ -24,84 +24,88 @@ class Move:
     why: str
 
 
-def rebalance(cluster: NodeLoads, placed: Iterable[tuple[NodeName, Demand]], *, even: bool) -> list[Move]:
-    """The moves that bring every node to about its fair share, as far as launchers and labels permit.
+def rebalance(current: NodeLoads, placed: Iterable[tuple[NodeName, Demand]], *, even: bool) -> list[Move]:
+    """Return the moves that bring every node to about its fair share, as far as launchers and labels permit.
 
-    With ``even``, to within a tenth of it. Else only as many as bring nodes that hold less than half of their share to
-    nine tenths of it, and those that hold more than their bound to that. ``placed`` are the daemons that may be moved,
-    each with where it is. The cluster is left as it was. Each move makes the loads more equal (the sum of squared loads
-    over weights falls), and the same state has the same answer: after the moves of a plan, the next one is empty.
+    With ``even``, to within a tenth of the share. Otherwise only a node that holds less than half of its share is
+    filled, to nine tenths of the share, and only a node that holds more than its bound is relieved, to that bound.
+    ``placed`` are the daemons that may be moved, each with its current node; ``current`` is not changed. Each move
+    makes the loads more equal (the sum of squared loads over weights falls), and the same state gives the same answer:
+    after the moves of a plan, the next plan is empty.
     """
-    return list(_Balance(cluster, placed, even=even).moves())
+    return list(_Search(current, placed, even=even).moves())
 
 
 _Kind = tuple[LauncherName, tuple[str, ...], float]
-#: A daemon of a kind: for questions whose answer does not depend on its name.
+#: Stands for any daemon of a kind, where the answer does not depend on the name.
 _ANY: Final = DaemonName("any")
 
 
 class _Pool:
-    """What may be moved off one node, by kind: daemons of one kind can go to the same nodes."""
+    """The daemons that may be moved off one node, by kind: daemons of one kind can go to the same nodes."""
 
     def __init__(self) -> None:
         self._kinds: dict[_Kind, list[Demand]] = {}
         self._preferring: dict[NodeName | None, dict[_Kind, list[Demand]]] | None = None
-        #: Taken, and still in one of the lists.
-        self._gone: set[DaemonName] = set()
+        #: Daemons that were taken and are still in one of the lists.
+        self._taken: set[DaemonName] = set()
 
     def add(self, demand: Demand) -> None:
-        """One more, the last of its kind to be taken."""
-        if demand.name in self._gone:
+        """Add a daemon, which is the last of its kind to be taken."""
+        if demand.name in self._taken:
             self._kinds = {
-                kind: [one for one in found if one.name not in self._gone] for kind, found in self._kinds.items()
+                kind: [other for other in others if other.name not in self._taken]
+                for kind, others in self._kinds.items()
             }
-            self._gone.clear()
+            self._taken.clear()
         self._kinds.setdefault((demand.launcher, demand.labels, demand.weight), []).insert(0, demand)
         self._preferring = None
 
     def fill(self, demands: list[Demand]) -> None:
-        """Begin with these; they are taken in the order of their names."""
+        """Add the first daemons of an empty pool; each kind is taken in the order of the names."""
         for demand in sorted(demands, key=lambda demand: demand.name, reverse=True):
             self._kinds.setdefault((demand.launcher, demand.labels, demand.weight), []).append(demand)
 
     def kinds(self) -> list[_Kind]:
-        """The kinds of which there is one."""
+        """Return the kinds of which at least one daemon is left."""
         return sorted(kind for kind, demands in self._kinds.items() if self._trimmed(demands))
 
     def take(self, kind: _Kind) -> Demand:
-        """Take one of a kind."""
+        """Take the next daemon of a kind."""
         demand = self._trimmed(self._kinds[kind]).pop()
-        self._gone.add(demand.name)
+        self._taken.add(demand.name)
         return demand
 
     def take_preferring(self, node: NodeName, kind: _Kind, ring: Ring) -> Demand | None:
-        """Take one of a kind whose first choice on the ring is ``node``, if there is one."""
+        """Take a daemon of a kind whose first choice on the ring is ``node``, if there is one."""
         if self._preferring is None:
             self._preferring = {}
-            for one, demands in self._kinds.items():
+            for each, demands in self._kinds.items():
                 for demand in demands:
-                    self._preferring.setdefault(ring.first(demand.name), {}).setdefault(one, []).append(demand)
+                    self._preferring.setdefault(ring.first(demand.name), {}).setdefault(each, []).append(demand)
         demands = self._trimmed(self._preferring.get(node, {}).get(kind, []))
         if not demands:
             return None
-        self._gone.add(demands[-1].name)
+        self._taken.add(demands[-1].name)
         return demands.pop()
 
     def _trimmed(self, demands: list[Demand]) -> list[Demand]:
-        while demands and demands[-1].name in self._gone:
+        while demands and demands[-1].name in self._taken:
             demands.pop()
         return demands
 
 
-class _Balance:
-    def __init__(self, cluster: NodeLoads, placed: Iterable[tuple[NodeName, Demand]], *, even: bool) -> None:
-        self._cluster = cluster
+class _Search:
+    """One search for moves: changes a copy of the loads with every move that it finds."""
+
+    def __init__(self, current: NodeLoads, placed: Iterable[tuple[NodeName, Demand]], *, even: bool) -> None:
+        self._current = current
         self._even = even
-        self._loads = {node: cluster.loads.get(node, 0.0) for node in cluster.takers}
-        self._fair = {node: cluster.fair(node) for node in cluster.takers}
+        self._loads = {node: current.loads.get(node, 0.0) for node in current.takers}
+        self._fair = {node: current.fair(node) for node in current.takers}
         self._placed = placed
         self._pools: dict[NodeName, _Pool] = {}
-        #: A heap of nodes, the fullest first; what no longer agrees with the loads is dropped when it comes up.
+        #: A heap of nodes, the fullest first. An entry that no longer agrees with the loads is dropped at the top.
         self._fullest: list[tuple[float, NodeName]] = []
 
     def moves(self) -> Iterable[Move]:
@@ -115,14 +119,14 @@ class _Balance:
             self._pools[node].fill(by_node.get(node, []))
             heapq.heappush(self._fullest, (-self._level(node), node))
         found: dict[DaemonName, Move] = {}
-        while fresh := [*self._fill(self._starved()), *self._relieve(self._crowded())]:
-            for move in fresh:
+        while new := [*self._fill(self._starved()), *self._relieve(self._crowded())]:
+            for move in new:
                 before = found.pop(move.name, None)
                 if before is None:
                     found[move.name] = move
                 elif before.source != move.target:
-                    # One that would be passed on goes there at once.
-                    found[move.name] = replace(before, target=move.target, why="it makes the loads more equal")
+                    # Moved twice: the daemon goes to the last node at once.
+                    found[move.name] = replace(before, target=move.target, why="this makes the loads more equal")
         return found.values()
 
     def _starved(self) -> list[NodeName]:
@@ -137,19 +141,19 @@ class _Balance:
     def _is_overfull(self, node: NodeName) -> bool:
         if self._even:
             return self._loads[node] > self._most(node)
-        # One or two more than is fair are no reason to move them, however few a fair share is.
-        return self._loads[node] > max(self._cluster.capacity(node), at_most(self._fair[node]) + 2)
+        # One or two daemons above the fair share are no reason to move them, however small that share is.
+        return self._loads[node] > max(self._current.capacity(node), at_most(self._fair[node]) + 2)
 
     def _least(self, node: NodeName) -> int:
         return at_least((1 - _TOLERANCE) * self._fair[node])
 
     def _most(self, node: NodeName) -> int:
-        return at_most(min(self._cluster.load_factor, 1 + _TOLERANCE) * self._fair[node])
+        return at_most(min(self._current.load_factor, 1 + _TOLERANCE) * self._fair[node])
 
     def _fill(self, starved: list[NodeName]) -> Iterator[Move]:
-        """Give to the nodes that hold too little, from those that hold most."""
+        """Move daemons to nodes that hold too little, from the nodes that hold most."""
         for target in starved:
-            # Up to its share if that relieves others: better than to move between those that were there before.
+            # Up to the full share while any node is overfull: otherwise daemons would move between the other nodes too.
             while self._loads[target] < self._least(target) or (
                 self._loads[target] < at_most(self._fair[target]) and any(map(self._is_overfull, self._loads))
             ):
@@ -170,7 +174,7 @@ class _Balance:
                 for kind in self._pools[source].kinds():
                     if self._may_go(kind, source, target):
                         pool, why = self._pools[source], f"{target} holds less than its share"
-                        preferring = pool.take_preferring(target, kind, self._cluster.ring)
+                        preferring = pool.take_preferring(target, kind, self._current.ring)
                         if preferring is not None:
                             return self._move(preferring, source, target, f"{why}, and the ring prefers it")
                         return self._move(pool.take(kind), source, target, why)
@@ -180,7 +184,7 @@ class _Balance:
                 heapq.heappush(self._fullest, entry)
 
     def _relieve(self, crowded: list[NodeName]) -> Iterator[Move]:
-        """Take from the nodes that hold too much, in the order in which the ring prefers the others."""
+        """Move daemons off nodes that hold too much, each to the first node with room in the order of the ring."""
         for source in crowded:
             while self._is_overfull(source):
                 move = self._give_from(source)
@@ -195,20 +199,20 @@ class _Balance:
             targets = below_fair or {node for node in possible if self._loads[node] + kind[2] <= self._most(node)}
             if targets:
                 demand = self._pools[source].take(kind)
-                target = next(node for node in self._cluster.ring.preference(demand.name) if node in targets)
+                target = next(node for node in self._current.ring.preference(demand.name) if node in targets)
                 return self._move(demand, source, target, f"{source} holds more than its share")
         return None
 
     def _level(self, node: NodeName) -> float:
-        return self._loads[node] / self._cluster.nodes[node].weight
+        return self._loads[node] / self._current.nodes[node].weight
 
     def _may_go(self, kind: _Kind, source: NodeName, target: NodeName) -> bool:
-        """Whether the launcher and labels permit a move, and it makes the loads more equal."""
+        """Return whether launcher and labels permit a move, and the move makes the loads more equal."""
         launcher, labels, weight = kind
-        if source == target or not self._cluster.fits(target, Demand(name=_ANY, launcher=launcher, labels=labels)):
+        if source == target or not self._current.fits(target, Demand(name=_ANY, launcher=launcher, labels=labels)):
             return False
-        there = (self._loads[target] + weight / 2) / self._cluster.nodes[target].weight
-        here = (self._loads[source] - weight / 2) / self._cluster.nodes[source].weight
+        there = (self._loads[target] + weight / 2) / self._current.nodes[target].weight
+        here = (self._loads[source] - weight / 2) / self._current.nodes[source].weight
         return there < here
 
     def _move(self, demand: Demand, source: NodeName, target: NodeName, why: str) -> Move:

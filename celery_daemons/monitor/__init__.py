@@ -1,1 +1,1 @@
-"""The elected monitor (``celery_daemons.monitor`` in ``ps``): scans, plans and dispatches under one epoch."""
+"""The elected monitor (``celery_daemons.monitor`` in ``ps``): scans, plans and assigns daemons under one epoch."""

@@ -1,10 +1,8 @@
-"""The monitor's link to its agent: proof that the loop turns, one way; the lease, the other."""
+"""The monitor's end of the socket to its agent: progress goes out, the lease comes in."""
 
-import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable
 
 from celery_daemons.forkserver.child import AGENT_GONE
@@ -12,51 +10,56 @@ from celery_daemons.forkserver.deadman import Deadman
 from celery_daemons.wire.channel import Channel, ChannelClosed
 from celery_daemons.wire.messages import HandOver, LoadFailed, Progress, SteppedDown, ToMonitor
 
-logger = logging.getLogger(__name__)
-
 
 class AgentLink:
-    """Keeps the lease in a thread of its own, so that a long plan does not cost it; proof comes from the loop alone."""
+    """Receive lease renewals and report progress.
 
-    def __init__(self, sock: socket.socket, until: float) -> None:
-        # A monitor that was paused past its lease is ended by the kernel when it is continued.
+    Renewals come in a thread, so that a long plan does not lose the lease. Progress is reported by the loop alone.
+    """
+
+    def __init__(
+        self, sock: socket.socket, *, lease_until: float, progress_interval: float, clock: Callable[[], float]
+    ) -> None:
+        """``lease_until`` is on the lease clock; ``progress_interval`` are the least seconds between two reports."""
+        # The kernel ends a monitor that was paused past its lease as soon as the process continues.
         self._deadman = Deadman()
-        self._deadman.arm(until)
+        self._deadman.arm(lease_until)
         self._channel: Channel[ToMonitor] = Channel(sock, ToMonitor)
-        self._proven = 0.0
+        self._progress_interval = progress_interval
+        self._clock = clock
+        self._reported_at = 0.0
 
-    def start(self, hand_over: Callable[[], None]) -> None:
-        """Start to listen; ``hand_over`` is called when the agent has given the lease back."""
-        self._hand_over = hand_over
-        threading.Thread(target=self._listen, name="celery-daemons-agent", daemon=True).start()
+    def start(self, *, on_hand_over: Callable[[], None]) -> None:
+        """Start to receive; ``on_hand_over`` is called in that thread when the agent has given the lease back."""
+        threading.Thread(target=self._receive, args=(on_hand_over,), name="celery-daemons-agent", daemon=True).start()
 
-    def turn(self, *, at_most_every: float) -> None:
-        """Prove that the loop turns."""
-        now = time.monotonic()
-        if now - self._proven >= at_most_every:
-            self._proven = now
-            self._say(Progress())
+    def report_progress(self) -> None:
+        """Report that the loop makes progress. Call only from the loop: the agent replaces a monitor that stalls."""
+        now = self._clock()
+        if now - self._reported_at >= self._progress_interval:
+            self._reported_at = now
+            self._send(Progress())
 
-    def unready(self, error: str) -> None:
-        """Say why there will be no monitor."""
-        self._say(LoadFailed(error))
+    def report_load_failed(self, error: str) -> None:
+        """Report why no monitor can run."""
+        self._send(LoadFailed(error))
 
-    def yielded(self) -> None:
-        """Say that another node shall lead."""
-        self._say(SteppedDown())
+    def report_stepped_down(self) -> None:
+        """Report that the lease was given back for another node to lead."""
+        self._send(SteppedDown())
 
-    def _say(self, message: object) -> None:
+    def _send(self, message: object) -> None:
         try:
             self._channel.send(message)
         except ChannelClosed:
             os._exit(AGENT_GONE)
 
-    def _listen(self) -> None:
+    def _receive(self, on_hand_over: Callable[[], None]) -> None:
         try:
             while True:
                 for message in self._channel.receive():
                     if isinstance(message, HandOver):
-                        self._hand_over()
+                        on_hand_over()
                         os._exit(0)
                     self._deadman.arm(message.until)
         except ChannelClosed:

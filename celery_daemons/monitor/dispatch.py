@@ -1,4 +1,4 @@
-"""Sending spawn tasks through Celery, in a thread: a broker that hangs does not hang the monitor."""
+"""Send spawn tasks through Celery in a thread, so that a broker that does not answer cannot block the monitor."""
 
 import contextlib
 import logging
@@ -14,16 +14,21 @@ from celery_daemons.wire import spawn_task
 
 logger = logging.getLogger(__name__)
 
-#: The most messages that wait for the broker. More are dropped: each node catches up by its heartbeat.
+#: The most operations that wait for the broker. More are dropped: nodes read their assignments with each heartbeat.
 _BACKLOG: Final = 10_000
+#: Seconds between two checks of the backlog while it is flushed.
+_FLUSH_INTERVAL: Final = 0.002
 
 
 class Dispatcher:
-    """Sends in order, drops what the broker does not take."""
+    """Send messages in order and drop what the broker does not take.
+
+    Spawn tasks only make assignments fast. A node that misses one finds its assignments with its next heartbeat.
+    """
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._due: queue.Queue[Callable[[], None]] = queue.Queue(_BACKLOG)
+        self._backlog: queue.Queue[Callable[[], None]] = queue.Queue(_BACKLOG)
         self._connection: Any = None
         self._failing = False
 
@@ -35,39 +40,42 @@ class Dispatcher:
         """Send a spawn task to a node's spawn queue."""
         self._put(lambda: self._send(queue_name, task))
 
-    def flush(self, within: float) -> None:
-        """Wait until the broker has taken everything, no longer than ``within`` seconds."""
-        deadline = time.monotonic() + within
-        while self._due.unfinished_tasks and time.monotonic() < deadline:
-            time.sleep(0.002)
+    def flush(self, *, timeout: float) -> None:
+        """Wait up to ``timeout`` seconds until the broker has taken everything."""
+        deadline = time.monotonic() + timeout
+        while self._backlog.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(_FLUSH_INTERVAL)
 
-    def sweep(self, spawn_queue: str, task_queue: str, done: Callable[[], object]) -> None:
-        """Remove the queues of a node that is gone, its task queue only if that is empty; ``done`` once they are."""
-        self._put(lambda: self._remove(spawn_queue, task_queue, done))
+    def remove_queues(self, *, spawn_queue: str, task_queue: str, on_removed: Callable[[], object]) -> None:
+        """Delete the queues of a departed node, the task queue only if it is empty.
 
-    def _put(self, item: Callable[[], None]) -> None:
+        ``on_removed`` is called in the sending thread, also when the task queue was kept.
+        """
+        self._put(lambda: self._remove_queues(spawn_queue, task_queue, on_removed))
+
+    def _put(self, operation: Callable[[], None]) -> None:
         try:
-            self._due.put_nowait(item)
+            self._backlog.put_nowait(operation)
         except queue.Full:
-            logger.debug("dispatch: backlog full, a spawn task is left to the heartbeat")
+            logger.debug("dispatch: backlog full, dropping a message; the node will act at its next heartbeat")
 
     def _run(self) -> None:
         while True:
-            act = self._due.get()
+            operation = self._backlog.get()
             try:
-                act()
+                operation()
             except Exception as error:  # noqa: BLE001 - each transport has errors of its own
-                # Spawn tasks only make it fast: what is lost here costs a heartbeat.
+                # One warning per outage: what is lost here delays a start by a heartbeat at most.
                 if not self._failing:
                     logger.warning(
-                        "dispatch: the broker does not take spawn tasks (%r); nodes go by their heartbeat", error
+                        "dispatch: the broker does not take spawn tasks (%r); nodes act at their next heartbeat", error
                     )
                 self._failing = True
                 self._drop_connection()
             else:
                 self._failing = False
             finally:
-                self._due.task_done()
+                self._backlog.task_done()
 
     def _send(self, queue_name: str, task: spawn_task.SpawnTask) -> None:
         self._app.send_task(
@@ -80,23 +88,27 @@ class Dispatcher:
             producer=self._app.amqp.Producer(self._connected(), auto_declare=False),
         )
 
-    def _remove(self, spawn_queue: str, task_queue: str, done: Callable[[], object]) -> None:
+    def _remove_queues(self, spawn_queue: str, task_queue: str, on_removed: Callable[[], object]) -> None:
         channel = self._connected().default_channel
-        # As Celery declares a queue that it makes up for a name.
-        mailbox = Queue(task_queue, Exchange(task_queue, type="direct"), routing_key=task_queue)
-        for queue_, if_empty in ((spawn_task.spawn_queue(spawn_queue), False), (mailbox, True)):
-            bound = queue_.bind(channel)
-            # Declared first: a virtual transport only deletes the bindings of queues that it knows.
-            left = bound.queue_declare()
+        # Declared as Celery declares a queue that it creates for a name.
+        tasks = Queue(task_queue, Exchange(task_queue, type="direct"), routing_key=task_queue)
+        for declared, only_if_empty in ((spawn_task.spawn_queue(spawn_queue), False), (tasks, True)):
+            bound = declared.bind(channel)
+            # A virtual transport deletes the bindings of a queue only after the channel has declared the queue.
+            state = bound.queue_declare()
             bound.declare()
-            if if_empty and left.message_count:
-                logger.warning("queue %s: %d tasks wait for a node that is gone", bound.name, left.message_count)
+            if only_if_empty and state.message_count:
+                logger.warning(
+                    "queue %s: its node is gone and %d tasks wait in it, keeping the queue",
+                    bound.name,
+                    state.message_count,
+                )
                 continue
             bound.delete()
             bound.exchange.delete()
-        # It remembers what it has declared, and would not do so again for a node that comes back.
+        # The connection remembers what it has declared, and would not declare the queues of a returning node again.
         self._drop_connection()
-        done()
+        on_removed()
 
     def _connected(self) -> Any:
         if self._connection is None:

@@ -1,105 +1,113 @@
-"""When the monitor holds still: it is better to be late than to start a daemon beside one that may still run."""
+"""Decide how long the monitor must not act: a late start is better than a second copy of a daemon that still runs."""
 
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from celery_daemons.domain.names import NodeName
 
 logger = logging.getLogger(__name__)
 
-#: Clusters of fewer nodes have no majority to lose: two nodes are half and half.
-_FEW = 3
-#: The share of its lease below which a node is as good as lost: with three heartbeats to a lease, it missed one or two.
-_OVERDUE = 1 / 3
+#: The brake on mass failures needs this many nodes: of two nodes, one lost node is no majority.
+_BRAKE_MIN_NODES = 3
+#: The share of a lease below which a node counts as lost by the brake. With three heartbeats per lease, such a node has
+#: missed one or two of them.
+_OVERDUE_SHARE = 1 / 3
 
 
 class HoldOff:
-    """Counts down to the moment from which leases in Redis can be trusted again; in monotonic seconds."""
+    """Know from which moment the leases in Redis can be trusted; in seconds on ``clock``."""
 
-    def __init__(self, lease_ttl: float) -> None:
+    def __init__(self, lease_ttl: float, clock: Callable[[], float]) -> None:
         self._lease_ttl = lease_ttl
-        self._met = ""
-        self._lost: dict[NodeName, float] = {}
+        self._clock = clock
+        #: The last Redis server that answered, by its run id.
+        self._server = ""
+        self._lost_at: dict[NodeName, float] = {}
         self._braking = False
-        #: Nothing is swept or assigned before.
-        self.until = 0.0
-        #: Nothing is swept before this either.
-        self.sweeps_from = 0.0
+        #: Nothing is swept or assigned before this time.
+        self.no_action_before = 0.0
+        #: Nothing is swept before this time either; assigning is allowed.
+        self.no_sweep_before = 0.0
 
     @property
-    def over(self) -> bool:
-        """Whether the monitor may act."""
-        return time.monotonic() >= self.until
+    def may_act(self) -> bool:
+        """Return whether the monitor may assign and recall daemons."""
+        return self._clock() >= self.no_action_before
 
     @property
-    def sweeps(self) -> bool:
-        """Whether the monitor may take a node whose lease has ended for lost."""
-        return time.monotonic() >= max(self.until, self.sweeps_from)
+    def may_sweep(self) -> bool:
+        """Return whether the monitor may treat a node whose lease has ended as lost."""
+        return self._clock() >= max(self.no_action_before, self.no_sweep_before)
 
-    def after_silence(self, heard_ms: int | None) -> None:
-        """Redis did not hear of any node for a lease: the same, for a monitor that was elected after that.
+    def on_cluster_silence(self, first_beat_ms: int | None) -> None:
+        """Delay sweeps if no node renewed its lease for a while: do as a monitor that saw the outage itself.
 
-        ``heard_ms`` is how long ago the first of them was heard again. What a node holds may still be running, where
-        daemons prefer a duplicate to a gap.
+        ``first_beat_ms`` is how many milliseconds ago the first node renewed its lease again, ``None`` if there was no
+        such silence. Where daemons prefer a duplicate to a gap, what a silent node holds may still be running.
         """
-        if heard_ms is not None:
-            self.sweeps_from = time.monotonic() + self._lease_ttl - heard_ms / 1000
+        if first_beat_ms is not None:
+            self.no_sweep_before = self._clock() + self._lease_ttl - first_beat_ms / 1000
 
-    def after_outage(self) -> None:
-        """Redis did not answer: every node has to have had a lease's time to beat again before one counts as lost."""
-        self._wait_a_lease()
+    def on_outage(self) -> None:
+        """Wait one lease after Redis did not answer: every node can renew its lease before it counts as lost."""
+        self._wait_one_lease()
 
-    def with_data_of(self, age_ms: int | None) -> None:
-        """After a loss of data those who hold daemons speak first: each has told within its lease, or is dead."""
+    def on_data_age(self, age_ms: int | None) -> None:
+        """Wait until the cluster's data is one lease old; ``None`` means that there is no data.
+
+        After a loss of data, nodes report the daemons that they run. A node that has not done so within its lease is
+        dead, and so are its daemons.
+        """
         if age_ms is None:
-            self._wait_a_lease()
+            self._wait_one_lease()
         elif age_ms < self._lease_ttl * 1000:
-            self.until = max(self.until, time.monotonic() + self._lease_ttl - age_ms / 1000)
+            self.no_action_before = max(self.no_action_before, self._clock() + self._lease_ttl - age_ms / 1000)
 
-    def with_server(self, server: str, *, settled: str) -> bool:
-        """After a restart or a promotion too: leases may be those of a while ago, the last writes may be missing.
+    def on_server(self, server: str, *, confirmed: str) -> bool:
+        """Wait one lease after a change of the Redis server, which a restart and a promoted replica are too.
 
-        True once the monitor may record that it has settled with this server.
+        The leases of such a server may be out of date, and the last writes may be missing. ``confirmed`` is the run id
+        of the server that a monitor last confirmed. Return whether the monitor may confirm ``server`` now.
         """
-        if settled == server:
+        if confirmed == server:
             return False
-        if self._met != server:
-            self._met = server
-            if settled:
-                logger.warning("monitor: Redis is another server than before, waiting one lease for all nodes to beat")
-                self._wait_a_lease()
-        return self.over
+        if self._server != server:
+            self._server = server
+            if confirmed:
+                logger.warning("monitor: Redis server changed, waiting one lease for every node to renew its lease")
+                self._wait_one_lease()
+        return self.may_act
 
-    def with_losses(self, leases: Mapping[NodeName, int]) -> str | None:
-        """If most nodes are lost at once, wait one more lease: it is rather the network than so many machines.
+    def on_mass_loss(self, leases: Mapping[NodeName, int]) -> str | None:
+        """Wait one more lease if most nodes are lost at once: a network failure is likelier than so many dead machines.
 
-        ``leases`` are the milliseconds left to each node that Redis still knows. The answer says what happened when the
-        wait begins.
+        ``leases`` are the milliseconds left to each node that Redis knows. Return a description when the wait begins,
+        else ``None``.
         """
-        now = time.monotonic()
+        now = self._clock()
         window = now - self._lease_ttl
         ended = {node for node, left in leases.items() if left <= 0}
-        # One that is back, as after a quick restart of its machine, is not lost any more.
+        # A node that is back, for example after a quick restart of its machine, is not lost.
         back = {node for node, left in leases.items() if left > 0}
-        self._lost = {
-            node: at for node, at in self._lost.items() if (at > window and node not in back) or node in ended
+        self._lost_at = {
+            node: at for node, at in self._lost_at.items() if (at > window and node not in back) or node in ended
         }
-        everyone = len(self._lost.keys() | leases.keys())
+        known = len(self._lost_at.keys() | leases.keys())
         for node in ended:
-            self._lost.setdefault(node, now)
-        # What befell all at once ends their leases up to a heartbeat apart: the first must not be swept before that.
-        overdue = {node for node, left in leases.items() if left < self._lease_ttl * 1000 * _OVERDUE}
-        lost = len(self._lost.keys() | overdue)
+            self._lost_at.setdefault(node, now)
+        # Nodes that fail in the same moment have leases that end up to a heartbeat apart. Without counting the overdue
+        # ones, the first node would be swept before the brake sees the others.
+        overdue = {node for node, left in leases.items() if left < self._lease_ttl * 1000 * _OVERDUE_SHARE}
+        lost = len(self._lost_at.keys() | overdue)
         if not ended:
             self._braking = False
-        elif not self._braking and everyone >= _FEW and lost * 2 > everyone:
+        elif not self._braking and known >= _BRAKE_MIN_NODES and lost * 2 > known:
             self._braking = True
-            self._wait_a_lease()
-            cause = f"{lost} of {everyone} nodes are lost within one lease: waiting one more"
+            self._wait_one_lease()
+            cause = f"{lost} of {known} nodes lost within one lease; waiting one more lease before sweeping them"
             logger.error("monitor: %s", cause)
             return cause
         return None
 
-    def _wait_a_lease(self) -> None:
-        self.until = max(self.until, time.monotonic() + self._lease_ttl)
+    def _wait_one_lease(self) -> None:
+        self.no_action_before = max(self.no_action_before, self._clock() + self._lease_ttl)

@@ -1,6 +1,5 @@
-"""When nodes have come to rest, so that moving daemons for the sake of balance is worth its while."""
+"""Decide when the set of nodes has been stable for long enough to move daemons for the sake of balance."""
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -8,39 +7,40 @@ from celery_daemons.domain.names import NodeName
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.states import NodeStatus
 
-#: Seconds in which a node that leaves in order is expected back under its name: a worker takes some to end and to
-#: start. Filled before that, the nodes of a rolling restart would have to give away again what they were given.
-RETURNS_WITHIN: Final = 30.0
+#: Seconds within which a node that left gracefully is expected back under its name: a worker needs some to end and to
+#: start. With less, the other nodes of a rolling restart would be filled, and would soon have to give daemons back.
+RETURN_WINDOW: Final = 30.0
 
 
 class QuietPeriod:
-    """Knows since when nothing has come or gone, and who has left in order and may be on the way back."""
+    """Track when nodes last changed, and which nodes left gracefully and may return."""
 
-    def __init__(self, delay: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, delay: float, clock: Callable[[], float]) -> None:
         self._delay = delay
         self._clock = clock
         self._changed_at = clock()
-        self._leaving: set[NodeName] = set()
-        self._expected: dict[NodeName, float] = {}
+        self._draining: set[NodeName] = set()
+        #: Nodes that may return, and when each is given up.
+        self._expected_by: dict[NodeName, float] = {}
 
-    def see(self, nodes: Mapping[NodeName, NodeRow]) -> None:
-        """Nodes have come or gone, or begun to drain: these are there now."""
+    def on_nodes(self, nodes: Mapping[NodeName, NodeRow]) -> None:
+        """Start the period again: nodes have joined, left or begun to drain, and these are registered now."""
         now = self._changed_at = self._clock()
         draining = {name for name, row in nodes.items() if row.status is NodeStatus.DRAINING}
-        for name in (draining - self._leaving) | (self._leaving - nodes.keys()):
-            # As it begins to drain, and again as it leaves: its pool may have had tasks to finish.
-            self._expected[name] = now + RETURNS_WITHIN
-        self._leaving = draining
-        self._expected = {
-            name: by for name, by in self._expected.items() if by > now and (name in draining or name not in nodes)
+        for name in (draining - self._draining) | (self._draining - nodes.keys()):
+            # When the node begins to drain, and again when it leaves: its pool may have had tasks to finish.
+            self._expected_by[name] = now + RETURN_WINDOW
+        self._draining = draining
+        self._expected_by = {
+            name: by for name, by in self._expected_by.items() if by > now and (name in draining or name not in nodes)
         }
 
     def expect(self, name: NodeName, *, gone_for: float) -> None:
-        """A node has left before anybody looked."""
-        if gone_for < RETURNS_WITHIN:
-            self._expected[name] = self._clock() + RETURNS_WITHIN - gone_for
+        """Expect the return of a node that left ``gone_for`` seconds ago, before this monitor was elected."""
+        if gone_for < RETURN_WINDOW:
+            self._expected_by[name] = self._clock() + RETURN_WINDOW - gone_for
 
     @property
-    def at(self) -> float:
-        """When nodes count as at rest if nothing else happens, on the clock."""
-        return max(self._changed_at + self._delay, *self._expected.values(), 0.0)
+    def ends_at(self) -> float:
+        """Return when nodes count as stable if nothing else happens, on the clock."""
+        return max(self._changed_at + self._delay, *self._expected_by.values(), 0.0)

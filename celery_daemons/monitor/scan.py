@@ -1,14 +1,14 @@
-"""Running the user's recovery scanners: each in a thread, time-boxed, a page at a time."""
+"""Run the user's recovery scanners: each in a thread, with a time limit, a page of specs at a time."""
 
 import asyncio
 import inspect
 import logging
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from celery_daemons.domain.names import DaemonName, Epoch, LauncherName
+from celery_daemons.domain.planner import Snapshot
 from celery_daemons.domain.records import DaemonSpec, SpecRow
 from celery_daemons.errors import DaemonsError, LeaseLost
 from celery_daemons.launcher import Launcher, Registry, encode_arguments
@@ -19,41 +19,46 @@ from celery_daemons.store.script import BATCH
 
 logger = logging.getLogger(__name__)
 
-#: The most of what went wrong in one scan that is reported.
-_COMPLAINTS: Final = 3
+#: The most problems of one scan that are reported.
+_MAX_PROBLEMS: Final = 3
+
+_Row = tuple[DaemonName, LauncherName, str]
 
 
-class _GaveUp(Exception):
-    """The scan has run out of time; what it still yields counts no more."""
+class _TimedOut(Exception):
+    """The scan was abandoned: what its scanner still yields no longer counts."""
 
 
 class Scan:
-    """One run of one scanner."""
+    """One run of one recovery scanner."""
 
-    def __init__(self, launcher: Launcher, registry: Registry, known: dict[DaemonName, SpecRow]) -> None:
+    def __init__(
+        self, launcher: Launcher, *, registry: Registry, known: Mapping[DaemonName, SpecRow], began_at: float
+    ) -> None:
         self.launcher = launcher
-        self.began = time.monotonic()
-        self.over = threading.Event()
-        #: What was listed, by name, with a digest of the call.
+        self.began_at = began_at
+        #: Set when the scan is abandoned.
+        self.abandoned = threading.Event()
+        #: The listed daemons, each with a hash of its launcher and arguments.
         self.listed: dict[DaemonName, int] = {}
-        self.complaints: list[str] = []
+        self.problems: list[str] = []
         self.complete = False
         self._registry = registry
         self._known = known
 
-    def run(self, record: Callable[[list[tuple[DaemonName, LauncherName, str]]], None]) -> None:
-        """Read the scanner to its end and record what it lists and is not known yet."""
-        page: list[tuple[DaemonName, LauncherName, str]] = []
+    def run(self, record: Callable[[list[_Row]], None]) -> None:
+        """Read the scanner to its end and pass the specs that are new or changed to ``record``, in pages."""
+        page: list[_Row] = []
         for spec in self._specs():
-            if self.over.is_set():
-                raise _GaveUp
+            if self.abandoned.is_set():
+                raise _TimedOut
             row = self._row(spec)
             if row is None:
                 continue
             call = hash(row[1:])
             if self.listed.setdefault(row[0], call) != call:
-                # Each would replace the other, at every scan anew.
-                self.complain(f"it lists {row[0]} twice, with different arguments; the first one counts")
+                # Recording both would replace the daemon twice with every scan.
+                self.add_problem(f"lists {row[0]} twice, with different arguments; the first one counts")
                 continue
             known = self._known.get(row[0])
             if known is None or known.launcher != row[1] or known.arguments != row[2]:
@@ -65,10 +70,10 @@ class Scan:
             record(page)
         self.complete = True
 
-    def complain(self, complaint: str) -> None:
-        """Note something wrong that does not end the scan."""
-        if len(self.complaints) < _COMPLAINTS and complaint not in self.complaints:
-            self.complaints.append(complaint)
+    def add_problem(self, problem: str) -> None:
+        """Note a problem that does not end the scan."""
+        if len(self.problems) < _MAX_PROBLEMS and problem not in self.problems:
+            self.problems.append(problem)
 
     def _specs(self) -> Iterator[object]:
         assert self.launcher.scanner is not None
@@ -78,24 +83,24 @@ class Scan:
         if inspect.isasyncgen(found) or hasattr(found, "__aiter__"):
             found = _drained(found)
         if isinstance(found, (str, bytes)) or not isinstance(found, Iterable):
-            raise TypeError(f"it returned {found!r:.80}; a recovery scanner returns or yields specs")
+            raise TypeError(f"returned {found!r:.80}; a recovery scanner must return or yield specs")
         for item in found:
             if isinstance(item, (list, tuple, set)):
                 yield from item
             else:
                 yield item
 
-    def _row(self, spec: object) -> tuple[DaemonName, LauncherName, str] | None:
+    def _row(self, spec: object) -> _Row | None:
         if not isinstance(spec, DaemonSpec):
-            self.complain(f"it yielded {spec!r:.80}, which is no spec: use launcher.spec(name, …)")
+            self.add_problem(f"yielded {spec!r:.80}, which is not a spec; use launcher.spec(name, …)")
             return None
         if spec.launcher not in self._registry:
-            self.complain(f"it yielded {spec.name} for launcher {spec.launcher!r}, which is not registered")
+            self.add_problem(f"yielded {spec.name} for launcher {spec.launcher!r}, which is not registered")
             return None
         try:
             return spec.name, spec.launcher, encode_arguments(spec.name, spec.args, spec.kwargs)
         except DaemonsError as error:
-            self.complain(str(error))
+            self.add_problem(str(error))
             return None
 
 
@@ -104,7 +109,7 @@ async def _awaited(found: Any) -> Any:
 
 
 def _drained(found: AsyncIterator[object]) -> Iterator[object]:
-    """The items of an async generator, on a loop of this thread."""
+    """Yield the items of an async generator, on an event loop of this thread."""
     loop = asyncio.new_event_loop()
     iterator = found.__aiter__()
     try:
@@ -119,68 +124,74 @@ def _drained(found: AsyncIterator[object]) -> Iterator[object]:
 
 
 class Scans:
-    """Starts scans when they are due, never two of one launcher, and reports how each went."""
+    """Start scans when they are due, at most one per launcher at a time, and report how each went."""
 
     def __init__(
         self,
+        *,
         registry: Registry,
         settings: Settings,
         store: Store,
         epoch: Epoch,
-        specs: Callable[[], dict[DaemonName, SpecRow]],
+        snapshot: Snapshot,
+        clock: Callable[[], float],
     ) -> None:
         self._registry = registry
         self._settings = settings
         self._store = store
         self._epoch = epoch
-        self._specs = specs
-        self._due = {name: 0.0 for name in registry if registry[name].scanner is not None}
+        self._snapshot = snapshot
+        self._clock = clock
+        self._due_at = {name: 0.0 for name in registry if registry[name].scanner is not None}
         self._running: dict[str, Scan] = {}
-        self._stuck: dict[str, threading.Thread] = {}
-        self._missing: dict[str, set[DaemonName]] = {}
         self._threads: dict[str, threading.Thread] = {}
+        #: The threads of abandoned scans.
+        self._stuck: dict[str, threading.Thread] = {}
+        #: By launcher: the daemons that its last complete scan did not list.
+        self._missing: dict[str, set[DaemonName]] = {}
 
     @property
-    def next_due(self) -> float:
-        """When something here is due next, in monotonic seconds."""
+    def next_due_at(self) -> float:
+        """Return when a scan has to be started or abandoned next, on the clock."""
         running = self._running.copy()
-        limits = [scan.began + self._settings.scan_timeout for scan in running.values()]
-        # One that is asked for while it runs is due once that run is over: no reason to look again and again.
-        dues = [due for name, due in self._due.items() if name not in running]
-        return min([*dues, *limits], default=float("inf"))
+        limits = [scan.began_at + self._settings.scan_timeout for scan in running.values()]
+        # A scan that is requested while one runs starts when that one ends. If it counted as due, the loop would spin.
+        due = [at for name, at in self._due_at.items() if name not in running]
+        return min([*due, *limits], default=float("inf"))
 
     def request(self, launcher: str | None) -> None:
-        """Scan now: one launcher, or all."""
-        for name in self._due:
+        """Let the scan of one launcher be due now, or all scans with ``None``."""
+        for name in self._due_at:
             if launcher in (None, name):
-                self._due[name] = 0.0
+                self._due_at[name] = 0.0
 
-    def attend(self) -> None:
-        """Start what is due, give up what took too long."""
-        now = time.monotonic()
+    def run_due(self) -> None:
+        """Start the scans that are due, and abandon scans that exceed their time limit."""
+        now = self._clock()
         for name, scan in list(self._running.items()):
-            if now - scan.began > self._settings.scan_timeout:
-                self._give_up(name, scan)
-        for name, due in self._due.items():
-            if due <= now and name not in self._running:
-                self._due[name] = now + self._settings.scan_interval
+            if now - scan.began_at > self._settings.scan_timeout:
+                self._abandon(name, scan)
+        for name, due_at in self._due_at.items():
+            if due_at <= now and name not in self._running:
+                self._due_at[name] = now + self._settings.scan_interval
                 self._start(name)
 
-    def _give_up(self, name: str, scan: Scan) -> None:
-        scan.over.set()
-        del self._running[name]
+    def _abandon(self, name: str, scan: Scan) -> None:
+        if self._running.pop(name, None) is None:
+            return  # The scan ended just now, and its thread reports it.
+        scan.abandoned.set()
         self._stuck[name] = self._threads[name]
         limit = self._settings.scan_timeout
-        self._tell(scan, f"did not finish within {limit} s; make it yield pages, or raise daemons_scan_timeout")
+        self._report(scan, f"did not finish within {limit} s; yield pages, or raise daemons_scan_timeout")
 
     def _start(self, name: str) -> None:
         stuck = self._stuck.get(name)
         if stuck is not None and stuck.is_alive():
-            # A second thread would block where the first does.
-            logger.error("launcher %s: its recovery scanner is still blocked since an earlier scan", name)
+            # A second thread would block where the first one does.
+            logger.error("launcher %s: recovery scanner still blocked in an earlier scan, skipping this scan", name)
             return
         self._stuck.pop(name, None)
-        scan = Scan(self._registry[name], self._registry, self._specs())
+        scan = Scan(self._registry[name], registry=self._registry, known=self._snapshot.specs, began_at=self._clock())
         self._running[name] = scan
         thread = threading.Thread(target=self._run, args=(name, scan), name=f"scan-{name}", daemon=True)
         self._threads[name] = thread
@@ -190,45 +201,45 @@ class Scans:
         error: str | None = None
         try:
             scan.run(lambda page: self._record(scan, page))
-        except (_GaveUp, LeaseLost):
+        except (_TimedOut, LeaseLost):
             return
         except BaseException as raised:
-            if scan.over.is_set():
+            if scan.abandoned.is_set():
                 return
-            logger.exception("launcher %s: its recovery scanner failed", name)
+            logger.exception("launcher %s: recovery scanner failed", name)
             error = f"{type(raised).__name__}: {raised}"
-        if scan.over.is_set():
-            return
-        self._running.pop(name, None)
+        if self._running.pop(name, None) is None:
+            return  # The loop abandoned the scan, and has reported that.
         try:
-            if scan.complete and not scan.complaints:
+            if scan.complete and not scan.problems:
                 self._prune(name, scan)
-            said = [*scan.complaints, error] if error else scan.complaints
-            self._tell(scan, "; ".join(said) or None)
+            problems = [*scan.problems, error] if error else scan.problems
+            self._report(scan, "; ".join(problems) or None)
         except DaemonsError as failed:
             logger.warning("launcher %s: scan not reported (%s)", name, failed)
 
-    def _record(self, scan: Scan, page: list[tuple[DaemonName, LauncherName, str]]) -> None:
+    def _record(self, scan: Scan, page: list[_Row]) -> None:
         outcomes = self._store.run(specs.want(self._store.keys, page, mode="scan", epoch=self._epoch))
         for (name, launcher, _), outcome in zip(page, outcomes, strict=True):
             if outcome == "conflict":
-                scan.complain(f"it lists {name} for launcher {launcher}, but the name is taken by another launcher")
+                scan.add_problem(f"lists {name} for launcher {launcher}, but the name is taken by another launcher")
 
     def _prune(self, name: str, scan: Scan) -> None:
         if not scan.launcher.options.prune:
             return
-        known = self._specs()
+        known = self._snapshot.specs
         missing = {daemon for daemon, row in list(known.items()) if row.launcher == name} - scan.listed.keys()
+        # Missing twice in a row: one incomplete answer of the user's database must not stop a daemon.
         gone = sorted(missing & self._missing.get(name, set()))
         self._missing[name] = missing
         for start in range(0, len(gone), BATCH):
             batch = gone[start : start + BATCH]
             self._store.run(specs.forget(self._store.keys, batch, cause="pruned", epoch=self._epoch))
 
-    def _tell(self, scan: Scan, error: str | None) -> None:
+    def _report(self, scan: Scan, error: str | None) -> None:
         if error is not None:
             logger.error("launcher %s: recovery scanner: %s", scan.launcher.name, error)
-        took_ms = int((time.monotonic() - scan.began) * 1000)
+        took_ms = int((self._clock() - scan.began_at) * 1000)
         self._store.run(
             specs.scanned(
                 self._store.keys,

@@ -203,7 +203,7 @@ def test_when_most_nodes_are_lost_at_once_the_monitor_waits_one_more_lease_befor
     stage.wait_event("mass-failure", since=start)
     stage.wait_event("lost", since=start, times=len(lost))
     (brake,) = stage.events("mass-failure", start)
-    assert brake.cause == "2 of 3 nodes are lost within one lease: waiting one more"
+    assert brake.cause == "2 of 3 nodes lost within one lease; waiting one more lease before sweeping them"
     assert f"monitor: {brake.cause}" in stage.workers[survivor].output
     assert min(one.at_ms for one in stage.events("lost", start)) >= brake.at_ms + 0.9 * LEASE * 1000
     wait_until(lambda: stage.holds(survivor) == set(stage.wanted), within=SOON, because="the last one takes over")

@@ -1,4 +1,4 @@
-"""A monitor that dies, freezes, hangs or is cut off is replaced, and no daemon hears of it."""
+"""A monitor that dies, freezes, hangs or is cut off is replaced, and no daemon is affected."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,13 +12,14 @@ from tests.fault.stage import Stage
 from tests.support.processes import alive
 from tests.support.waiting import wait_until
 
-#: A scanner that misbehaves while a flag is up, and a defect in the monitor's loop; the first that sees the flag of a
-#: lasting one takes it down, so that its successor fares better.
+#: A scanner that misbehaves while a flag is up, and a reconciler with a defect in place of the monitor's own. The first
+#: process that sees a flag of a single failure takes the flag down, so that its successor does not fail.
 UNSOUND = (
     SOURCE
     + """
 import ctypes
-from celery_daemons.monitor.loop import Monitor
+from celery_daemons.monitor import main
+from celery_daemons.monitor.reconciler import Reconciler
 
 
 def flag(name):
@@ -46,26 +47,24 @@ def all_scanned():
     return listed(scanned)
 
 
-act = Monitor._act
+class DefectiveReconciler(Reconciler):
+    def next_plan(self):
+        if taken("fail") or flag("fail-always").exists():
+            raise RuntimeError("a defect")
+        return super().next_plan()
 
 
-def act_or_fail(self):
-    if taken("fail") or flag("fail-always").exists():
-        raise RuntimeError("a defect")
-    act(self)
-
-
-Monitor._act = act_or_fail
+main.Reconciler = DefectiveReconciler
 """
 )
 SETTINGS = {"lease_ttl": 2.0, "heartbeat_interval": 0.4, "scan_timeout": 1.0}
 LEASE = 2.0
-#: A pause that a node takes only after several failures: the first is two heartbeats at most.
-PATIENCE = 1.6
+#: Seconds that a node pauses before a candidacy only after several failures: the first pause is two heartbeats at most.
+LONG_PAUSE = 1.6
 
 
 def wait_led(stage: Stage, *, after: int) -> str:
-    """Wait until there is a monitor of a newer epoch, while every look-up is answered; the node that leads."""
+    """Wait for a monitor of a newer epoch while every look-up is answered. Return the node that leads."""
 
     def led() -> str | None:
         found = stage.client.locate_many(stage.wanted)
@@ -77,7 +76,7 @@ def wait_led(stage: Stage, *, after: int) -> str:
 
 
 def still_manages(stage: Stage) -> None:
-    """Assert that whoever leads now starts what is wanted, and ends what is not."""
+    """Assert that the current monitor starts a daemon that is wanted, and stops it once it is forgotten."""
     stage.client.want("watch.later", "watch", "[[],{}]")
     stage.client.wait_running("watch.later", within=SOON)
     stage.client.forget("watch.later")
@@ -97,18 +96,18 @@ def seized(stage: Stage, node: str) -> None:
     stage.client.rescan("scanned")
 
 
-@pytest.mark.parametrize("befall", [killed, frozen, seized])
-def test_a_monitor_that_is_gone_or_does_not_turn_is_replaced_and_no_daemon_notices(
-    on_stage: OnStage, befall: Callable[[Stage, str], None]
+@pytest.mark.parametrize("fail", [killed, frozen, seized])
+def test_a_monitor_that_is_gone_or_stalls_is_replaced_and_no_daemon_notices(
+    on_stage: OnStage, fail: Callable[[Stage, str], None]
 ) -> None:
-    """Attacks: its lease is renewed although it does nothing; or daemons depend on it (no token is touched)."""
+    """Attacks: the lease of an idle monitor is renewed; daemons depend on a monitor (no token may change)."""
     # Given
     stage = on_stage(source=UNSOUND, settings=SETTINGS)
     node, leader = stage.leading()
     monitor = stage.monitor(node)
 
     # When
-    befall(stage, node)
+    fail(stage, node)
 
     # Then
     wait_led(stage, after=leader.epoch)
@@ -118,8 +117,8 @@ def test_a_monitor_that_is_gone_or_does_not_turn_is_replaced_and_no_daemon_notic
     stage.final_check()
 
 
-def test_a_defect_in_the_loop_of_the_monitor_ends_it_and_its_successor_does_the_work(on_stage: OnStage) -> None:
-    """Attacks: a monitor that lives on without its loop keeps others from leading."""
+def test_a_monitor_with_a_defect_in_its_loop_exits_and_its_successor_does_the_work(on_stage: OnStage) -> None:
+    """Attacks: a monitor that survives its own loop keeps other nodes from leading."""
     # Given
     stage = on_stage(source=UNSOUND, settings=SETTINGS)
     node, leader = stage.leading()
@@ -134,15 +133,17 @@ def test_a_defect_in_the_loop_of_the_monitor_ends_it_and_its_successor_does_the_
     wait_led(stage, after=leader.epoch)
     assert not alive(monitor)
     wait_until(
-        lambda: stage.client.restarted({first: stage.before[first]}), within=SOON, because="the wish is still there"
+        lambda: stage.client.restarted({first: stage.before[first]}),
+        within=SOON,
+        because="its spec still asks for a restart",
     )
     stage.untouched(others)
-    assert "its loop failed" in stage.workers[node].output
+    assert f"monitor {node}: loop failed" in stage.workers[node].output
     stage.final_check()
 
 
-def test_a_scanner_that_never_returns_holds_up_nothing_but_itself(on_stage: OnStage) -> None:
-    """Attacks: user code that blocks in the monitor stops it from turning (what is wanted runs)."""
+def test_a_scanner_that_never_returns_delays_only_its_own_scans(on_stage: OnStage) -> None:
+    """Attacks: user code that blocks in the monitor stalls the loop (invariant 2: wanted daemons run)."""
     # Given
     stage = on_stage(source=UNSOUND, settings=SETTINGS)
     _, leader = stage.leading()
@@ -161,8 +162,8 @@ def test_a_scanner_that_never_returns_holds_up_nothing_but_itself(on_stage: OnSt
     stage.final_check()
 
 
-def test_a_monitor_frozen_with_its_agent_changes_nothing_when_it_thaws(on_stage: OnStage) -> None:
-    """Attacks: a deposed monitor carries out the plan that it was frozen in (a deposed monitor changes nothing)."""
+def test_a_monitor_frozen_with_its_agent_changes_nothing_when_it_continues(on_stage: OnStage) -> None:
+    """Attacks: a deposed monitor carries out the plan in which it was frozen (invariant 3)."""
     # Given
     stage = on_stage(source=UNSOUND, settings=SETTINGS)
     node, leader = stage.leading()
@@ -182,7 +183,7 @@ def test_a_monitor_frozen_with_its_agent_changes_nothing_when_it_thaws(on_stage:
 
 
 def test_a_monitor_whose_worker_shuts_down_hands_over_at_once(on_stage: OnStage) -> None:
-    """Attacks: in a rolling deploy every step would wait for the lease of the monitor."""
+    """Attacks: every step of a rolling deploy waits for the end of the monitor's lease."""
     # Given
     stage = on_stage(source=UNSOUND, settings=SETTINGS)
     node, leader = stage.leading()
@@ -201,8 +202,8 @@ def test_a_monitor_whose_worker_shuts_down_hands_over_at_once(on_stage: OnStage)
     stage.final_check()
 
 
-def test_the_machine_of_the_monitor_is_lost_and_another_one_leads_within_a_lease_or_so(on_stage: OnStage) -> None:
-    """Attacks: who sweeps the machine of the one that sweeps (no daemon elsewhere is touched)."""
+def test_another_node_leads_soon_after_the_machine_of_the_monitor_is_lost(on_stage: OnStage) -> None:
+    """Attacks: nobody sweeps the machine on which the monitor ran (no daemon elsewhere may be restarted)."""
     # Given
     stage = on_stage(source=UNSOUND, settings=SETTINGS)
     node, leader = stage.leading()
@@ -224,8 +225,8 @@ def test_the_machine_of_the_monitor_is_lost_and_another_one_leads_within_a_lease
     stage.final_check()
 
 
-def test_a_monitor_that_fails_in_every_life_is_tried_ever_more_slowly(on_stage: OnStage) -> None:
-    """Attacks: elections without end, one after the other, that fill the journal (no token is touched)."""
+def test_a_monitor_that_always_fails_is_elected_at_growing_intervals(on_stage: OnStage) -> None:
+    """Attacks: a fast series of elections fills the journal (no token may change)."""
     # Given
     stage = on_stage(source=UNSOUND, settings=SETTINGS)
     start = stage.journal_end()
@@ -234,14 +235,14 @@ def test_a_monitor_that_fails_in_every_life_is_tried_ever_more_slowly(on_stage: 
     stage.flag("fail-always")
 
     # Then
-    def patient() -> bool:
+    def paused() -> bool:
         for node in stage.ways:
-            elected = [one.at_ms for one in stage.events("lead", start) if one.node == node]
-            if any(later - earlier > PATIENCE * 1000 for earlier, later in pairwise(elected)):
+            elected = [entry.at_ms for entry in stage.events("lead", start) if entry.node == node]
+            if any(later - earlier > LONG_PAUSE * 1000 for earlier, later in pairwise(elected)):
                 return True
         return False
 
-    wait_until(patient, within=SOON, because="each failure doubles the pause before the next candidacy")
+    wait_until(paused, within=SOON, because="each failure doubles the pause before the next candidacy")
     stage.flag("fail-always", up=False)
     stage.final_check()
     stage.untouched(stage.wanted)

@@ -41,14 +41,14 @@ def test_queues_of_a_node_that_is_gone_are_removed_and_come_back_with_it(
     dispatcher.start()
     dispatcher.send(spawns, some_spawn_task())
     app.send_task("any", queue=mailbox)
-    dispatcher.flush(5.0)
+    dispatcher.flush(timeout=5.0)
     with app.connection_for_read() as connection:
         assert connection.default_channel.queue_purge(mailbox) == 1
     assert keys_of(valkey, namespace)
 
     # When
     done = threading.Event()
-    dispatcher.sweep(spawns, mailbox, done.set)
+    dispatcher.remove_queues(spawn_queue=spawns, task_queue=mailbox, on_removed=done.set)
 
     # Then
     assert done.wait(5.0)
@@ -71,7 +71,7 @@ def test_tasks_that_wait_for_a_node_that_is_gone_are_kept(app: Celery, valkey: S
 
     # When
     done = threading.Event()
-    dispatcher.sweep(spawns, mailbox, done.set)
+    dispatcher.remove_queues(spawn_queue=spawns, task_queue=mailbox, on_removed=done.set)
 
     # Then
     assert done.wait(5.0)

@@ -154,8 +154,8 @@ def test_a_scanner_that_fails_is_reported_with_its_launcher_and_stops_no_other(
     expected = {
         "raises": "RuntimeError: the database is gone",
         "hangs": "did not finish within 1.5 s",
-        "rubbish": "it yielded 42, which is no spec",
-        "nothing": "it returned None",
+        "rubbish": "yielded 42, which is not a spec",
+        "nothing": "returned None",
         "stops": "SystemExit: 3",
         "taken": "lists good.1 for launcher taken, but the name is taken by another launcher",
         "unserialisable": "daemon unserialisable.1: its arguments do not serialise",

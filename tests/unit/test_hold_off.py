@@ -1,122 +1,121 @@
-"""When the monitor holds still, and for how long: on a clock of the test's own."""
-
-from types import SimpleNamespace
+"""When the monitor must not act, and for how long: on a clock of the test's own."""
 
 import pytest
 
 from celery_daemons.domain.names import NodeName
-from celery_daemons.monitor import hold_off as module
 from celery_daemons.monitor.hold_off import HoldOff
 
 LEASE = 5.0
 #: Milliseconds left of a lease that was renewed just now.
-FRESH = 5000
+RENEWED = 5000
 
 
-class Watcher:
-    """A monitor's caution, and its clock."""
+class HoldOffHarness:
+    """A hold-off on a clock that the test sets."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
-        self.caution = HoldOff(LEASE)
+        self.hold_off = HoldOff(LEASE, lambda: self.now)
 
-    def sees(self, **left_ms: int) -> str | None:
-        """The leases as they are now; answers what the brake says."""
-        return self.caution.with_losses({NodeName(name): left for name, left in left_ms.items()})
+    def check(self, **left_ms: int) -> str | None:
+        """Check the leases as they are now, and return what the brake reports."""
+        return self.hold_off.on_mass_loss({NodeName(name): left for name, left in left_ms.items()})
 
     @property
-    def waits(self) -> float:
-        """Seconds until it may sweep."""
-        return max(0.0, self.caution.until - self.now, self.caution.sweeps_from - self.now)
+    def wait(self) -> float:
+        """Return the seconds until the monitor may sweep."""
+        return max(0.0, self.hold_off.no_action_before - self.now, self.hold_off.no_sweep_before - self.now)
 
 
 @pytest.fixture
-def watcher(monkeypatch: pytest.MonkeyPatch) -> Watcher:
-    return Watcher(monkeypatch)
+def harness() -> HoldOffHarness:
+    return HoldOffHarness()
 
 
-def test_one_of_three_is_swept_at_once(watcher: Watcher) -> None:
-    assert watcher.sees(a=0, b=FRESH, c=FRESH) is None
-    assert watcher.caution.sweeps
+def test_one_lost_node_of_three_is_swept_at_once(harness: HoldOffHarness) -> None:
+    assert harness.check(a=0, b=RENEWED, c=RENEWED) is None
+    assert harness.hold_off.may_sweep
 
 
-def test_two_of_three_within_a_lease_cost_one_more_lease_and_are_told_of_once(watcher: Watcher) -> None:
-    assert watcher.sees(a=0, b=0, c=FRESH) == "2 of 3 nodes are lost within one lease: waiting one more"
-    assert watcher.waits == LEASE
-    watcher.now += 1
-    assert watcher.sees(a=-1000, b=-1000, c=FRESH) is None
-    assert watcher.waits == LEASE - 1
+def test_two_lost_nodes_of_three_delay_sweeps_by_one_lease_and_are_reported_once(harness: HoldOffHarness) -> None:
+    cause = harness.check(a=0, b=0, c=RENEWED)
+    assert cause == "2 of 3 nodes lost within one lease; waiting one more lease before sweeping them"
+    assert harness.wait == LEASE
+    harness.now += 1
+    assert harness.check(a=-1000, b=-1000, c=RENEWED) is None
+    assert harness.wait == LEASE - 1
 
 
-def test_those_whose_leases_are_about_to_end_count_with_the_first_that_has(watcher: Watcher) -> None:
+def test_nodes_whose_leases_are_about_to_end_count_with_the_first_lost_node(harness: HoldOffHarness) -> None:
     """Machines that vanish in the same moment have leases that end up to a heartbeat apart."""
-    assert watcher.sees(a=-1, b=900, c=FRESH) is not None
+    assert harness.check(a=-1, b=900, c=RENEWED) is not None
 
 
-def test_losses_one_lease_apart_do_not_add_up(watcher: Watcher) -> None:
-    watcher.sees(a=0, b=FRESH, c=FRESH)
-    watcher.now += LEASE + 0.1
+def test_losses_one_lease_apart_do_not_add_up(harness: HoldOffHarness) -> None:
+    harness.check(a=0, b=RENEWED, c=RENEWED)
+    harness.now += LEASE + 0.1
 
-    assert watcher.sees(b=0, c=FRESH, d=FRESH) is None
-
-
-def test_losses_within_a_lease_add_up_though_the_first_has_been_swept(watcher: Watcher) -> None:
-    watcher.sees(a=0, b=FRESH, c=FRESH)
-    watcher.now += 1
-
-    assert watcher.sees(b=0, c=FRESH) is not None
+    assert harness.check(b=0, c=RENEWED, d=RENEWED) is None
 
 
-def test_one_that_is_back_is_not_lost_any_more(watcher: Watcher) -> None:
-    watcher.sees(a=0, b=FRESH, c=FRESH)
-    watcher.now += 2
+def test_losses_within_a_lease_add_up_though_the_first_node_has_been_swept(harness: HoldOffHarness) -> None:
+    harness.check(a=0, b=RENEWED, c=RENEWED)
+    harness.now += 1
 
-    assert watcher.sees(a=FRESH, b=0, c=FRESH) is None
-    assert watcher.caution.sweeps
-
-
-def test_of_two_nodes_one_is_no_majority(watcher: Watcher) -> None:
-    assert watcher.sees(a=0, b=FRESH) is None
+    assert harness.check(b=0, c=RENEWED) is not None
 
 
-def test_after_a_loss_of_data_it_waits_until_the_data_is_a_lease_old(watcher: Watcher) -> None:
-    watcher.caution.with_data_of(2000)
-    assert watcher.waits == LEASE - 2
-    assert not watcher.caution.over
+def test_a_recovered_node_no_longer_counts_as_lost(harness: HoldOffHarness) -> None:
+    harness.check(a=0, b=RENEWED, c=RENEWED)
+    harness.now += 2
 
-    watcher.now += LEASE - 2
-    assert watcher.caution.over
-
-
-def test_data_that_is_older_is_trusted_and_none_is_not(watcher: Watcher) -> None:
-    watcher.caution.with_data_of(6000)
-    assert watcher.caution.over
-
-    watcher.caution.with_data_of(None)
-    assert watcher.waits == LEASE
+    assert harness.check(a=RENEWED, b=0, c=RENEWED) is None
+    assert harness.hold_off.may_sweep
 
 
-def test_with_another_server_it_settles_after_a_lease_and_with_a_known_one_at_once(watcher: Watcher) -> None:
-    assert not watcher.caution.with_server("new", settled="old")
-    assert watcher.waits == LEASE
-    watcher.now += LEASE
-    assert watcher.caution.with_server("new", settled="old")
-
-    assert not watcher.caution.with_server("new", settled="new")
-    assert watcher.caution.over
+def test_one_lost_node_of_two_is_no_majority(harness: HoldOffHarness) -> None:
+    assert harness.check(a=0, b=RENEWED) is None
 
 
-def test_after_a_silence_of_all_nothing_is_swept_for_a_lease_but_placing_goes_on(watcher: Watcher) -> None:
-    watcher.caution.after_silence(1000)
+def test_the_monitor_does_not_act_before_new_data_is_one_lease_old(harness: HoldOffHarness) -> None:
+    harness.hold_off.on_data_age(2000)
+    assert harness.wait == LEASE - 2
+    assert not harness.hold_off.may_act
 
-    assert watcher.caution.over
-    assert not watcher.caution.sweeps
-    watcher.now += LEASE - 1
-    assert watcher.caution.sweeps
+    harness.now += LEASE - 2
+    assert harness.hold_off.may_act
 
 
-def test_after_an_outage_everybody_has_a_lease_to_beat_again(watcher: Watcher) -> None:
-    watcher.caution.after_outage()
+def test_old_data_is_trusted_and_missing_data_is_not(harness: HoldOffHarness) -> None:
+    harness.hold_off.on_data_age(6000)
+    assert harness.hold_off.may_act
 
-    assert watcher.waits == LEASE
+    harness.hold_off.on_data_age(None)
+    assert harness.wait == LEASE
+
+
+def test_a_changed_server_is_confirmed_after_one_lease_and_a_confirmed_one_is_not_waited_for(
+    harness: HoldOffHarness,
+) -> None:
+    assert not harness.hold_off.on_server("new", confirmed="old")
+    assert harness.wait == LEASE
+    harness.now += LEASE
+    assert harness.hold_off.on_server("new", confirmed="old")
+
+    assert not harness.hold_off.on_server("new", confirmed="new")
+    assert harness.hold_off.may_act
+
+
+def test_a_silence_of_all_nodes_delays_sweeps_by_one_lease_and_placing_not_at_all(harness: HoldOffHarness) -> None:
+    harness.hold_off.on_cluster_silence(1000)
+
+    assert harness.hold_off.may_act
+    assert not harness.hold_off.may_sweep
+    harness.now += LEASE - 1
+    assert harness.hold_off.may_sweep
+
+
+def test_an_outage_of_redis_gives_every_node_one_lease_to_renew(harness: HoldOffHarness) -> None:
+    harness.hold_off.on_outage()
+
+    assert harness.wait == LEASE

@@ -1,14 +1,18 @@
-"""When nodes count as at rest: after a quiet time, and when those that left in order are back or given up."""
+"""When nodes count as stable: after a quiet time, once nodes that left gracefully are back or given up."""
+
+import pytest
 
 from celery_daemons.domain.names import NodeName
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.states import NodeStatus
-from celery_daemons.monitor.quiet_period import RETURNS_WITHIN, QuietPeriod
+from celery_daemons.monitor.quiet_period import RETURN_WINDOW, QuietPeriod
 from tests.unit.test_placement import node
 
+DELAY = 5.0
 
-class Clock:
-    """Time that passes when it is told to."""
+
+class ManualClock:
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -17,76 +21,81 @@ class Clock:
         return self.now
 
 
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def period(clock: ManualClock) -> QuietPeriod:
+    return QuietPeriod(DELAY, clock)
+
+
 def nodes(**status: str) -> dict[NodeName, NodeRow]:
-    """Nodes by what they do."""
+    """Return node records by name and status."""
     return {NodeName(name): node(status=NodeStatus(what)) for name, what in status.items()}
 
 
-def test_a_quiet_time_after_the_last_change() -> None:
-    clock = Clock()
-    settling = QuietPeriod(5.0, clock)
-
+def test_the_period_ends_a_quiet_time_after_the_last_change(clock: ManualClock, period: QuietPeriod) -> None:
     clock.now += 3
-    settling.see(nodes(a="up", b="up"))
+    period.on_nodes(nodes(a="up", b="up"))
 
-    assert settling.at == clock.now + 5.0
+    assert period.ends_at == clock.now + DELAY
 
 
-def test_one_that_restarts_is_waited_for_and_the_quiet_time_begins_when_it_is_back() -> None:
-    clock = Clock()
-    settling = QuietPeriod(5.0, clock)
-    settling.see(nodes(a="up", b="up"))
+def test_a_restarting_node_is_waited_for_and_the_quiet_time_begins_when_it_is_back(
+    clock: ManualClock, period: QuietPeriod
+) -> None:
+    # Given
+    period.on_nodes(nodes(a="up", b="up"))
 
-    settling.see(nodes(a="draining", b="up"))
-    assert settling.at == clock.now + RETURNS_WITHIN
+    # When it drains and leaves, then it is expected back
+    period.on_nodes(nodes(a="draining", b="up"))
+    assert period.ends_at == clock.now + RETURN_WINDOW
     clock.now += 20
-    settling.see(nodes(b="up"))
-    assert settling.at == clock.now + RETURNS_WITHIN
+    period.on_nodes(nodes(b="up"))
+    assert period.ends_at == clock.now + RETURN_WINDOW
+
+    # When it returns
     clock.now += 8
-    settling.see(nodes(a="up", b="up"))
+    period.on_nodes(nodes(a="up", b="up"))
 
-    assert settling.at == clock.now + 5.0
-
-
-def test_one_that_left_for_good_is_given_up_after_a_while() -> None:
-    clock = Clock()
-    settling = QuietPeriod(5.0, clock)
-    settling.see(nodes(a="draining", b="up"))
-    settling.see(nodes(b="up"))
-    clock.now += RETURNS_WITHIN
-
-    settling.see(nodes(b="up", c="up"))
-
-    assert settling.at == clock.now + 5.0
+    # Then
+    assert period.ends_at == clock.now + DELAY
 
 
-def test_one_that_was_lost_is_not_waited_for() -> None:
-    clock = Clock()
-    settling = QuietPeriod(5.0, clock)
-    settling.see(nodes(a="up", b="up"))
+def test_a_node_that_left_for_good_is_given_up_after_the_return_window(clock: ManualClock, period: QuietPeriod) -> None:
+    period.on_nodes(nodes(a="draining", b="up"))
+    period.on_nodes(nodes(b="up"))
+    clock.now += RETURN_WINDOW
 
-    settling.see(nodes(b="up"))
+    period.on_nodes(nodes(b="up", c="up"))
 
-    assert settling.at == clock.now + 5.0
-
-
-def test_one_that_an_operator_drains_and_uncordons_is_back() -> None:
-    clock = Clock()
-    settling = QuietPeriod(5.0, clock)
-    settling.see(nodes(a="draining", b="up"))
-
-    settling.see(nodes(a="up", b="up"))
-
-    assert settling.at == clock.now + 5.0
+    assert period.ends_at == clock.now + DELAY
 
 
-def test_a_new_monitor_is_told_who_has_just_left() -> None:
-    clock = Clock()
-    settling = QuietPeriod(5.0, clock)
+def test_a_lost_node_is_not_waited_for(clock: ManualClock, period: QuietPeriod) -> None:
+    period.on_nodes(nodes(a="up", b="up"))
 
-    settling.expect(NodeName("a"), gone_for=10.0)
-    settling.expect(NodeName("b"), gone_for=RETURNS_WITHIN)
+    period.on_nodes(nodes(b="up"))
 
-    assert settling.at == clock.now + RETURNS_WITHIN - 10.0
-    settling.see(nodes(a="up"))
-    assert settling.at == clock.now + 5.0
+    assert period.ends_at == clock.now + DELAY
+
+
+def test_a_node_that_an_operator_drains_and_uncordons_is_back(clock: ManualClock, period: QuietPeriod) -> None:
+    period.on_nodes(nodes(a="draining", b="up"))
+
+    period.on_nodes(nodes(a="up", b="up"))
+
+    assert period.ends_at == clock.now + DELAY
+
+
+def test_a_new_monitor_waits_for_nodes_that_left_just_before_its_election(
+    clock: ManualClock, period: QuietPeriod
+) -> None:
+    period.expect(NodeName("a"), gone_for=10.0)
+    period.expect(NodeName("b"), gone_for=RETURN_WINDOW)
+
+    assert period.ends_at == clock.now + RETURN_WINDOW - 10.0
+    period.on_nodes(nodes(a="up"))
+    assert period.ends_at == clock.now + DELAY

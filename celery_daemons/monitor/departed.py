@@ -1,0 +1,50 @@
+"""Remove from the broker the queues of nodes that have been gone for a while."""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from celery_daemons.domain.names import Epoch, NodeName
+from celery_daemons.monitor.dispatch import Dispatcher
+from celery_daemons.store import lease, queries
+from celery_daemons.store.connection import Store
+
+#: Seconds that a node must be gone before its queues are removed, and between two runs. A restart takes less, and must
+#: find the queues with their messages.
+_RETENTION: Final = 60.0
+
+
+class DepartedNodes:
+    """The nodes that have left or were lost, whose queues may still be in the broker."""
+
+    def __init__(self, *, store: Store, epoch: Epoch, dispatcher: Dispatcher, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._epoch = epoch
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._next_run_at = 0.0
+        #: Nodes whose queues are removed. The dispatcher's thread appends, the monitor's loop takes.
+        self._removed: deque[NodeName] = deque()
+
+    def seconds_gone(self) -> dict[NodeName, float]:
+        """Return how many seconds each node has been gone."""
+        now_ms = self._store.now_ms()
+        return {node: (now_ms - gone.at_ms) / 1000 for node, gone in queries.gone(self._store).items()}
+
+    def remove_queues(self) -> None:
+        """Remove queues of nodes that have been gone for long enough; does nothing until the next run is due."""
+        now = self._clock()
+        if now < self._next_run_at:
+            return
+        while self._removed:
+            self._store.run(lease.bury(self._store.keys, self._epoch, self._removed.popleft()))
+        now_ms = self._store.now_ms()
+        for node, queues in queries.gone(self._store).items():
+            if now_ms - queues.at_ms >= _RETENTION * 1000:
+                self._dispatcher.remove_queues(
+                    spawn_queue=queues.spawn_queue,
+                    task_queue=queues.queue,
+                    on_removed=partial(self._removed.append, node),
+                )
+        self._next_run_at = now + _RETENTION
