@@ -29,7 +29,7 @@ def run(role: str, sock: socket.socket, lifeline: socket.socket) -> None:
     module, _, function = role.partition(":")
     status = 1
     try:
-        boot = read_one(sock, ChildBoot)
+        boot: ChildBoot = read_one(sock, ChildBoot)
         setproctitle.setproctitle(boot.title)
         status = getattr(importlib.import_module(module), function)(boot, sock) or 0
     except ChannelClosed:

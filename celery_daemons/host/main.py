@@ -10,10 +10,10 @@ from celery_daemons.host.base import Host
 from celery_daemons.launcher import registry_of
 from celery_daemons.store.codec import printable
 from celery_daemons.wire.channel import Channel
-from celery_daemons.wire.messages import ChildBoot, LoadFailed, ToHost
+from celery_daemons.wire.messages import HostBoot, LoadFailed, ToHost
 
 
-def main(boot: ChildBoot, sock: socket.socket) -> int:
+def main(boot: HostBoot, sock: socket.socket) -> int:
     """Run a host until the agent is gone, the lease ends or, for an isolated host, its daemon has ended."""
     # Armed before any user code runs: from here on this process cannot outlive its lease.
     deadman: Deadman | None = None

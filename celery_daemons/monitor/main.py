@@ -14,7 +14,7 @@ from celery_daemons.monitor.loop import Monitor
 from celery_daemons.settings import Settings
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
-from celery_daemons.wire.messages import ChildBoot
+from celery_daemons.wire.messages import MonitorBoot
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _TIMEOUT: Final = 4.0
 
 
-def main(boot: ChildBoot, sock: socket.socket) -> int:
+def main(boot: MonitorBoot, sock: socket.socket) -> int:
     """Lead until the lease is lost or the agent is gone."""
     link = AgentLink(sock, boot.until)
     settings = Settings(**boot.settings)

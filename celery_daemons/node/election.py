@@ -17,11 +17,11 @@ from celery_daemons.store.connection import AsyncStore
 from celery_daemons.wire.channel import AsyncChannel, ChannelClosed
 from celery_daemons.wire.messages import (
     Boot,
-    ChildBoot,
     FromMonitor,
     HandOver,
     Lease,
     LoadFailed,
+    MonitorBoot,
     Progress,
     SteppedDown,
 )
@@ -73,7 +73,7 @@ class Election:
             )
             if epoch is not None:
                 self._until = sent + self._settings.lease_ttl - self._settings.lease_margin
-                await self._lead(epoch, incarnation)
+                await self._lead(epoch)
 
     async def _renew(self, incarnation: Incarnation) -> None:
         assert self.epoch is not None
@@ -145,24 +145,22 @@ class Election:
         pause = self._settings.heartbeat_interval * min(2.0 ** (self._failures - 1), 30.0)
         self._not_before = now + pause * self._dice.uniform(1.0, 1.5)
 
-    async def _lead(self, epoch: Epoch, incarnation: Incarnation) -> None:
+    async def _lead(self, epoch: Epoch) -> None:
         logger.info("monitor %s: elected, epoch %d", self._boot.node, epoch)
         self.epoch = epoch
         self._turn_by = time.monotonic() + _FIRST_TURN
         # Every monitor turns once. One that fails soon after, and each time, is not to be started as if nothing were.
         self._proven_at = time.monotonic() + self._settings.lease_ttl
-        boot = ChildBoot(
+        boot = MonitorBoot(
             node=self._boot.node,
-            app=self._boot.app,
             settings=self._boot.settings,
             title=f"celery_daemons.monitor: {self._boot.node}",
             epoch=epoch,
-            incarnation=incarnation,
         )
         task = asyncio.create_task(self._serve(boot, epoch))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    async def _serve(self, boot: ChildBoot, epoch: Epoch) -> None:
+    async def _serve(self, boot: MonitorBoot, epoch: Epoch) -> None:
         self._dead = dead = asyncio.Event()
         try:
             self._child = child = await self._spawner.start(_ROLE, boot, lambda: self._until)

@@ -16,9 +16,9 @@ from celery_daemons.wire.channel import AsyncChannel, ChannelClosed
 from celery_daemons.wire.messages import (
     Alive,
     Boot,
-    ChildBoot,
     Ended,
     FromHost,
+    HostBoot,
     Hung,
     Lease,
     LoadFailed,
@@ -114,7 +114,7 @@ class Host:
         if self._child is not None:
             self._child.signal(signal.SIGKILL)
 
-    async def launch(self, spawner: Spawner, boot: ChildBoot, until: Callable[[], float], events: HostEvents) -> None:
+    async def launch(self, spawner: Spawner, boot: HostBoot, until: Callable[[], float], events: HostEvents) -> None:
         """Fork the process and serve it until it is dead."""
         loop = asyncio.get_running_loop()
         self._child = await self._fork(spawner, boot, until)
@@ -143,7 +143,7 @@ class Host:
         await asyncio.to_thread(self._child.reap)
         events.host_died(self)
 
-    async def _fork(self, spawner: Spawner, boot: ChildBoot, until: Callable[[], float]) -> Child | None:
+    async def _fork(self, spawner: Spawner, boot: HostBoot, until: Callable[[], float]) -> Child | None:
         """Try to fork for as long as the host is wanted."""
         while not self._killed:
             try:
@@ -234,9 +234,8 @@ class HostPool:
     def _start(self, *, isolated: bool) -> Host:
         host = Host(isolated=isolated)
         self.all.add(host)
-        boot = ChildBoot(
+        boot = HostBoot(
             node=self._boot.node,
-            app=self._boot.app,
             settings=self._boot.settings,
             title=f"celery_daemons.host: {self._boot.node}",
             isolated=isolated,

@@ -9,7 +9,6 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 M = TypeVar("M")
-F = TypeVar("F")
 
 _LENGTH = struct.Struct("!I")
 #: No frame of ours comes near; a longer one means that the stream is out of step.
@@ -27,7 +26,7 @@ def pack(message: Any) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-def read_one(sock: socket.socket, kind: type[F]) -> F:
+def read_one(sock: socket.socket, kind: Any) -> Any:
     """Wait for the first message and take no byte of what follows it; raises ChannelClosed."""
     try:
         head = sock.recv(_LENGTH.size, socket.MSG_WAITALL)

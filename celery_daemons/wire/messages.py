@@ -27,17 +27,27 @@ class Boot(msgspec.Struct, kw_only=True):
     logfile: str | None = None
 
 
-class ChildBoot(msgspec.Struct, kw_only=True):
-    """What a host or the monitor starts with; ``until`` is the end of its lease on the lease clock, less the margin."""
+class HostBoot(msgspec.Struct, kw_only=True, tag=True):
+    """Agent to host, first message; ``until`` is the end of the node's lease on the lease clock, less the margin."""
 
     node: str
-    app: str
     settings: dict[str, Any]
     title: str
+    isolated: bool
     until: float = 0.0
-    epoch: int = 0
-    incarnation: str = ""
-    isolated: bool = False
+
+
+class MonitorBoot(msgspec.Struct, kw_only=True, tag=True):
+    """Agent to monitor, first message; ``until`` is the end of its lease on the lease clock, less the margin."""
+
+    node: str
+    settings: dict[str, Any]
+    title: str
+    epoch: int
+    until: float = 0.0
+
+
+ChildBoot = HostBoot | MonitorBoot
 
 
 class AssignmentsChanged(msgspec.Struct, tag=True):
