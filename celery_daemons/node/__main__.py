@@ -52,11 +52,11 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
     from celery_daemons.node.agent import Agent
     from celery_daemons.node.assignment_sync import AssignmentSync
     from celery_daemons.node.candidate import Candidate
+    from celery_daemons.node.command_runner import CommandRunner
     from celery_daemons.node.election import Election
-    from celery_daemons.node.executor import Executor
     from celery_daemons.node.host_pool import HostPool
-    from celery_daemons.node.lease import NodeLease
     from celery_daemons.node.lifetime import Lifetime
+    from celery_daemons.node.node_lease import NodeLease
     from celery_daemons.node.node_row import command_timeout, row_of
     from celery_daemons.node.outbox import Outbox
     from celery_daemons.node.outbox_sender import OutboxSender
@@ -82,7 +82,7 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
     sender = OutboxSender(store=store, node=node, lease=lease, outbox=outbox)
     hosts = HostPool(boot=boot, spawner=spawner, lease=lease)
     sync = AssignmentSync(store=store, node=node, lease=lease, supervisor=supervisor, outbox=outbox)
-    executor = Executor(supervisor=supervisor, outbox=outbox, sender=sender, hosts=hosts, sync=sync)
+    runner = CommandRunner(supervisor=supervisor, outbox=outbox, sender=sender, hosts=hosts, sync=sync)
     agent = Agent(
         settings=settings,
         node=node,
@@ -94,7 +94,7 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
         sender=sender,
         hosts=hosts,
         sync=sync,
-        executor=executor,
+        runner=runner,
         election=election,
         worker_link=worker_link,
     )

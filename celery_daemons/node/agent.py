@@ -9,12 +9,12 @@ from typing import Final
 from celery_daemons.domain.names import NodeName
 from celery_daemons.errors import StoreUnavailable
 from celery_daemons.node.assignment_sync import AssignmentSync
+from celery_daemons.node.command_runner import CommandRunner
 from celery_daemons.node.election import Election
-from celery_daemons.node.executor import Executor
 from celery_daemons.node.host_memory import HostMemory
 from celery_daemons.node.host_pool import HostPool
-from celery_daemons.node.lease import Forgotten, NodeLease, Renewed
 from celery_daemons.node.lifetime import Lifetime
+from celery_daemons.node.node_lease import Forgotten, NodeLease, Renewed
 from celery_daemons.node.outbox import Outbox
 from celery_daemons.node.outbox_sender import OutboxSender
 from celery_daemons.node.supervision.supervisor import Supervisor
@@ -57,7 +57,7 @@ class Agent:
         sender: OutboxSender,
         hosts: HostPool,
         sync: AssignmentSync,
-        executor: Executor,
+        runner: CommandRunner,
         election: Election,
         worker_link: WorkerLink,
     ) -> None:
@@ -71,7 +71,7 @@ class Agent:
         self._sender = sender
         self._hosts = hosts
         self._sync = sync
-        self._executor = executor
+        self._runner = runner
         self._election = election
         self._worker_link = worker_link
         self._memory = HostMemory()
@@ -82,7 +82,7 @@ class Agent:
         self._lifetime.start(self._worker_link.run(self._on_worker))
         self._lifetime.start(self._watch_worker())
         serving = self._lifetime.start(self._serve())
-        self._lifetime.start(self._sender.run(self._executor.on_reply))
+        self._lifetime.start(self._sender.run(self._runner.on_reply))
         if self._settings.on_store_loss == "stop":
             self._lifetime.start(self._guard())
         timeout = await self._lifetime.wait()
@@ -97,7 +97,7 @@ class Agent:
             self._sync.invalidate()
             generation = await self._lease.join()
             self._worker_link.send(Joined(str(self._lease.incarnation)))
-            self._executor.apply(self._supervisor.open_hosts(now=time.monotonic()))
+            self._runner.apply(self._supervisor.open_hosts(now=time.monotonic()))
             self._hosts.renew()
             self._lifetime.start(self._catch_up(generation))
             await self._beat_until_lost()
@@ -107,9 +107,9 @@ class Agent:
 
     async def _load_app(self) -> None:
         """Wait until a host has loaded the app: a node that can run nothing does not join."""
-        self._executor.apply(self._supervisor.open_hosts(now=time.monotonic()))
-        if not await self._executor.app_loaded:
-            why = self._executor.load_error or "a host died while it started"
+        self._runner.apply(self._supervisor.open_hosts(now=time.monotonic()))
+        if not await self._runner.app_loaded:
+            why = self._runner.load_error or "a host died while it started"
             logger.error("node %s: cannot run daemons: %s", self._node, why)
             await asyncio.sleep(_LOAD_RETRY)
             # The fork server has loaded what it could. Only a new agent has a new one.
@@ -124,11 +124,11 @@ class Agent:
                 return
             self._hosts.renew()
             now = time.monotonic()
-            self._executor.apply(self._supervisor.open_hosts(now=now))
+            self._runner.apply(self._supervisor.open_hosts(now=now))
             limit_kib = self._settings.host_max_memory
             if limit_kib is not None:
                 resident_kib = self._memory.measure(self._hosts.pids())
-                self._executor.apply(self._supervisor.memory_measured(resident_kib, limit_kib, now=now))
+                self._runner.apply(self._supervisor.memory_measured(resident_kib, limit_kib, now=now))
             self._sender.wake()
             if not self._sync.is_current(answer.generation):
                 self._lifetime.start(self._catch_up(answer.generation))
@@ -166,7 +166,7 @@ class Agent:
     async def _catch_up(self, generation: int) -> None:
         held = await self._sync.catch_up(generation)
         if held is not None:
-            self._executor.apply(self._supervisor.synchronised(held.rows, serial=held.serial, now=time.monotonic()))
+            self._runner.apply(self._supervisor.synchronised(held.rows, serial=held.serial, now=time.monotonic()))
 
     async def _kill_hosts(self) -> None:
         self._supervisor.forget_all()
@@ -181,8 +181,8 @@ class Agent:
             case AssignmentsChanged():
                 if self._sync.on_message(message):
                     now = time.monotonic()
-                    self._executor.apply(self._supervisor.recalled(message.recalled, now=now))
-                    self._executor.apply(self._supervisor.assigned(message.assigned, now=now))
+                    self._runner.apply(self._supervisor.recalled(message.recalled, now=now))
+                    self._runner.apply(self._supervisor.assigned(message.assigned, now=now))
             case Rejected():
                 self._lifetime.start(self._note_rejected(message))
             case Campaign():
@@ -219,7 +219,7 @@ class Agent:
                     self._node,
                     self._supervisor.count,
                 )
-        self._executor.apply(self._supervisor.drain(now=time.monotonic()))
+        self._runner.apply(self._supervisor.drain(now=time.monotonic()))
         # Polled: the end of the last daemon comes by one of many paths, and this runs once.
         while self._supervisor.count and loop.time() < end - within * (1 - _DRAIN_SHARE):  # noqa: ASYNC110
             await asyncio.sleep(_DRAIN_CHECK)

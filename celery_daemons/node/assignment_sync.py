@@ -7,7 +7,7 @@ from typing import Final
 from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.records import BookRow
 from celery_daemons.errors import StoreUnavailable
-from celery_daemons.node.lease import NodeLease
+from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.outbox import Outbox
 from celery_daemons.node.supervision.supervisor import Supervisor
 from celery_daemons.store import assignments

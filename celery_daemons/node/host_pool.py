@@ -11,7 +11,7 @@ from typing import Final
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.runs import StartItem
 from celery_daemons.forkserver.spawner import Child, Spawner
-from celery_daemons.node.lease import NodeLease
+from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.supervision.commands import HostId
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.wire.channel import AsyncChannel, ChannelClosed

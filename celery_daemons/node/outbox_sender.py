@@ -7,7 +7,7 @@ from typing import Final
 
 from celery_daemons.domain.names import NodeName
 from celery_daemons.errors import LeaseLost, StoreUnavailable
-from celery_daemons.node.lease import NodeLease
+from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.outbox import Outbox, Reply, ServerUnconfirmed
 from celery_daemons.store.connection import AsyncStore
 

@@ -20,21 +20,19 @@ def test_no_interleaving_breaks_an_invariant() -> None:
 
 @pytest.mark.parametrize("rate", [SLOWEST, 0.5])
 def test_the_margin_covers_slow_clocks_and_no_slower_ones(rate: float) -> None:
-    """The one thing that the protocol asks of clocks, it does ask: beyond the margin two lives overlap."""
+    """The one thing that the protocol asks of clocks, it does ask: beyond the margin two runs overlap."""
     with virtual_time() as clock:
         # Given a node that loses touch with Redis, and whose clock is slow
-        story = Story(fakeredis.FakeRedis(), clock)
-        story.a.rate = rate
-        story.nodes.beat(story.a, "prompt")
+        story = Story(fakeredis.FakeRedis(), clock, rate=rate)
         story.outlast(story.a)
 
-        # When it is swept, and its daemon starts elsewhere as soon as can be
+        # When the node is swept, and its daemon starts elsewhere as soon as it can
         story.monitor.sweep(A)
         story.monitor.assign(X, B)
 
         # Then it has stopped by itself, unless its clock is slower than the margin covers
         def starts_on_b() -> None:
-            story.nodes.look(story.b)
+            story.b.look()
             story.holds()
 
         if rate == SLOWEST:

@@ -1,14 +1,18 @@
 """Interleavings that attack one line of the protocol each; and the same without that line, which must be noticed."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from functools import cache
 from hashlib import sha1
+from textwrap import dedent
 
 import fakeredis
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from celery_daemons.node.supervision import supervisor
+from celery_daemons.node.supervision.supervisor import Supervisor
 from celery_daemons.store import script
 from tests.unit.protocol import stories
 from tests.unit.protocol.clock import Clock, virtual_time
@@ -58,6 +62,13 @@ MISTAKES: list[tuple[Callable[[Story], None], str, str, str]] = [
     (stories.a_daemon_is_replaced_as_it_finishes, "release", "and spec.version == record.version", ""),
     (stories.a_failover_leaves_a_name_behind, "held", "redis.call('SREM', KEYS[1], name)", ""),
     (stories.a_monitor_without_the_lease_resigns, "resign", "if not leads(KEYS[1], ARGV[1]) then return 0 end", ""),
+    (stories.a_claim_meets_an_unconfirmed_server, "claim", "then return {'unconfirmed'} end", "then end"),
+]
+
+#: A mistake in the supervisor: the story that meets it, the method that it is made in, the line, and what replaces it.
+SUPERVISOR_MISTAKES: list[tuple[Callable[[Story], None], str, str, str]] = [
+    # A release before the process is dead.
+    (stories.a_process_outlives_the_report_of_its_end, "ended", "if not host.isolated:", "if True:"),
 ]
 
 #: Those of them that any interleaving is likely to run into.
@@ -109,7 +120,7 @@ def test_a_story_ends_well(story: Callable[[Story], None], double: fakeredis.Fak
 
 
 def test_every_story_has_its_mistake() -> None:
-    assert {story for story, *_ in MISTAKES} == set(STORIES)
+    assert {story for story, *_ in [*MISTAKES, *SUPERVISOR_MISTAKES]} == set(STORIES)
 
 
 @pytest.mark.parametrize(("story", "verb", "line", "instead"), MISTAKES, ids=title)
@@ -123,6 +134,26 @@ def test_a_mistake_is_noticed(
     make_mistake: Callable[[str, str, str], None],
 ) -> None:
     make_mistake(verb, line, instead)
+
+    with pytest.raises(Broken):
+        story(Story(double, clock))
+
+
+@pytest.mark.parametrize(("story", "method", "line", "instead"), SUPERVISOR_MISTAKES, ids=title)
+def test_a_mistake_in_the_supervisor_is_noticed(
+    story: Callable[[Story], None],
+    method: str,
+    line: str,
+    instead: str,
+    double: fakeredis.FakeRedis,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = dedent(inspect.getsource(getattr(Supervisor, method)))
+    assert line in source, f"Supervisor.{method} has no {line!r}: bring this test up to date"
+    namespace = dict(vars(supervisor))
+    exec(source.replace(line, instead), namespace)  # noqa: S102 - the product's own source, with one line changed
+    monkeypatch.setattr(Supervisor, method, namespace[method])
 
     with pytest.raises(Broken):
         story(Story(double, clock))

@@ -6,8 +6,9 @@ which run, stop, crash and hang as the model says, and the network between the a
 
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -18,8 +19,8 @@ from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.runs import Assignment, End, StartItem
 from celery_daemons.domain.states import NodeStatus, Outcome
 from celery_daemons.errors import Fenced, StoreUnavailable
-from celery_daemons.node import lease as lease_module
-from celery_daemons.node.lease import Forgotten, Lost, NodeLease, Renewed
+from celery_daemons.node import node_lease as lease_module
+from celery_daemons.node.node_lease import Forgotten, Lost, NodeLease, Renewed
 from celery_daemons.node.outbox import ClaimsAnswered, Outbox, Request
 from celery_daemons.node.supervision.commands import (
     Command,
@@ -189,7 +190,7 @@ class ModelAgent:
         if fate in ("lost", "late"):
             self.alive = False
         audit = audits.of_join(self.world, self, previous)
-        self._drive(self.lease.join(), fate, lambda _: None, audit)
+        self._drive(self.lease.join(), [fate], lambda _: None, audit)
 
     def kill(self) -> None:
         """The process ends, and its hosts with it."""
@@ -210,15 +211,18 @@ class ModelAgent:
 
     # Heartbeats
 
-    def beat(self, fate: Fate) -> None:
-        """Renew the lease; after a loss of data or another server, register again with what runs here."""
+    def beat(self, *fates: Fate) -> None:
+        """Renew the lease; after a loss of data or another server, register again with what runs here.
+
+        ``fates`` are those of the calls that this takes, one after the other; further calls are answered promptly.
+        """
         if not self.alive or self.paused or self._busy_beating:
             return
         if not self.able:
             # Its lease has ended and its hosts are dead: it starts again as another incarnation.
             self.kill()
             return
-        self._drive(self._beat(), fate, self._beaten, audits.of_beat(self))
+        self._drive(self._beat(), fates, self._beaten, audits.of_beat(self))
 
     async def _beat(self) -> Renewed | Lost | None:
         """As the agent does it: without an answer, try again."""
@@ -318,11 +322,14 @@ class ModelAgent:
 
     def finish_stops(self) -> None:
         """Daemons that were asked to stop do so."""
+        self.report_stops()
+        self.bury_ended()
+
+    def report_stops(self) -> None:
+        """Daemons that were asked to stop report their end; a process that ran one for itself still lives."""
         for host_id, host in list(self.hosts.items()):
             for name in list(host.stopping):
                 self._end(host_id, host, name, Outcome.STOPPED)
-            if host.isolated and host.ended:
-                self._host_dies(host_id)
 
     def end_run(self, name: DaemonName, outcome: Outcome) -> None:
         """A daemon's code ends by itself."""
@@ -372,7 +379,7 @@ class ModelAgent:
             host.running[item.name] = item.token
         self._apply(self.supervisor.started(host_id, [(item.name, item.token) for item in items], now=self.now))
 
-    # The one place that carries commands out, as node/executor.py
+    # The one place that carries commands out, as node/command_runner.py
 
     def _apply(self, commands: list[Command]) -> None:
         pending = deque(commands)
@@ -429,28 +436,29 @@ class ModelAgent:
     def _drive(
         self,
         coroutine: Coroutine[Any, Any, Any],
-        fate: Fate,
+        fates: Sequence[Fate],
         done: Callable[[Any], None],
         audit: audits.Audit | None = None,
     ) -> None:
-        """Run a coroutine of the agent; its first call has this fate, the others are answered promptly."""
+        """Run a coroutine of the agent; its calls have these fates, and further ones are answered promptly."""
         step: ScriptCall[Any] | float | None = self._advance(coroutine, None, done)
-        fates: list[Fate] = [fate]
+        pending = deque(fates)
         while isinstance(step, ScriptCall):
-            call, now_fate = step, fates.pop() if fates else "prompt"
+            call = step
             if self._store.pin.server != self.world.server:
                 step = self._advance(coroutine, StoreUnavailable("another server"), done)
                 continue
-            if now_fate == "late":
-                self.world.flights.append(Flight(self, lambda call=call: self.world.carry_out(call, audit)))  # type: ignore[misc]
+            fate = pending.popleft() if pending else "prompt"
+            if fate == "late":
+                self.world.flights.append(Flight(self, partial(self.world.carry_out, call, audit)))
                 step = self._advance(coroutine, StoreUnavailable("no answer"), done)
                 continue
             answer = self.world.carry_out(call, audit)
-            if now_fate == "lost":
+            if fate == "lost":
                 step = self._advance(coroutine, StoreUnavailable("no answer"), done)
-            elif now_fate == "slow":
+            elif fate == "slow":
                 self._busy_beating = True
-                self.world.flights.append(Flight(self, lambda answer=answer: self._resume(coroutine, answer, done)))  # type: ignore[misc]
+                self.world.flights.append(Flight(self, partial(self._resume, coroutine, answer, done)))
                 return
             else:
                 step = self._advance(coroutine, answer, done)
@@ -495,9 +503,7 @@ class Nodes:
         self.world = world
         self._count = 0
 
-    def start(
-        self, node: NodeName, previous: ModelAgent | None, fate: Fate, rate: float = SLOWEST
-    ) -> ModelAgent:
+    def start(self, node: NodeName, previous: ModelAgent | None, fate: Fate, rate: float = SLOWEST) -> ModelAgent:
         """A new agent joins; ``previous`` is a dead one that the same worker started before it."""
         self._count += 1
         agent = ModelAgent(self.world, node, self._count, previous, rate)

@@ -9,9 +9,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.states import Outcome
 from celery_daemons.store import specs
-from tests.unit.protocol.actors import ARGUMENTS, LAUNCHER, Monitor, Nodes
+from tests.unit.protocol.agents import ARGUMENTS, LAUNCHER_OF, ModelAgent, Nodes
 from tests.unit.protocol.clock import Clock
-from tests.unit.protocol.world import DAEMONS, NODES, SLOWEST, TTL_MS, Broken, Fate, Process, World
+from tests.unit.protocol.monitors import ModelMonitor
+from tests.unit.protocol.world import DAEMONS, NODES, SLOWEST, TTL_MS, Broken, Fate, World
 
 names = st.sampled_from(DAEMONS)
 nodes = st.sampled_from(NODES)
@@ -33,32 +34,34 @@ class Protocol(RuleBasedStateMachine):
         super().__init__()
         self.world = World(self.client, self.clock)
         self.nodes = Nodes(self.world)
-        self.monitors = [Monitor(self.world, "m1"), Monitor(self.world, "m2")]
+        self.monitors = [ModelMonitor(self.world, "m1"), ModelMonitor(self.world, "m2")]
 
-    def pick(self, number: int) -> Process | None:
-        """One of the living processes."""
-        living = [process for process in self.world.processes if process.alive]
+    def pick(self, number: int) -> ModelAgent | None:
+        """One of the living agents."""
+        living = [agent for agent in self.world.agents if agent.alive]
         return living[number % len(living)] if living else None
 
     @initialize()
     def everything_runs(self) -> None:
-        """Both nodes are up, one daemon runs, and somebody leads."""
+        """Both nodes are up, one daemon runs, and a monitor leads."""
         for node in NODES:
             self.nodes.start(node, None, "prompt", self.rates[0])
-        self.world.ask(specs.want(self.world.keys, [(DAEMONS[0], LAUNCHER, ARGUMENTS)], mode="spawn"))
+        self.want(DAEMONS[0], ARGUMENTS)
         self.monitors[0].campaign()
-        for _ in range(2):
-            self.let_time_pass(TTL_MS * 2 // 3)
-        self.monitors[0].assign(DAEMONS[0], NODES[0])
-        self.nodes.look(self.world.processes[0], "prompt")
+        for _ in range(3):
+            self.let_time_pass(TTL_MS // 3)
+            self.monitors[0].lead()
+        for agent in self.world.agents:
+            agent.look()
         self.world.save()
 
     @rule(ms=st.sampled_from([1, TTL_MS // 3, TTL_MS * 2 // 3]))
     def let_time_pass(self, ms: int) -> None:
-        """Time passes, and everybody who can has renewed the lease."""
+        """Time passes, and every agent and monitor that can has renewed its lease."""
         self.world.pass_time(ms)
-        for process in self.world.processes:
-            self.nodes.beat(process, "prompt")
+        for agent in self.world.agents:
+            agent.beat("prompt")
+            agent.tick()
         for monitor in self.monitors:
             if monitor.epoch is not None and not monitor.paused:
                 monitor.campaign()
@@ -71,60 +74,79 @@ class Protocol(RuleBasedStateMachine):
     @rule(number=which, fate=fates)
     def beat(self, number: int, fate: Fate) -> None:
         """One heartbeat."""
-        if process := self.pick(number):
-            self.nodes.beat(process, fate)
+        if agent := self.pick(number):
+            agent.beat(fate)
+
+    @rule(number=which)
+    def read_assignments(self, number: int) -> None:
+        """A node reads what is assigned to it."""
+        if agent := self.pick(number):
+            agent.read_assignments()
+
+    @rule(number=which, fate=fates)
+    def send_one(self, number: int, fate: Fate) -> None:
+        """A node sends one request of its outbox."""
+        if agent := self.pick(number):
+            agent.send_one(fate)
 
     @rule(number=which, fate=fates)
     def look(self, number: int, fate: Fate) -> None:
-        """A node does what the book says."""
-        if process := self.pick(number):
-            self.nodes.look(process, fate)
+        """A node does what the book says, up to the starts."""
+        if agent := self.pick(number):
+            agent.look(fate)
 
-    @rule(number=which, name=names, fate=fates)
-    def restart(self, number: int, name: DaemonName, fate: Fate) -> None:
-        """A daemon crashes and is started again."""
-        if process := self.pick(number):
-            self.nodes.restart(process, name, fate)
+    @rule(number=which)
+    def finish_stops(self, number: int) -> None:
+        """Daemons that were asked to stop do so."""
+        if agent := self.pick(number):
+            agent.finish_stops()
 
-    @rule(
-        number=which,
-        name=names,
-        outcome=st.sampled_from([Outcome.FINISHED, Outcome.REFUSED, Outcome.EXHAUSTED]),
-        fate=fates,
-    )
-    def finish(self, number: int, name: DaemonName, outcome: Outcome, fate: Fate) -> None:
-        """A daemon ends for good, or this node cannot run it."""
-        if process := self.pick(number):
-            self.nodes.finish(process, name, outcome, fate)
+    @rule(number=which)
+    def tick(self, number: int) -> None:
+        """Grace periods and back-offs that are over take effect."""
+        if agent := self.pick(number):
+            agent.tick()
 
-    @rule(number=which, fate=fates)
-    def report(self, number: int, fate: Fate) -> None:
-        """A node says what it runs."""
-        if process := self.pick(number):
-            self.nodes.report(process, fate)
+    @rule(number=which, name=names, outcome=st.sampled_from([Outcome.FAILED, Outcome.FAILED, Outcome.FINISHED]))
+    def end_run(self, number: int, name: DaemonName, outcome: Outcome) -> None:
+        """A daemon's code raises or returns."""
+        if agent := self.pick(number):
+            agent.end_run(name, outcome)
+
+    @rule(number=which)
+    def bury_ended(self, number: int) -> None:
+        """The process of an isolated daemon that has ended is dead."""
+        if agent := self.pick(number):
+            agent.bury_ended()
+
+    @rule(number=which, name=names)
+    def crash_host(self, number: int, name: DaemonName) -> None:
+        """A host process dies."""
+        if agent := self.pick(number):
+            agent.crash_host(name)
 
     @rule(number=which)
     def leave(self, number: int) -> None:
-        """A node leaves."""
-        if process := self.pick(number):
-            self.nodes.leave(process)
+        """A node drains, and leaves if it can."""
+        if agent := self.pick(number):
+            agent.leave()
 
     @rule(number=which)
     def pause_or_resume(self, number: int) -> None:
-        """A process is stopped by a signal, or goes on."""
-        if process := self.pick(number):
-            process.paused = not process.paused
+        """A process is stopped by a signal, or continues."""
+        if agent := self.pick(number):
+            agent.paused = not agent.paused
 
     @rule(number=which)
     def kill(self, number: int) -> None:
-        """A process dies."""
-        if process := self.pick(number):
-            self.nodes.kill(process)
+        """An agent dies with its hosts."""
+        if agent := self.pick(number):
+            agent.kill()
 
     @rule(node=nodes, knows=st.booleans(), fate=fates, pace=st.integers(0, 2))
     def start(self, node: NodeName, knows: bool, fate: Fate, pace: int) -> None:
-        """An agent starts: again, by the worker that saw the last one die; or a worker under a name that is in use."""
-        dead = [process for process in self.world.processes if process.node == node and not process.alive]
+        """An agent starts: by the worker that saw the last one die, or by a worker under a name that is in use."""
+        dead = [agent for agent in self.world.agents if agent.node == node and not agent.alive and agent.incarnation]
         self.nodes.start(node, dead[-1] if dead and knows else None, fate, self.rates[pace])
 
     @precondition(lambda self: self.world.flights)
@@ -141,53 +163,61 @@ class Protocol(RuleBasedStateMachine):
         """A candidate renews its epoch or runs for one."""
         self.monitors[number].campaign()
 
-    @rule(number=st.integers(0, 1))
-    def lead(self, number: int) -> None:
-        """A monitor does all there is to do."""
+    @rule(number=st.integers(0, 1), first=fates, second=fates)
+    def lead(self, number: int, first: Fate, second: Fate) -> None:
+        """A monitor reads what has changed and acts on it."""
         monitor = self.monitors[number]
         if monitor.epoch is None:
             monitor.campaign()
-        bring_about(self.world, monitor)
+        monitor.lead(first, second)
+
+    @rule(number=st.integers(0, 1), first=fates)
+    def act_on_an_old_view(self, number: int, first: Fate) -> None:
+        """A monitor acts on what it read earlier."""
+        self.monitors[number].turn(first)
+
+    @rule(number=st.integers(0, 1), name=names, node=nodes)
+    def assign(self, number: int, name: DaemonName, node: NodeName) -> None:
+        """A monitor assigns a daemon that it believes to be free."""
+        if self.monitors[number].may_act:
+            self.monitors[number].assign(name, node)
+
+    @rule(number=st.integers(0, 1), name=names)
+    def recall(self, number: int, name: DaemonName) -> None:
+        """A monitor recalls a daemon."""
+        if self.monitors[number].may_act:
+            self.monitors[number].recall(name)
+
+    @rule(number=st.integers(0, 1), node=nodes)
+    def sweep(self, number: int, node: NodeName) -> None:
+        """A monitor sweeps a node whose lease it believes to have ended."""
+        if self.monitors[number].may_act:
+            self.monitors[number].sweep(node)
 
     @rule(number=st.integers(0, 1))
     def pause_or_resume_a_monitor(self, number: int) -> None:
-        """A monitor is paused, or goes on with what it believed before."""
+        """A monitor is paused, or continues with what it believed before."""
         self.monitors[number].paused = not self.monitors[number].paused
 
     @rule(number=st.integers(0, 1))
     def resign(self, number: int) -> None:
-        """A monitor steps down, and perhaps forgets that it did."""
+        """A monitor gives its lease back, and perhaps does not notice."""
         self.monitors[number].resign()
-
-    @rule(number=st.integers(0, 1), name=names, node=nodes)
-    def assign(self, number: int, name: DaemonName, node: NodeName) -> None:
-        """A monitor assigns."""
-        self.monitors[number].assign(name, node)
-
-    @rule(number=st.integers(0, 1), name=names)
-    def recall(self, number: int, name: DaemonName) -> None:
-        """A monitor recalls."""
-        self.monitors[number].recall(name)
-
-    @rule(number=st.integers(0, 1), node=nodes)
-    def sweep(self, number: int, node: NodeName) -> None:
-        """A monitor sweeps."""
-        self.monitors[number].sweep(node)
 
     @rule(name=names, arguments=st.sampled_from([ARGUMENTS, "[[1], {}]"]))
     def want(self, name: DaemonName, arguments: str) -> None:
-        """Somebody wants a daemon."""
+        """A user wants a daemon."""
         self.world.forgotten.discard(name)
-        self.world.ask(specs.want(self.world.keys, [(name, LAUNCHER, arguments)], mode="replace"))
+        self.world.ask(specs.want(self.world.keys, [(name, LAUNCHER_OF[name], arguments)], mode="replace"))
 
     @rule(name=names, action=st.sampled_from(["stop", "start", "restart"]))
-    def desire(self, name: DaemonName, action: str) -> None:
-        """Somebody stops, starts or restarts one."""
-        self.world.ask(specs.desire(self.world.keys, name, action))  # type: ignore[arg-type]
+    def desire(self, name: DaemonName, action: specs.Action) -> None:
+        """A user stops, starts or restarts a daemon."""
+        self.world.ask(specs.desire(self.world.keys, name, action))
 
     @rule(name=names)
     def forget(self, name: DaemonName) -> None:
-        """Somebody wants it no more."""
+        """A user no longer wants a daemon."""
         self.world.ask(specs.forget(self.world.keys, [name], cause="model"))
         self.world.forgotten.add(name)
 
@@ -212,55 +242,48 @@ class Protocol(RuleBasedStateMachine):
         self.world.check()
 
     def teardown(self) -> None:
-        """Left in peace, the cluster runs what is wanted."""
-        if self.world.processes:
+        """Without further accidents, the cluster runs what is wanted."""
+        if self.world.agents:
             come_to_rest(self)
 
 
 def come_to_rest(machine: Protocol) -> None:
-    """Let all messages arrive and everybody do their work for a while; then what is wanted runs, and nothing else."""
+    """Let all messages arrive and everyone work for a while; then what is wanted runs, and nothing else."""
     world, nodes = machine.world, machine.nodes
-    for process in world.processes:
-        process.paused = False
-    for flight in world.flights:
+    for agent in world.agents:
+        agent.paused = False
+    flights, world.flights = world.flights, []
+    for flight in flights:
         flight.act()
-    world.flights.clear()
-    # Two leases until a monitor may act, one for the last ghost's to end, and some rounds to stop, release and start.
-    for _ in range(16):
+    # Two leases until a monitor may act, one for the last lease of a dead node, and some rounds to stop and start.
+    for _ in range(24):
         machine.let_time_pass(TTL_MS // 3)
         for node in NODES:
-            if not any(process.alive and process.node == node for process in world.processes):
+            if not any(agent.alive and agent.node == node for agent in world.agents):
                 nodes.start(node, None, "prompt")
         for monitor in machine.monitors:
             monitor.paused = False
             monitor.campaign()
-            bring_about(world, monitor)
-        for process in world.processes:
-            if process.alive:
-                nodes.look(process)
+            monitor.lead()
+        for agent in world.agents:
+            if agent.alive:
+                agent.look()
+            if agent.alive and agent.supervisor.draining:
+                # Its worker is shutting down: it leaves, at the end of the drain time-out whatever it still holds.
+                agent.leave()
+                agent.kill()
         world.check()
         if running(world) == wanted(world):
             return
-    raise Broken(f"wanted {wanted(world)}, running {running(world)}, the server holds {world.look()}")
-
-
-def bring_about(world: World, monitor: Monitor) -> None:
-    """What a monitor does to bring about what is wanted, if it leads."""
-    for node in NODES:
-        monitor.sweep(node)
-    for name, node in zip(DAEMONS, NODES, strict=True):
-        if name in wanted(world):
-            monitor.assign(name, node)
-        else:
-            monitor.recall(name)
+    raise Broken(f"wanted {wanted(world)}, running {running(world)}, the server holds {world.contents()}")
 
 
 def wanted(world: World) -> set[str]:
     """The daemons that should run."""
-    specs = world.look().specs
-    return {name for name in specs if specs[name]["desired"] == "running"}
+    found = world.contents().specs
+    return {name for name in found if found[name]["desired"] == "running"}
 
 
 def running(world: World) -> set[str]:
     """The daemons that do."""
-    return {name for process in world.processes for name in process.running}
+    return {name for agent in world.agents for name in agent.running}

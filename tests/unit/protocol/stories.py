@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import fakeredis
 
+from celery_daemons.domain.names import NodeName
 from celery_daemons.domain.states import Outcome
 from celery_daemons.errors import Fenced
 from celery_daemons.store import lease, specs
-from tests.unit.protocol.actors import ARGUMENTS, LAUNCHER, Monitor, Nodes
+from tests.unit.protocol.agents import ARGUMENTS, LAUNCHER_OF, ModelAgent, Nodes
 from tests.unit.protocol.clock import Clock
-from tests.unit.protocol.machine import bring_about
-from tests.unit.protocol.world import DAEMONS, NODES, TTL_MS, Process, World, must
+from tests.unit.protocol.monitors import ModelMonitor
+from tests.unit.protocol.world import DAEMONS, NODES, SLOWEST, TTL_MS, World, must
 
 A, B = NODES
 X, Y = DAEMONS
@@ -19,46 +20,55 @@ X, Y = DAEMONS
 class Story:
     """A cluster of two nodes in which daemon x runs on node a, and the acts of which stories are made."""
 
-    def __init__(self, client: fakeredis.FakeRedis, clock: Clock) -> None:
+    def __init__(self, client: fakeredis.FakeRedis, clock: Clock, *, rate: float = SLOWEST) -> None:
         self.world = World(client, clock)
         self.nodes = Nodes(self.world)
-        self.monitor = Monitor(self.world, "m1")
-        self.rival = Monitor(self.world, "m2")
-        self.a = self.nodes.start(A, None, "prompt")
+        self.monitor = ModelMonitor(self.world, "m1")
+        self.rival = ModelMonitor(self.world, "m2")
+        self.a = self.nodes.start(A, None, "prompt", rate)
         self.b = self.nodes.start(B, None, "prompt")
-        self.world.ask(specs.want(self.world.keys, [(X, LAUNCHER, ARGUMENTS)], mode="spawn"))
         self.monitor.campaign()
-        self.time_passes()
-        self.time_passes()
+        for _ in range(3):
+            self.time_passes()
+        self.want(X)
         self.monitor.assign(X, A)
-        self.nodes.look(self.a)
+        self.a.look()
         self.holds()
         must(X in self.a.running, "x does not run at the beginning")
+
+    def want(self, *names: str) -> None:
+        """A user wants daemons."""
+        for name in DAEMONS:
+            if name in names:
+                items = [(name, LAUNCHER_OF[name], ARGUMENTS)]
+                self.world.ask(specs.want(self.world.keys, items, mode="spawn"))
 
     def holds(self) -> None:
         """Everything that must hold does."""
         self.world.check()
 
-    def time_passes(self, *beating: Process) -> None:
-        """Two thirds of a lease in which these (all, if none is named) renew theirs, and so does the monitor."""
+    def time_passes(self, *beating: ModelAgent) -> None:
+        """Two thirds of a lease in which these agents (all, if none is named) and the monitor renew their leases."""
         self.world.pass_time(TTL_MS * 2 // 3)
-        for process in beating or self.world.processes:
-            self.nodes.beat(process, "prompt")
+        for agent in beating or self.world.agents:
+            agent.beat("prompt")
         self.monitor.campaign()
+        self.monitor.follow()
+        self.monitor.confirm_server()
 
-    def outlast(self, gone: Process) -> None:
+    def outlast(self, gone: ModelAgent) -> None:
         """Time passes until the lease of one node has ended; the others renew theirs."""
-        others = [process for process in self.world.processes if process is not gone]
+        others = [agent for agent in self.world.agents if agent is not gone]
         self.time_passes(*others)
         self.time_passes(*others)
 
-    def move_to_b(self) -> None:
-        """x moves to node b: recalled, released, assigned, claimed."""
+    def move(self, source: ModelAgent, target: ModelAgent, name: NodeName) -> None:
+        """x moves: recalled, released, assigned, claimed."""
         self.monitor.recall(X)
-        self.nodes.look(self.a)
-        self.monitor.assign(X, B)
-        self.nodes.look(self.b)
-        must(X in self.b.running, "x does not run on b")
+        source.look()
+        self.monitor.assign(X, name)
+        target.look()
+        must(X in target.running, f"x does not run on {name}")
 
     def arrive(self) -> None:
         """What was on its way arrives."""
@@ -76,68 +86,74 @@ def a_node_whose_lease_runs_is_swept(story: Story) -> None:
 
 def a_dead_node_is_swept_and_its_daemon_moves(story: Story) -> None:
     """A machine is lost; its lease ends, and its daemon runs elsewhere."""
-    story.nodes.kill(story.a)
+    story.a.kill()
     story.outlast(story.a)
-    story.monitor.sweep(A)
+    for _ in range(2):
+        story.monitor.lead()
     story.holds()
-    story.monitor.assign(X, B)
-    story.nodes.look(story.b)
+    story.b.look()
     must(X in story.b.running, "x was lost with its node")
 
 
 def a_daemon_that_runs_is_assigned_again(story: Story) -> None:
     """A monitor that missed the last change assigns what is placed."""
     story.monitor.assign(X, B)
-    story.nodes.look(story.b)
+    story.b.look()
     story.holds()
 
 
 def a_late_release_meets_a_newer_start(story: Story) -> None:
-    """x ends, its release hangs in the network, x is started again on the same node; then the release arrives."""
-    story.nodes.finish(story.a, X, Outcome.FAILED, "late")
-    story.nodes.look(story.a)
+    """x is given back, the release hangs in the network, x is started again on the node; then the release arrives."""
+    story.monitor.recall(X)
+    story.a.look("late")
+    story.a.look()
+    story.monitor.assign(X, A)
+    story.a.look()
     must(X in story.a.running, "x was not started again")
     story.arrive()
     story.monitor.assign(X, B)
-    story.nodes.look(story.b)
+    story.b.look()
     story.holds()
 
 
 def a_late_claim_meets_a_newer_token(story: Story) -> None:
     """A claim hangs in the network; by the time it arrives, x has been started under a newer token."""
-    story.nodes.restart(story.a, X, "late")
-    story.nodes.look(story.a)
+    story.a.end_run(X, Outcome.FAILED)
+    story.a.flush("late")
+    story.a.look()
     must(X in story.a.running, "x was not started again")
     story.arrive()
 
 
 def a_late_claim_arrives_after_the_lease(story: Story) -> None:
     """A claim hangs in the network until the lease of its node has ended."""
-    story.nodes.restart(story.a, X, "late")
+    story.a.end_run(X, Outcome.FAILED)
+    story.a.flush("late")
     story.outlast(story.a)
     story.arrive()
 
 
 def a_daemon_starts_twice_under_one_token(story: Story) -> None:
-    """x crashes and starts again: what it wrote to before must be able to tell the two lives apart."""
-    story.nodes.restart(story.a, X, "prompt")
+    """x crashes and starts again: what it wrote to before must be able to tell the two runs apart."""
+    story.a.end_run(X, Outcome.FAILED)
+    story.a.flush()
     must(X in story.a.running, "x was not started again")
 
 
 def a_late_reassertion_meets_a_newer_holder(story: Story) -> None:
-    """A primary is lost, a node tells the new one what it runs and dies; its daemon moves; then the message arrives."""
+    """A primary is lost, a node registers with the new one and dies; its daemon moves; then the message arrives."""
     story.world.save()
     story.world.fail_over()
-    story.nodes.beat(story.a, "late")
-    story.nodes.kill(story.a)
-    story.nodes.beat(story.b, "prompt")
-    story.outlast(story.a)
-    bring_about(story.world, story.monitor)
-    story.monitor.assign(X, B)
-    story.nodes.look(story.b)
+    story.a.beat("prompt", "late")
+    story.a.kill()
+    story.b.beat("prompt")
+    for _ in range(4):
+        story.time_passes(story.b)
+        story.monitor.lead()
+    story.b.look()
     must(X in story.b.running, "x did not move")
     story.arrive()
-    story.nodes.look(story.b)
+    story.b.look()
     must(X in story.b.running, "an old message took x from its node")
 
 
@@ -146,32 +162,35 @@ def all_data_is_lost(story: Story) -> None:
     story.world.lose_data()
     story.time_passes()
     story.holds()
+    must(X in story.world.contents().specs, "nothing says that x should run")
+    for _ in range(3):
+        story.time_passes()
     must(X in story.a.running, "x was stopped")
-    story.nodes.restart(story.a, X, "prompt")
-    story.time_passes()
-    story.time_passes()
-    story.monitor.campaign()
-    story.move_to_b()
+    story.a.end_run(X, Outcome.FAILED)
+    story.a.flush()
+    must(X in story.a.running, "x was not started again")
+    story.move(story.a, story.b, B)
 
 
 def a_daemon_that_did_not_run_outlives_a_loss(story: Story) -> None:
     """y has run and stopped; Redis forgets that too. When y is wanted again, its token still grows."""
-    wanted = specs.want(story.world.keys, [(Y, LAUNCHER, ARGUMENTS)], mode="spawn")
-    story.world.ask(wanted)
+    story.want(Y)
     story.monitor.assign(Y, B)
-    story.nodes.look(story.b)
-    for _ in range(10):
-        story.nodes.restart(story.b, Y, "prompt")
+    story.b.look()
+    for _ in range(2):
+        story.b.end_run(Y, Outcome.FAILED)
+        story.b.bury_ended()
+        story.b.look()
+    must(Y in story.b.running, "y does not run")
     story.monitor.recall(Y)
-    story.nodes.look(story.b)
+    story.b.look()
+    story.b.flush()
     story.world.lose_data()
-    story.time_passes()
-    story.time_passes()
-    story.time_passes()
-    story.world.ask(wanted)
-    story.monitor.campaign()
+    for _ in range(4):
+        story.time_passes()
+    story.want(Y)
     story.monitor.assign(Y, B)
-    story.nodes.look(story.b)
+    story.b.look()
     must(Y in story.b.running, "y does not run again")
 
 
@@ -183,80 +202,91 @@ def a_worker_of_a_taken_name_starts(story: Story) -> None:
 
 def the_worker_restarts_its_agent(story: Story) -> None:
     """An agent dies and its worker starts another at once, which need not wait for the lease to end."""
-    story.nodes.kill(story.a)
+    story.a.kill()
     again = story.nodes.start(A, story.a, "prompt")
     must(again.alive, "the new agent has to wait for the lease of one that is known to be dead")
-    story.nodes.look(again)
-    must(X in again.running, "x was not taken over")
+    for _ in range(2):
+        story.monitor.lead()
+        again.look()
+        story.b.look()
+    must(X in again.running or X in story.b.running, "x was not taken over")
     story.holds()
 
 
 def a_late_beat_of_a_dead_incarnation_arrives(story: Story) -> None:
     """A heartbeat hangs in the network until another incarnation has the name."""
-    story.nodes.beat(story.a, "late")
-    story.nodes.kill(story.a)
+    story.a.beat("late")
+    story.a.kill()
     story.nodes.start(A, story.a, "prompt")
     story.arrive()
 
 
 def a_paused_monitor_goes_on(story: Story) -> None:
-    """A monitor is paused for longer than its lease; another one leads when it goes on."""
+    """A monitor is paused for longer than its lease; another one leads when it continues."""
     story.rival.campaign()
     story.world.pass_time(TTL_MS + 1)
-    for process in story.world.processes:
-        story.nodes.beat(process, "prompt")
+    for agent in story.world.agents:
+        agent.beat("prompt")
     story.rival.campaign()
-    must(story.rival.epoch is not None, "nobody leads")
+    must(story.rival.epoch is not None, "no monitor leads")
     story.monitor.assign(X, B)
     must(story.monitor.epoch is None, "the paused monitor still believes to lead")
 
 
 def a_node_leaves_with_nothing_in_hand(story: Story) -> None:
     """x moves away from a; a then holds nothing and can leave at once."""
-    story.move_to_b()
+    story.move(story.a, story.b, B)
     story.holds()
-    story.nodes.leave(story.a)
+    story.a.leave()
     must(not story.a.alive, "a cannot leave")
-    must(A not in story.world.look().nodes, "a left and is registered")
+    must(A not in story.world.contents().nodes, "a left and is registered")
 
 
 def a_forgotten_daemon_meets_a_failover(story: Story) -> None:
-    """x is forgotten; before its node has heard of it, another primary takes over and the node tells it of x."""
+    """x is forgotten; before its node knows that, another primary takes over and the node reports x to it."""
     story.world.ask(specs.forget(story.world.keys, [X], cause="story"))
     story.world.forgotten.add(X)
     story.world.save()
     story.world.fail_over()
     story.time_passes()
-    must(X not in story.world.look().specs, "what was forgotten is wanted again")
+    must(X not in story.world.contents().specs, "what was forgotten is wanted again")
 
 
 def a_recall_meets_a_failover(story: Story) -> None:
-    """x is recalled; before its node has heard of it, another primary takes over and the node tells it of x."""
+    """x is recalled; before its node knows that, another primary takes over and the node reports x to it."""
     story.monitor.recall(X)
     story.world.save()
     story.world.fail_over()
     story.time_passes()
-    must(story.world.look().book[X]["status"] == "stopping", "the recall was taken back")
+    must(story.world.contents().book[X]["status"] == "stopping", "the recall was taken back")
 
 
 def a_daemon_is_replaced_as_it_finishes(story: Story) -> None:
-    """x returns for good just when somebody wants it with other arguments: that is another life, and it is wanted."""
-    story.world.ask(specs.want(story.world.keys, [(X, LAUNCHER, "[[1], {}]")], mode="replace"))
-    story.nodes.finish(story.a, X, Outcome.FINISHED, "prompt")
-    must(story.world.look().specs[X]["desired"] == "running", "the new life was stopped with the old one")
+    """y returns for good just when a user wants it with other arguments: that is another daemon, and it is wanted."""
+    story.want(Y)
+    story.monitor.assign(Y, A)
+    story.a.look()
+    must(Y in story.a.running, "y does not run")
+    items = [(Y, LAUNCHER_OF[Y], "[[1], {}]")]
+    story.world.ask(specs.want(story.world.keys, items, mode="replace"))
+    story.a.end_run(Y, Outcome.FINISHED)
+    story.a.bury_ended()
+    story.a.flush()
+    must(Y not in story.a.running, "y did not finish")
+    must(story.world.contents().specs[Y]["desired"] == "running", "the new daemon was stopped with the old one")
 
 
 def a_failover_leaves_a_name_behind(story: Story) -> None:
-    """x moved from a to b after the replica's last word: a holds it by name only, and must still be able to leave."""
+    """x moved from a to b after the replica's last write: a holds it by name only, and must still be able to leave."""
     story.world.save()
-    story.move_to_b()
+    story.move(story.a, story.b, B)
     story.world.fail_over()
-    story.nodes.beat(story.b, "prompt")
-    story.nodes.beat(story.a, "prompt")
-    story.nodes.look(story.a)
+    story.b.beat("prompt")
+    story.a.beat("prompt")
+    story.a.look()
     story.holds()
     must(X in story.b.running, "x was stopped")
-    story.nodes.leave(story.a)
+    story.a.leave()
     must(not story.a.alive, "a cannot leave for a name that it does not hold")
 
 
@@ -266,12 +296,41 @@ def a_monitor_without_the_lease_resigns(story: Story) -> None:
     assert old is not None
     story.world.pass_time(TTL_MS + 1)
     story.rival.campaign()
-    before = story.world.look()
+    before = story.world.contents()
     try:
         story.world.ask(lease.resign(story.world.keys, old, cause="story"))
     except Fenced:
-        raise AssertionError("giving back what one does not have is no error") from None
-    must(story.world.look() == before, "a deposed monitor took the lease from its successor")
+        raise AssertionError("giving back a lease that one does not have is not an error") from None
+    must(story.world.contents() == before, "a deposed monitor took the lease from its successor")
+
+
+def a_claim_meets_an_unconfirmed_server(story: Story) -> None:
+    """A replica takes over without the last move of x; its old node, asked first, must not be granted x again."""
+    story.world.save()
+    story.move(story.a, story.b, B)
+    story.world.fail_over()
+    story.a.beat("prompt")
+    story.a.look()
+    story.holds()
+
+
+def a_process_outlives_the_report_of_its_end(story: Story) -> None:
+    """y reports its end while its process still holds what it used: no other node may start y before that is dead."""
+    story.want(Y)
+    story.monitor.assign(Y, A)
+    story.a.look()
+    story.monitor.recall(Y)
+    story.a.read_assignments()
+    story.a.report_stops()
+    story.a.flush()
+    story.monitor.assign(Y, B)
+    story.b.look()
+    story.holds()
+    story.a.bury_ended()
+    story.a.flush()
+    story.monitor.assign(Y, B)
+    story.b.look()
+    must(Y in story.b.running, "y does not run on b")
 
 
 STORIES: tuple[Callable[[Story], None], ...] = (
@@ -295,4 +354,6 @@ STORIES: tuple[Callable[[Story], None], ...] = (
     a_daemon_is_replaced_as_it_finishes,
     a_failover_leaves_a_name_behind,
     a_monitor_without_the_lease_resigns,
+    a_claim_meets_an_unconfirmed_server,
+    a_process_outlives_the_report_of_its_end,
 )

@@ -29,7 +29,7 @@ from celery_daemons.node.supervision.supervisor import Supervisor
 from celery_daemons.wire.messages import Alive, Ended, Hung, LoadFailed, Ready, Started
 
 
-class Executor:
+class CommandRunner:
     """Connects the supervisor with hosts, outbox and clock. Runs in the agent's loop and never waits."""
 
     def __init__(
