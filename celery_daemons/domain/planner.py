@@ -87,7 +87,7 @@ class Planner:
             self._loads.add(node, weight)
 
     def recount(self, name: DaemonName) -> None:
-        """Count a daemon where its entry in the book says that it is."""
+        """Count a daemon on the node that the book names."""
         self._uncount(name)
         row = self._snapshot.book.get(name)
         if row is not None and row.node is not None:
@@ -101,7 +101,7 @@ class Planner:
             self._loads.remove(*counted)
 
     def needing_action(self) -> set[DaemonName]:
-        """Return every daemon that is not as it should be; visits all daemons."""
+        """Return every daemon that is not as wanted; visits all daemons."""
         snapshot = self._snapshot
         names = {
             name for name, row in snapshot.book.items() if self._step(snapshot.specs.get(name), row)[0] is not Step.REST
@@ -136,9 +136,9 @@ class Planner:
         return plan
 
     def moves(self, *, even: bool, moving: Mapping[DaemonName, Move]) -> list[Move]:
-        """Return the moves that bring nodes to about their shares, of daemons that run and are not ``moving`` already.
+        """Return the moves that balance the nodes; see :func:`rebalance` for ``even``.
 
-        ``even`` as in :func:`rebalance`.
+        Only daemons that run, are as wanted and are not ``moving`` already are moved.
         """
         return rebalance(self._loads, self._movable(moving), even=even)
 

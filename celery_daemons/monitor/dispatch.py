@@ -47,7 +47,7 @@ class Dispatcher:
             time.sleep(_FLUSH_INTERVAL)
 
     def remove_queues(self, *, spawn_queue: str, task_queue: str, on_removed: Callable[[], object]) -> None:
-        """Delete the queues of a departed node, the task queue only if it is empty.
+        """Delete the queues of a departed node; a task queue that is not empty is kept.
 
         ``on_removed`` is called in the sending thread, also when the task queue was kept.
         """

@@ -57,7 +57,7 @@ class PlanExecutor:
                 self._assign(node, batch)
 
     def act_on_leases(self, actions: LeaseActions) -> None:
-        """Confirm the server, note a mass failure and sweep lost nodes, as far as the check of leases calls for it."""
+        """Confirm the server, note a mass failure and sweep lost nodes, as ``actions`` say."""
         if actions.confirm_server is not None:
             self._store.run(lease.confirm_server(self._keys, self._epoch, actions.confirm_server))
         if actions.mass_failure is not None:

@@ -40,16 +40,17 @@ class HoldOff:
         return self._clock() >= max(self.no_action_before, self.no_sweep_before)
 
     def on_cluster_silence(self, first_beat_ms: int | None) -> None:
-        """Delay sweeps if no node renewed its lease for a while: do as a monitor that saw the outage itself.
+        """Delay sweeps by one lease after a time in which no node renewed a lease.
 
-        ``first_beat_ms`` is how many milliseconds ago the first node renewed its lease again, ``None`` if there was no
-        such silence. Where daemons prefer a duplicate to a gap, what a silent node holds may still be running.
+        This protects the nodes when the monitor was elected after the outage and did not see it. Where daemons prefer a
+        duplicate to a gap, the daemons of a silent node may still be running. ``first_beat_ms`` is how many
+        milliseconds ago the first node renewed its lease again, ``None`` if there was no such time.
         """
         if first_beat_ms is not None:
             self.no_sweep_before = self._clock() + self._lease_ttl - first_beat_ms / 1000
 
     def on_outage(self) -> None:
-        """Wait one lease after Redis did not answer: every node can renew its lease before it counts as lost."""
+        """Wait one lease after Redis did not answer: no node counts as lost before it had time to renew its lease."""
         self._wait_one_lease()
 
     def on_data_age(self, age_ms: int | None) -> None:
@@ -64,7 +65,7 @@ class HoldOff:
             self.no_action_before = max(self.no_action_before, self._clock() + self._lease_ttl - age_ms / 1000)
 
     def on_server(self, server: str, *, confirmed: str) -> bool:
-        """Wait one lease after a change of the Redis server, which a restart and a promoted replica are too.
+        """Wait one lease after a change of the Redis server; a restart and a promoted replica count as a change.
 
         The leases of such a server may be out of date, and the last writes may be missing. ``confirmed`` is the run id
         of the server that a monitor last confirmed. Return whether the monitor may confirm ``server`` now.

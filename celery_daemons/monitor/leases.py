@@ -16,7 +16,7 @@ _MIN_INTERVAL: Final = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseActions:
-    """What to do after one check of the leases, and the seconds until the next check.
+    """The actions that a check of the leases calls for, and the seconds until the next check.
 
     ``confirm_server`` is the run id of a server to confirm, ``mass_failure`` a cause to write to the journal.
     """

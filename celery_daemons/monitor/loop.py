@@ -26,7 +26,7 @@ _RETRY_INTERVAL: Final = 0.2
 
 
 class Monitor:
-    """Lead the cluster under one epoch. The parts decide; :meth:`turn` calls each of them once."""
+    """Lead the cluster under one epoch: call the parts that decide, and carry out what they return."""
 
     def __init__(
         self,

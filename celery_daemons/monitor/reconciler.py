@@ -10,7 +10,7 @@ from celery_daemons.monitor.rebalancer import Rebalancer
 
 
 class Reconciler:
-    """Track which daemons may need action and ask the planner and the rebalancer for them.
+    """Track which daemons may need action, and plan for those daemons.
 
     Pure: no Redis, no broker, and no clock but that of the hold-off. Plans are level-triggered: they follow from the
     snapshot, so that nothing depends on any one change being seen.

@@ -26,11 +26,11 @@ _Row = tuple[DaemonName, LauncherName, str]
 
 
 class _TimedOut(Exception):
-    """The scan was abandoned: what its scanner still yields no longer counts."""
+    """The scan was abandoned; further specs of the scanner do not count."""
 
 
 class Scan:
-    """One run of one recovery scanner."""
+    """A single run of a recovery scanner."""
 
     def __init__(
         self, launcher: Launcher, *, registry: Registry, known: Mapping[DaemonName, SpecRow], began_at: float
@@ -47,7 +47,7 @@ class Scan:
         self._known = known
 
     def run(self, record: Callable[[list[_Row]], None]) -> None:
-        """Read the scanner to its end and pass the specs that are new or changed to ``record``, in pages."""
+        """Read everything that the scanner lists, and pass new and changed specs to ``record`` in pages."""
         page: list[_Row] = []
         for spec in self._specs():
             if self.abandoned.is_set():
@@ -124,7 +124,7 @@ def _drained(found: AsyncIterator[object]) -> Iterator[object]:
 
 
 class Scans:
-    """Start scans when they are due, at most one per launcher at a time, and report how each went."""
+    """Start the scans that are due, at most one at a time per launcher, and report the result of each scan."""
 
     def __init__(
         self,
@@ -160,13 +160,13 @@ class Scans:
         return min([*due, *limits], default=float("inf"))
 
     def request(self, launcher: str | None) -> None:
-        """Let the scan of one launcher be due now, or all scans with ``None``."""
+        """Make the scan of a launcher due now; ``None`` stands for all launchers."""
         for name in self._due_at:
             if launcher in (None, name):
                 self._due_at[name] = 0.0
 
     def run_due(self) -> None:
-        """Start the scans that are due, and abandon scans that exceed their time limit."""
+        """Start the scans that are due, and abandon scans that exceed ``daemons_scan_timeout``."""
         now = self._clock()
         for name, scan in list(self._running.items()):
             if now - scan.began_at > self._settings.scan_timeout:

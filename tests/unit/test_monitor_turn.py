@@ -1,7 +1,7 @@
 """Turns of the whole monitor against the real scripts: in-memory Redis, virtual time, no broker, no process."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import fakeredis
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.states import NodeStatus
-from celery_daemons.errors import LeaseLost
+from celery_daemons.errors import LeaseLost, StoreUnavailable
 from celery_daemons.launcher import Registry
 from celery_daemons.monitor.loop import Monitor
 from celery_daemons.monitor.main import build_monitor
@@ -17,8 +17,12 @@ from celery_daemons.settings import Settings
 from celery_daemons.store import lease, queries, specs
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
+from celery_daemons.store.script import ScriptCall
+from celery_daemons.store.server_pin import ServerChanged
 from celery_daemons.wire.spawn_task import SpawnTask
 from tests.unit.protocol.clock import Clock, virtual_time
+
+T = TypeVar("T")
 
 A, B = NodeName("a"), NodeName("b")
 X = DaemonName("x")
@@ -37,13 +41,38 @@ class DispatchRecorder:
         self.tasks.append(task)
 
 
+class PinnedStore(Store):
+    """A store whose server may be replaced: calls fail until the new server is accepted."""
+
+    run_id = "first"
+
+    def run(self, call: ScriptCall[T]) -> T:
+        """Check the server's run id, then run a script."""
+        self._check_server()
+        return super().run(call)
+
+    def read(self, query: Callable[[Any], T]) -> T:
+        """Check the server's run id, then run plain commands."""
+        self._check_server()
+        return super().read(query)
+
+    def _check_server(self) -> None:
+        try:
+            self.pin.check(f"run_id:{self.run_id}")
+        except ServerChanged as error:
+            raise StoreUnavailable(str(error)) from error
+
+
 class ClusterHarness:
     """Nodes that renew their leases, and monitors, on one in-memory Redis."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.keys = Keys("turn")
-        self.store = Store("redis://double", self.keys, client=fakeredis.FakeRedis())
+        client = fakeredis.FakeRedis()
+        #: The store of the nodes, and the one of the monitors.
+        self.store = Store("redis://double", self.keys, client=client)
+        self.monitor_store = PinnedStore("redis://double", self.keys, client=client)
         self.dispatcher = DispatchRecorder()
         #: Nodes that renew their leases, and the epoch that its node renews.
         self.alive = {A, B}
@@ -77,7 +106,7 @@ class ClusterHarness:
             epoch=epoch,
             settings=Settings(redis_url="", lease_ttl=LEASE),
             registry=Registry(),
-            store=self.store,
+            store=self.monitor_store,
             scan_store=self.store,
             dispatcher=dispatcher,
             report_progress=lambda: None,
@@ -101,6 +130,10 @@ class ClusterHarness:
                 self.store.run(lease.beat(self.keys, name, Incarnation(f"{name}1"), ttl_ms=int(LEASE * 1000)))
             if self.renewed is not None:
                 self.campaign(*self.renewed)
+
+    def confirmed_server(self) -> str:
+        """Return the run id of the server that a monitor last confirmed."""
+        return self.store.run(queries.overview(self.keys)).server
 
     def home(self) -> NodeName | None:
         """Return the node that the address book assigns the daemon to."""
@@ -179,6 +212,27 @@ def test_no_daemon_is_assigned_for_one_lease_after_redis_did_not_answer(cluster:
     cluster.advance(LEASE)
     turn(monitor)
     assert cluster.home() is not None
+
+
+def test_a_changed_server_is_confirmed_one_lease_later(cluster: ClusterHarness) -> None:
+    """Attacks invariant 5: a promoted replica lacks the last writes, and nodes must register and report first."""
+    # Given
+    monitor = cluster.elect(A)
+    turn(monitor)
+    assert cluster.confirmed_server() == "first"
+
+    # When
+    cluster.monitor_store.run_id = "second"
+    with pytest.raises(StoreUnavailable):
+        turn(monitor)
+    monitor.store_failed()
+
+    # Then
+    turn(monitor)
+    assert cluster.confirmed_server() == "first"
+    cluster.advance(LEASE)
+    turn(monitor)
+    assert cluster.confirmed_server() == "second"
 
 
 def test_a_deposed_monitor_changes_nothing(cluster: ClusterHarness) -> None:
