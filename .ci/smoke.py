@@ -1,4 +1,4 @@
-"""Look at the installed package from outside its source tree: is everything in it, and does everything import?"""
+"""Check an installed package from outside its source tree: all files are present, and all modules can be imported."""
 
 import importlib
 import pkgutil
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import celery_daemons
 
-#: Needs the extra ``test``, which is not installed here.
+#: Needs the extra ``test``, which the smoke test does not install.
 NEEDS_EXTRAS = "celery_daemons.testing"
-#: What the README's program uses besides: its broker.
+#: The broker of the README's program.
 BROKER = "kombu.transport.redis"
 
 
 def main() -> None:
-    """Check, print what was found, and exit with a message when something is missing."""
+    """Print what the package holds, or exit with a message if something is missing."""
     package = files("celery_daemons")
     here = Path(str(package)).resolve()
     if not here.is_relative_to(Path(sys.prefix).resolve()):

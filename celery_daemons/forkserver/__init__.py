@@ -1,1 +1,1 @@
-"""How the processes of a node are forked, and how they are made to end."""
+"""The fork server that starts hosts and the monitor, and the timer that ends a process with its lease."""

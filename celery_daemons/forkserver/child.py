@@ -1,4 +1,4 @@
-"""The first lines of every process forked for a node: its title, its channel, its role."""
+"""Common start of every process forked for a node: process title, channel to the agent, role."""
 
 import importlib
 import logging
@@ -12,17 +12,17 @@ from celery_daemons.wire.messages import ChildBoot
 
 logger = logging.getLogger(__name__)
 
-#: The exit status of a process whose agent is gone.
+#: Exit status of a process that ends because its agent has died.
 AGENT_GONE: Final = 70
-#: The user's app, or why there is none; set by the fork server before it forks.
+#: The user's app, or the reason why loading failed. The fork server sets one of them before the first fork.
 app: Any = None
 failure: str | None = None
 
 
 def run(role: str, sock: socket.socket, lifeline: socket.socket) -> None:
-    """Become ``role`` (``module:function``) as the first message on ``sock`` says; never returns.
+    """Read the boot message from ``sock``, run ``role`` (``module:function``) with both, and exit the process.
 
-    ``lifeline`` is only held: its other end reads end of file once no process of the node has it any more.
+    ``lifeline`` is only held open: its other end reads end of file once no process of the node is left.
     """
     import setproctitle
 
@@ -33,17 +33,17 @@ def run(role: str, sock: socket.socket, lifeline: socket.socket) -> None:
         setproctitle.setproctitle(boot.title)
         status = getattr(importlib.import_module(module), function)(boot, sock) or 0
     except ChannelClosed:
-        # The agent died before it had said what for.
+        # The agent died before it sent the boot message.
         status = AGENT_GONE
     except Exception:
         logger.exception("%s: failed", role)
     finally:
-        # Not sys.exit: threads of daemons and of libraries must not keep a finished process alive.
+        # Not sys.exit, which would wait for threads that daemons or libraries have started.
         os._exit(status)
 
 
 def loaded_app() -> Any:
-    """The user's app; raises :exc:`ConfigurationError` that says why it could not be loaded."""
+    """Return the user's app. Raises :exc:`ConfigurationError` with the reason if loading failed."""
     if app is None:
         raise ConfigurationError(failure or "the fork server has not loaded the app")
     return app

@@ -1,4 +1,4 @@
-"""The kernel's promise to end this process at its lease's end, whatever it is doing then."""
+"""A kernel timer that kills the process when its lease ends, whatever the process is doing."""
 
 import ctypes
 import os
@@ -29,11 +29,11 @@ class _Itimerspec(ctypes.Structure):
 
 
 class Deadman:
-    """A timer on the lease clock whose SIGALRM, left at its default action, kills this process.
+    """A timer on the lease clock that kills the process with SIGALRM, whose default action stays in place.
 
-    The timer is absolute where the system has such timers (Linux): with a relative one, a pause between reading the
-    clock and arming the timer would add to the life of the process. A process that is stopped with SIGSTOP past the
-    deadline dies when it is continued, before its next instruction. Timers are not inherited by child processes.
+    The timer is absolute where the system supports that (Linux). With a relative timer, a pause between reading the
+    clock and arming the timer would extend the life of the process. A process that is stopped by SIGSTOP until after
+    the deadline dies when it is continued, before its next instruction. Child processes do not inherit the timer.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Deadman:
                 raise OSError(ctypes.get_errno(), "timer_create: " + os.strerror(ctypes.get_errno()))
 
     def arm(self, deadline: float) -> None:
-        """Let this process live until ``deadline`` on the lease clock and no longer; a past one ends it now."""
+        """Kill the process at ``deadline`` on the lease clock; a deadline in the past kills the process at once."""
         if not self._absolute:
             left = deadline - lease_clock()
             signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6))
@@ -58,11 +58,3 @@ class Deadman:
         spec = _Itimerspec(_Timespec(0, 0), when)
         if self._libc.timer_settime(self._timer, _TIMER_ABSTIME, ctypes.byref(spec), None):
             raise OSError(ctypes.get_errno(), "timer_settime: " + os.strerror(ctypes.get_errno()))
-
-    def disarm(self) -> None:
-        """Stop counting; for daemons that prefer a duplicate to a gap, and for the last moments of an orderly exit."""
-        if not self._absolute:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            return
-        spec = _Itimerspec(_Timespec(0, 0), _Timespec(0, 0))
-        self._libc.timer_settime(self._timer, _TIMER_ABSTIME, ctypes.byref(spec), None)

@@ -1,37 +1,38 @@
-"""Imported once by the fork server: loads the user's app, so that each host is a fork of it.
+"""Loads the user's app in the fork server, so that every host and monitor is a fork that already has the app.
 
-What goes wrong is left for the host to find again and report; a fork server that dies says nothing to anyone.
+Imported by multiprocessing when the fork server starts. A failure to load is kept for the child to report: the fork
+server itself has no connection to the agent.
 """
 
 import gc
-import json
 import os
 import sys
 
-#: Where the agent leaves, for its fork server, what to load: the app, the path and the node.
-ENVIRONMENT = "CELERY_DAEMONS_PRELOAD"
+import msgspec
+
+from celery_daemons.wire.messages import PRELOAD_VARIABLE, Preload
 
 
 def main() -> None:
-    """Load what the environment names."""
+    """Load the app that the environment names."""
     import setproctitle
 
-    wanted = json.loads(os.environ.pop(ENVIRONMENT))
-    sys.path[:] = wanted["sys_path"]
-    setproctitle.setproctitle(f"celery_daemons.forkserver: {wanted['node']}")
+    preload = msgspec.json.decode(os.environ.pop(PRELOAD_VARIABLE), type=Preload)
+    sys.path[:] = preload.sys_path
+    setproctitle.setproctitle(f"celery_daemons.forkserver: {preload.node}")
     from celery_daemons.errors import ConfigurationError
     from celery_daemons.forkserver import apploader, child, logs
 
     try:
-        child.app = apploader.load(wanted["app"])
+        child.app = apploader.load(preload.app)
     except ConfigurationError as error:
         child.failure = str(error)
     else:
-        logs.like_celery(child.app, level=wanted["loglevel"], logfile=wanted["logfile"])
-    # Whatever is alive now stays shared between all forks: no collection writes to it.
+        logs.like_celery(child.app, level=preload.loglevel, logfile=preload.logfile)
+    # Objects that are alive now stay shared between all forks: the garbage collector no longer writes to them.
     gc.collect()
     gc.freeze()
 
 
-if ENVIRONMENT in os.environ:
+if PRELOAD_VARIABLE in os.environ:
     main()

@@ -1,4 +1,4 @@
-"""Starting processes for a node by forking a server that has the user's app loaded, and ending them for certain."""
+"""Starts hosts and the monitor by forking a server that has the user's app loaded, and observes their death."""
 
 import asyncio
 import contextlib
@@ -8,26 +8,30 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from celery_daemons.forkserver import child
-from celery_daemons.forkserver.preload import ENVIRONMENT
 from celery_daemons.wire.channel import pack
-from celery_daemons.wire.messages import Boot, ChildBoot
+from celery_daemons.wire.messages import PRELOAD_VARIABLE, Boot, ChildBoot, Preload
+
+#: Named, not imported: the module imports the user's app, which the agent must never do.
+_PRELOAD_MODULE: Final = "celery_daemons.forkserver.preload"
 
 
 class Child:
-    """One forked process; known dead only when the kernel says so."""
+    """One forked process, which counts as dead only when the kernel reports the death."""
 
     def __init__(self, process: Any, sock: socket.socket) -> None:
         self.pid: int = process.pid
         self.sock = sock
         self._process = process
-        # The pid is not reused while this is open, and it is readable once the process is dead.
+        # While this descriptor is open the kernel does not reuse the pid. It becomes readable when the process dies.
         self._pidfd = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else os.dup(process.sentinel)
 
     def on_death(self, callback: Callable[[], None]) -> None:
-        """Call back once, in the running loop, when the process is dead."""
+        """Call ``callback`` once, in the running loop, when the process is dead."""
         loop = asyncio.get_running_loop()
 
         def dead() -> None:
@@ -39,7 +43,7 @@ class Child:
         loop.add_reader(self._pidfd, dead)
 
     def signal(self, number: int) -> None:
-        """Send a signal, if the process is not dead yet."""
+        """Send a signal unless the process is dead."""
         if self._pidfd < 0:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -49,38 +53,37 @@ class Child:
                 os.kill(self.pid, number)
 
     def reap(self) -> None:
-        """Let go of what the parent keeps for the process; after its death."""
+        """Release what multiprocessing keeps for the process. Call only after the process has died."""
         self._process.join(1)
         with contextlib.suppress(ValueError):
             self._process.close()
 
 
 class Spawner:
-    """Forks children of one node; the first fork waits until the user's app is loaded."""
+    """Forks the hosts and the monitor of a node. The first fork waits until the user's app is loaded."""
 
     def __init__(self, boot: Boot, lifeline: socket.socket) -> None:
         self._lifeline = lifeline
-        os.environ[ENVIRONMENT] = json.dumps(
-            {
-                "app": boot.app,
-                "sys_path": boot.sys_path,
-                "node": boot.node,
-                "loglevel": boot.loglevel,
-                "logfile": boot.logfile,
-            }
+        preload = Preload(
+            node=boot.node, app=boot.app, sys_path=boot.sys_path, loglevel=boot.loglevel, logfile=boot.logfile
         )
+        # json.dumps writes ASCII only: the environment cannot hold every path in every locale.
+        os.environ[PRELOAD_VARIABLE] = json.dumps(msgspec.to_builtins(preload))
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([preload_module])
-        # One at a time: the fork server answers in order anyway.
+        self._context.set_forkserver_preload([_PRELOAD_MODULE])
+        # One fork at a time: the fork server handles requests one after the other in any case.
         self._lock = asyncio.Lock()
 
     async def start(self, role: str, boot: ChildBoot, until: Callable[[], float]) -> Child:
-        """Fork a child that becomes ``role``; ``until`` is asked for the end of its lease once it is there."""
+        """Fork a child that becomes ``role`` (``module:function``); ``until`` returns the end of the child's lease.
+
+        Raises OSError or EOFError if the process cannot be forked.
+        """
         async with self._lock:
             forked = await asyncio.to_thread(self._start, role, boot)
-        # Not before: a fork server that has to load the app first may take as long as a lease.
+        # Read only now: loading the app before the first fork may take longer than a lease.
         boot.until = until()
-        with contextlib.suppress(OSError):  # its death is seen elsewhere
+        with contextlib.suppress(OSError):  # the child has died, which on_death reports
             forked.sock.sendall(pack(boot))
         return forked
 
@@ -99,6 +102,3 @@ class Spawner:
         finally:
             theirs.close()
         return Child(process, ours)
-
-
-preload_module = "celery_daemons.forkserver.preload"

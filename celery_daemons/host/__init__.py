@@ -1,1 +1,1 @@
-"""The process that runs daemons (``celery_daemons.host`` in ``ps``); the only package beside which user code runs."""
+"""The process that runs daemons, ``celery_daemons.host`` in ``ps``. User code of daemons runs here only."""

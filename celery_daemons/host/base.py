@@ -1,4 +1,4 @@
-"""The process in which daemons run: what every host does, whatever it runs."""
+"""What shared and isolated hosts have in common: the thread that serves the agent, and how runs are reported."""
 
 import logging
 import os
@@ -22,107 +22,108 @@ from celery_daemons.wire.messages import Ended, Hung, Lease, Probe, Ready, Start
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between looks at daemons with a progress deadline.
-_WATCH: Final = 0.25
-#: The most of an exception's text that goes into the book.
+#: Seconds between two checks of daemons with a progress deadline. A hang is found at most this much late.
+_PROGRESS_CHECK: Final = 0.25
+#: Characters of an exception's text that are reported to the agent and stored in Redis.
 _ERROR_LENGTH: Final = 500
-#: The most of its traceback that is kept, from its end: the last frames are the daemon's own.
+#: Characters of a traceback that are reported, from its end: the last frames are those of the daemon.
 _TRACE_LENGTH: Final = 4000
 
 
 class Host(ABC):
-    """One thread receives from the agent and keeps the lease; the main thread runs daemons."""
+    """A host process: one thread serves the agent and extends the lease timer, the main thread runs daemons."""
 
-    def __init__(self, channel: Channel[ToHost], registry: Registry, node: str, deadman: Deadman | None) -> None:
+    def __init__(self, *, channel: Channel[ToHost], registry: Registry, node: str, deadman: Deadman | None) -> None:
         self._channel = channel
         self._registry = registry
         self._node = node
         self._deadman = deadman
+        #: Context and progress deadline of each daemon whose launcher sets a deadline.
         self._watched: dict[str, tuple[DaemonContext | BlockingDaemonContext, float]] = {}
 
     @abstractmethod
     def run(self) -> int:
-        """Run daemons in the main thread; the exit status of the process."""
+        """Run daemons in the main thread and return the exit status of the process."""
 
     @abstractmethod
     def begin(self, items: list[StartItem]) -> None:
-        """Start daemons; called in the receiving thread."""
+        """Start daemons. Called in the receiving thread."""
 
     @abstractmethod
     def stop(self, names: list[DaemonName]) -> None:
-        """Ask daemons to stop; called in the receiving thread."""
+        """Ask daemons to stop. Called in the receiving thread."""
 
     @abstractmethod
     def probe(self) -> None:
-        """Answer the agent from where daemons run; called in the receiving thread."""
+        """Answer a probe of the agent from the event loop that runs daemons. Called in the receiving thread."""
 
     def start_receiving(self) -> None:
-        """Start the thread that hears the agent, who may send daemons, and signals to stop them, from now on."""
-        self.tell(Ready(os.getpid()))
-        threading.Thread(target=self._receive_for_ever, name="celery-daemons-agent", daemon=True).start()
+        """Report the host as ready and start the receiving thread; from now on the agent may send daemons."""
+        self.send(Ready(os.getpid()))
+        threading.Thread(target=self._receive_forever, name="celery-daemons-agent", daemon=True).start()
 
     def prepare(self, item: StartItem) -> tuple[Launcher, tuple[object, ...], dict[str, object]]:
-        """The launcher and the arguments of a daemon; raises DaemonsError or ValueError."""
+        """Return the launcher and the arguments of a daemon. Raises DaemonsError or ValueError."""
         launcher = self._registry[item.launcher]
         args, kwargs = decode_arguments(item.arguments)
         return launcher, args, kwargs
 
     def watch(self, launcher: Launcher, ctx: DaemonContext | BlockingDaemonContext) -> None:
-        """Watch the progress of a daemon whose launcher asks for it."""
+        """Watch the progress of a daemon whose launcher sets a progress deadline."""
         if launcher.options.progress_deadline is not None:
             self._watched[ctx.name] = (ctx, launcher.options.progress_deadline)
 
     def unwatch(self, name: str) -> None:
-        """Watch it no more."""
+        """Stop watching the progress of a daemon."""
         self._watched.pop(name, None)
 
-    def started(self, items: list[tuple[DaemonName, Token]]) -> None:
-        """Tell the agent that daemons run."""
+    def report_started(self, items: list[tuple[DaemonName, Token]]) -> None:
+        """Report to the agent that daemons run."""
         if items:
-            self.tell(Started(items))
+            self.send(Started(items))
 
-    def ended(self, items: list[End]) -> None:
-        """Tell the agent that daemons run no more."""
+    def report_ended(self, items: list[End]) -> None:
+        """Report to the agent that runs have ended."""
         if items:
-            self.tell(Ended(items))
+            self.send(Ended(items))
 
-    def tell(self, message: object) -> None:
-        """Tell the agent; without one, there is nothing to live for."""
+    def send(self, message: object) -> None:
+        """Send a message to the agent. Without an agent the process exits: no lease would be renewed."""
         try:
             self._channel.send(message)
         except ChannelClosed:
             os._exit(AGENT_GONE)
 
-    def waiting_fds(self) -> list[int]:
-        """File descriptors besides the channel that the receiving thread shall wait for."""
+    def extra_fds(self) -> list[int]:
+        """Return the file descriptors, besides the channel, that the receiving thread waits for."""
         return []
 
-    def woken(self, fd: int) -> None:  # noqa: B027 - a host without other descriptors has nothing to do
-        """One of them can be read."""
+    def on_readable(self, fd: int) -> None:  # noqa: B027 - a host without extra descriptors has nothing to do
+        """Handle input on one of the extra descriptors."""
 
-    def _receive_for_ever(self) -> None:
+    def _receive_forever(self) -> None:
         try:
             channel = self._channel.fileno()
             while True:
-                others = self.waiting_fds()
-                timeout = _WATCH if self._watched else None
-                ready, _, _ = select.select([channel, *others], [], [], timeout)
-                for fd in others:
+                extra = self.extra_fds()
+                timeout = _PROGRESS_CHECK if self._watched else None
+                ready, _, _ = select.select([channel, *extra], [], [], timeout)
+                for fd in extra:
                     if fd in ready:
-                        self.woken(fd)
+                        self.on_readable(fd)
                 if channel in ready:
                     for message in self._channel.receive():
-                        self._obey(message)
+                        self._handle(message)
                 if self._watched:
-                    self._look_for_hangs()
+                    self._report_hung()
         except ChannelClosed:
-            # Without an agent nobody renews the lease, and a new agent counts on this host's end.
+            # The agent has died: the lease is no longer renewed, and the next agent waits for this host to end.
             os._exit(AGENT_GONE)
         except BaseException:
             logger.exception("host of %s: receiving failed, ending", self._node)
             os._exit(AGENT_GONE)
 
-    def _obey(self, message: ToHost) -> None:
+    def _handle(self, message: ToHost) -> None:
         match message:
             case Lease():
                 if self._deadman is not None:
@@ -134,20 +135,30 @@ class Host(ABC):
             case Probe():
                 self.probe()
 
-    def _look_for_hangs(self) -> None:
+    def _report_hung(self) -> None:
         now = time.monotonic()
-        hung = [ctx for ctx, deadline in list(self._watched.values()) if now - ctx.beaten > deadline]
+        hung = [ctx for ctx, deadline in list(self._watched.values()) if now - ctx.last_beat_at > deadline]
         for ctx in hung:
             self.unwatch(ctx.name)
         if hung:
-            self.tell(Hung([(ctx.name, ctx.token) for ctx in hung]))
+            self.send(Hung([(ctx.name, ctx.token) for ctx in hung]))
 
 
-def failure(error: BaseException) -> str:
-    """An exception as one short text that the channel can carry, whatever the exception is like."""
+def end_of_run(name: DaemonName, token: Token, *, stopping: bool, error: BaseException | None) -> End:
+    """Return the report of a run that has ended, and log ``error`` if there is one."""
+    if error is not None and not stopping:
+        logger.error("daemon %s: failed: %s", name, _summary(error), exc_info=error)
+        return End(name, token, Outcome.FAILED, _summary(error), _trace(error))
+    if error is not None:
+        logger.warning("daemon %s: failed while stopping: %s", name, _summary(error), exc_info=error)
+    return End(name, token, Outcome.STOPPED if stopping else Outcome.FINISHED)
+
+
+def _summary(error: BaseException) -> str:
+    """Return type and text of an exception, shortened and printable, whatever the exception's own code does."""
     try:
         text = f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - the text of an exception is user code too
+    except Exception:  # noqa: BLE001 - __str__ of an exception is user code and may raise anything
         text = type(error).__name__
     return printable(text[:_ERROR_LENGTH])
 
@@ -155,16 +166,6 @@ def failure(error: BaseException) -> str:
 def _trace(error: BaseException) -> str:
     try:
         text = "".join(traceback.format_exception(error))
-    except Exception:  # noqa: BLE001 - so is what a traceback shows of it
+    except Exception:  # noqa: BLE001 - formatting a traceback calls __str__ too
         return ""
     return printable(text[-_TRACE_LENGTH:])
-
-
-def end_of(name: DaemonName, token: Token, *, stopping: bool, error: BaseException | None) -> End:
-    """How a life ended, and a line in the log if it failed."""
-    if error is not None and not stopping:
-        logger.error("daemon %s: failed: %s", name, failure(error), exc_info=error)
-        return End(name, token, Outcome.FAILED, failure(error), _trace(error))
-    if error is not None:
-        logger.warning("daemon %s: failed while stopping: %s", name, failure(error), exc_info=error)
-    return End(name, token, Outcome.STOPPED if stopping else Outcome.FINISHED)

@@ -1,4 +1,4 @@
-"""What a daemon is given: who it is, its fencing token, and how it hears that it shall stop."""
+"""The context that every daemon receives: identity, fencing token, logger, and the request to stop."""
 
 import asyncio
 import contextlib
@@ -23,26 +23,27 @@ class _NamedLog(logging.LoggerAdapter[logging.Logger]):
 
 
 class _Context(Generic[E]):
-    """What both kinds of context share."""
+    """The part that coroutine and blocking contexts share."""
 
-    __slots__ = ("beaten", "launcher", "name", "node", "stopping", "token")
+    __slots__ = ("last_beat_at", "launcher", "name", "node", "stopping", "token")
 
     def __init__(self, name: DaemonName, launcher: LauncherName, node: str, token: Token, stopping: E) -> None:
         self.name = name
         self.launcher = launcher
         self.node = node
-        #: Fencing token of this start: it only ever grows per name. Hand it to whatever the daemon writes to.
+        #: Fencing token of this start: it only grows per name. Pass it to every resource that the daemon writes to.
         self.token = token
-        #: Set once the daemon shall stop.
+        #: Set when the daemon is asked to stop.
         self.stopping: E = stopping
-        self.beaten = time.monotonic()
+        #: Monotonic time of the last call of :meth:`beat`, or of the start.
+        self.last_beat_at = time.monotonic()
 
     def beat(self) -> None:
-        """Say that the daemon makes progress; asked for only by a launcher with a ``progress_deadline``."""
-        self.beaten = time.monotonic()
+        """Report progress. Needed only if the launcher has a ``progress_deadline``."""
+        self.last_beat_at = time.monotonic()
 
     def fenced(self, redis: Any) -> "FencedRedis":
-        """Writes to the user's own Redis that are refused once a newer start of this daemon has written there.
+        """Return a writer for the user's own Redis that is refused once a newer start of this daemon has written.
 
         ``redis`` is a client of redis-py, blocking or async. A refused write raises :exc:`ClaimLost`.
         """
@@ -62,19 +63,19 @@ class DaemonContext(_Context[asyncio.Event]):
     __slots__ = ()
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep, but no longer than until the daemon shall stop."""
-        # Not wait_for: that of Python 3.11 forgets a cancellation that comes together with the event, as a stop does,
-        # and a daemon that sleeps between its rounds would go on with them.
+        """Sleep for ``seconds``, or until the daemon is asked to stop."""
+        # Not asyncio.wait_for: in Python 3.11 it swallows a cancellation that arrives together with the event, as it
+        # does on a stop. A daemon that sleeps between its rounds would then continue with the next round.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.stopping.wait()
 
 
 class BlockingDaemonContext(_Context[threading.Event]):
-    """The context of a daemon in a process or thread of its own."""
+    """The context of a daemon that runs in a separate process or thread."""
 
     __slots__ = ()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, but no longer than until the daemon shall stop."""
+        """Sleep for ``seconds``, or until the daemon is asked to stop."""
         self.stopping.wait(seconds)

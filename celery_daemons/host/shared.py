@@ -1,67 +1,74 @@
-"""A host for many daemons: coroutines on its event loop, and threads for those that ask for one."""
+"""A host for many daemons: coroutines on one event loop, and a thread for each daemon that asks for a thread."""
 
 import asyncio
 import contextlib
 import gc
 import threading
 from functools import partial
+from typing import Final
 
 from celery_daemons.domain.names import DaemonName, Token
 from celery_daemons.domain.runs import End, StartItem
-from celery_daemons.host.base import Host, end_of
+from celery_daemons.forkserver.deadman import Deadman
+from celery_daemons.host.base import Host, end_of_run
 from celery_daemons.host.context import BlockingDaemonContext, DaemonContext
-from celery_daemons.launcher import Launcher
-from celery_daemons.wire.messages import Alive
+from celery_daemons.launcher import Launcher, Registry
+from celery_daemons.wire.channel import Channel
+from celery_daemons.wire.messages import Alive, ToHost
 
-#: The most daemons in one message to the agent.
-_BATCH = 1000
-#: New objects after which the collector looks for garbage. With the interpreter's few hundred, a batch of starts would
-#: have it go over all that runs here already, again and again.
-_COLLECT_AFTER = 10_000
+#: Daemons in one message to the agent.
+_BATCH: Final = 1000
+#: New objects after which the garbage collector runs. With Python's default of some hundred, a large batch of starts
+#: would make the collector scan all daemons of the host again and again.
+_GC_THRESHOLD: Final = 10_000
 
 
 class SharedHost(Host):
-    """Runs the event loop in the main thread until the process ends."""
+    """Runs an event loop in the main thread until the process ends."""
 
-    def run(self) -> int:
-        """Serve for ever."""
+    def __init__(self, *, channel: Channel[ToHost], registry: Registry, node: str, deadman: Deadman | None) -> None:
+        super().__init__(channel=channel, registry=registry, node=node, deadman=deadman)
         self._loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self._loop)
         self._tasks: dict[str, tuple[asyncio.Task[object], DaemonContext]] = {}
         self._threads: dict[str, BlockingDaemonContext] = {}
+        #: Starts and ends that the next flush reports.
         self._new: list[tuple[DaemonName, Token]] = []
-        self._gone: list[End] = []
-        self._flushing = False
-        newest, *older = gc.get_threshold()
-        if newest:
-            gc.set_threshold(max(newest, _COLLECT_AFTER), *older)
+        self._ended: list[End] = []
+        self._flush_scheduled = False
+
+    def run(self) -> int:
+        """Serve the agent until the process is killed."""
+        asyncio.set_event_loop(self._loop)
+        youngest, *older = gc.get_threshold()
+        if youngest:
+            gc.set_threshold(max(youngest, _GC_THRESHOLD), *older)
         self.start_receiving()
         while True:
-            # A daemon that raises SystemExit ends itself, and takes the loop out of its turn: the others go on.
+            # A daemon that raises SystemExit ends, and the exception leaves the loop: continue with the other daemons.
             with contextlib.suppress(KeyboardInterrupt, SystemExit):
                 self._loop.run_forever()
 
     def begin(self, items: list[StartItem]) -> None:
-        """Hand the daemons to the loop."""
+        """Pass the daemons to the loop."""
         self._loop.call_soon_threadsafe(self._begin, items)
 
     def stop(self, names: list[DaemonName]) -> None:
-        """Cancel coroutines, and tell threads."""
+        """Cancel coroutines, and set the stop event of threads."""
         self._loop.call_soon_threadsafe(self._stop, names)
 
     def probe(self) -> None:
-        """Answer from the loop."""
-        self._loop.call_soon_threadsafe(self.tell, Alive())
+        """Answer the probe from the loop, so that a blocked loop does not answer."""
+        self._loop.call_soon_threadsafe(self.send, Alive())
 
     def _begin(self, items: list[StartItem]) -> None:
         for item in items:
             try:
                 self._begin_one(item, *self.prepare(item))
-            except BaseException as error:  # noqa: BLE001 - a class may raise anything when it is made, also SystemExit
-                # Nor may the rest of the batch suffer from a launcher not known here, or from the want of a thread.
-                self._note_end(end_of(item.name, item.token, stopping=False, error=error))
-        # Before the first step of the first of them: one that never lets go of the loop has started all the same, and
-        # only what has started can be found to hang.
+            except BaseException as error:  # noqa: BLE001 - a constructor may raise anything, SystemExit included
+                # An unknown launcher or a failure to create a thread must not affect the rest of the batch either.
+                self._note_end(end_of_run(item.name, item.token, stopping=False, error=error))
+        # Reported before the first daemon takes its first step: a daemon that blocks the loop at once has started all
+        # the same, and only a daemon that has been reported as started can be found to hang.
         self._flush()
 
     def _begin_one(
@@ -73,7 +80,7 @@ class SharedHost(Host):
                 target=self._run_thread, args=(launcher, blocking, args, kwargs), name=item.name, daemon=True
             )
             thread.start()
-            # It reports its end through this loop, which is busy here: not before it is known.
+            # Safe after the start: the thread reports its end through this loop, which is busy with this very call.
             self._threads[item.name] = blocking
             self.watch(launcher, blocking)
         else:
@@ -90,7 +97,7 @@ class SharedHost(Host):
         error: BaseException | None = None
         try:
             launcher.start(ctx, args, kwargs)
-        except BaseException as raised:  # noqa: BLE001 - a daemon may raise anything, also SystemExit
+        except BaseException as raised:  # noqa: BLE001 - a daemon may raise anything, SystemExit included
             error = raised
         self._loop.call_soon_threadsafe(self._thread_done, ctx, error)
 
@@ -108,7 +115,7 @@ class SharedHost(Host):
         stopping = ctx.stopping.is_set()
         error: BaseException | None
         if task.cancelled():
-            error = None if stopping else asyncio.CancelledError("it cancelled itself")
+            error = None if stopping else asyncio.CancelledError("the daemon cancelled itself")
         else:
             error = task.exception()
         self._done(ctx, error)
@@ -119,22 +126,19 @@ class SharedHost(Host):
 
     def _done(self, ctx: DaemonContext | BlockingDaemonContext, error: BaseException | None) -> None:
         self.unwatch(ctx.name)
-        self._note_end(end_of(ctx.name, ctx.token, stopping=ctx.stopping.is_set(), error=error))
+        self._note_end(end_of_run(ctx.name, ctx.token, stopping=ctx.stopping.is_set(), error=error))
 
     def _note_end(self, end: End) -> None:
-        self._gone.append(end)
-        self._flush_soon()
-
-    def _flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
+        self._ended.append(end)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._flushing = False
+        self._flush_scheduled = False
         new, self._new = self._new, []
-        gone, self._gone = self._gone, []
+        ended, self._ended = self._ended, []
         for start in range(0, len(new), _BATCH):
-            self.started(new[start : start + _BATCH])
-        for start in range(0, len(gone), _BATCH):
-            self.ended(gone[start : start + _BATCH])
+            self.report_started(new[start : start + _BATCH])
+        for start in range(0, len(ended), _BATCH):
+            self.report_ended(ended[start : start + _BATCH])

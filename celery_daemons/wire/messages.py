@@ -1,11 +1,17 @@
 """What the processes of a node tell each other; MessagePack on the wire, nothing that executes."""
 
+from typing import Final
+
 import msgspec
 
 from celery_daemons.domain.names import DaemonName, Incarnation, LauncherName, Token
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.runs import Assignment, End, StartItem
 from celery_daemons.settings import Settings
+
+#: Environment variable that carries the Preload message from the agent to its fork server: multiprocessing leaves no
+#: other way to hand data to the modules that a fork server preloads.
+PRELOAD_VARIABLE: Final = "CELERY_DAEMONS_PRELOAD"
 
 
 class Boot(msgspec.Struct, kw_only=True):
@@ -45,6 +51,16 @@ class MonitorBoot(msgspec.Struct, kw_only=True, tag=True):
     title: str
     epoch: int
     until: float = 0.0
+
+
+class Preload(msgspec.Struct, kw_only=True):
+    """Agent to fork server: the app to load before the first fork, and how the fork server logs."""
+
+    node: str
+    app: str
+    sys_path: list[str]
+    loglevel: int
+    logfile: str | None
 
 
 ChildBoot = HostBoot | MonitorBoot

@@ -1,1 +1,1 @@
-"""What runs in the Celery worker's own process: boot steps and the agent's parent."""
+"""The part that runs in the Celery worker itself: boot steps, and the handling of the agent process."""

@@ -1,4 +1,4 @@
-"""The agent as seen from its parent: starting it, talking to it, seeing it dead, and making sure of what it leaves."""
+"""The agent process as its parent handles it: start, messages, detection of death, restart, clean-up."""
 
 import contextlib
 import logging
@@ -20,23 +20,27 @@ from celery_daemons.wire.messages import Boot, Drain, Joined
 
 logger = logging.getLogger(__name__)
 
-#: The most bytes that wait for an agent that does not read; more is dropped, its heartbeat tells it the rest.
+#: Bytes queued for an agent that does not read. More is dropped: the agent reads its assignments from Redis anyway when
+#: the next heartbeat shows that it is behind.
 _BACKLOG: Final = 4 * 1024 * 1024
-#: Seconds before an agent that died is started again, doubled for each death in a row.
+#: Seconds before an agent that died is replaced, doubled for each further death up to the maximum.
 _FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 30.0
-#: An agent that lived so long did not die of its start.
+_MAX_PAUSE: Final = 30.0
+#: Seconds after which an agent counts as started: a later death resets the pause.
 _HEALTHY: Final = 30.0
-#: Seconds that the hosts of a dead agent get to die in, before the next agent waits for their lease instead.
-_BURIAL: Final = 3.0
-
-
-#: The longest path of a folder in which sockets can be made: theirs have 108 bytes at most, and some more parts.
-_SHORT_PATH: Final = 40
+#: Seconds that the hosts of a dead agent have to exit. After that the next agent starts without the proof of their
+#: death, and waits until the old lease has ended.
+_HOSTS_EXIT_TIMEOUT: Final = 3.0
+#: Characters in the path of the folder for sockets. The kernel allows 108 for a whole path, and multiprocessing appends
+#: parts of its own.
+_SOCKET_FOLDER_LENGTH: Final = 40
 
 
 class AgentProcess:
-    """One agent after the other, in a session of its own; no threads, and no call here waits but :meth:`wait`."""
+    """Runs one agent at a time, in a separate session, and replaces an agent that has died.
+
+    Uses no threads, and no method but :meth:`wait` blocks: the worker's event loop calls the others.
+    """
 
     def __init__(self, boot: Boot) -> None:
         self._boot = boot
@@ -53,17 +57,17 @@ class AgentProcess:
 
     @property
     def node(self) -> str:
-        """The node's name."""
+        """The name of the node."""
         return self._boot.node
 
     @property
     def pid(self) -> int | None:
-        """The agent's process id, while there is one."""
+        """The process id of the agent; None while no agent runs."""
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start the agent: a fresh interpreter, since this one may be patched, or hold threads."""
-        self._boot.tempdir = _short_folder()
+        """Start the agent in a new interpreter: this one may be monkey-patched or have threads, so a fork is unsafe."""
+        self._boot.tempdir = _new_socket_folder()
         ours, theirs = socket.socketpair()
         lifeline, held = socket.socketpair()
         ours.setblocking(False)
@@ -90,40 +94,40 @@ class AgentProcess:
             self._process.stdin.close()
 
     def send(self, message: Any) -> None:
-        """Tell the agent; what does not fit is dropped."""
+        """Send a message to the agent; a message that exceeds the backlog is dropped."""
         frame = pack(message)
         if len(self._out) + len(frame) <= _BACKLOG:
             self._out += frame
         self._flush()
 
     def drain(self, timeout: float) -> None:
-        """Let the agent hand everything over and end, and start no other after it."""
+        """Ask the agent to hand over its daemons within ``timeout`` seconds and exit. No other agent is started."""
         self._ending = True
         self.send(Drain(timeout))
 
     def keep_alive(self) -> None:
-        """Start a new agent for one that died, once what the old one left is dead too; call it now and then."""
+        """Replace an agent that has died, once the hosts of the dead agent have ended. Call this periodically."""
         if self._ending:
             return
         self._flush()
-        self._hear()
+        self._receive()
         if self._process is not None:
             if self._has_died():
                 self._note_death()
-        elif self._buried():
+        elif self._may_restart():
             self.start()
 
     def wait(self, timeout: float) -> bool:
-        """Wait until the agent has ended; kill what is left of it after ``timeout`` seconds, and answer false then."""
+        """Wait until the agent has exited. After ``timeout`` seconds kill the agent and return False."""
         deadline = time.monotonic() + timeout
         while self._process is not None:
             self._flush()
             if self._has_died():
-                self._let_go()
+                self._clean_up()
                 return True
             if time.monotonic() >= deadline:
                 self._kill_group()
-                self._let_go()
+                self._clean_up()
                 return False
             time.sleep(0.02)
         return True
@@ -136,7 +140,7 @@ class AgentProcess:
                 sent = self._sock.send(self._out)
                 del self._out[:sent]
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         if self._sock is None:
             return
         with contextlib.suppress(BlockingIOError, ConnectionResetError, ChannelClosed):
@@ -148,20 +152,24 @@ class AgentProcess:
         now = time.monotonic()
         self._deaths = 1 if now - self._started >= _HEALTHY else self._deaths + 1
         self._died = now
-        logger.error("node %s: its agent died, starting another", self._boot.node)
-        self._hear()
-        self._let_go()
+        logger.error("node %s: agent died, starting another", self._boot.node)
+        self._receive()
+        self._clean_up()
 
-    def _buried(self) -> bool:
-        """Whether the next agent may start: it takes the daemons over at once if their hosts are seen dead."""
+    def _may_restart(self) -> bool:
+        """Return whether the next agent may start: the pause is over, and the old hosts are dead or out of time.
+
+        If the hosts are known to be dead, the next agent may take over the old lease at once.
+        """
         now = time.monotonic()
-        if now < self._died + min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (self._deaths - 1)):
+        if now < self._died + min(_MAX_PAUSE, _FIRST_PAUSE * 2.0 ** (self._deaths - 1)):
             return False
         if self._lifeline is not None:
             dead = False
+            # End of file: no process of the old agent holds the other end, so none of them is left.
             with contextlib.suppress(BlockingIOError):
                 dead = not self._lifeline.recv(1)
-            if not dead and now < self._died + _BURIAL:
+            if not dead and now < self._died + _HOSTS_EXIT_TIMEOUT:
                 return False
             self._boot.previous = self._incarnation if dead else None
             self._lifeline.close()
@@ -173,11 +181,11 @@ class AgentProcess:
         if self._process.returncode is not None:
             return True
         try:
-            # Seen but not reaped: while the zombie stays, its id cannot become another group's.
+            # Checked but not reaped: while the zombie exists, the kernel cannot give its id to another process group.
             if os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 return False
         except ChildProcessError:
-            # A patched parent reaps its children itself.
+            # A monkey-patched parent reaps its children itself.
             return self._process.poll() is not None
         self._kill_group()
         self._process.poll()
@@ -185,11 +193,11 @@ class AgentProcess:
 
     def _kill_group(self) -> None:
         assert self._process is not None
-        # Hosts of a dead agent end by themselves, unless they are held up: the next agent must not wait for that.
+        # Hosts of a dead agent exit by themselves, but a blocked host may take as long as the lease.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _let_go(self) -> None:
+    def _clean_up(self) -> None:
         if self._sock is not None:
             self._sock.close()
         if self._process is not None:
@@ -197,18 +205,18 @@ class AgentProcess:
                 self._process.wait(1)
         self._process = None
         self._sock = None
-        # An agent that was killed has left it.
+        # An agent that was killed has not removed its folder.
         shutil.rmtree(self._boot.tempdir, ignore_errors=True)
 
 
-def _short_folder() -> str:
-    """A new folder for the sockets of the agent's processes, whose paths have to be short whatever ``TMPDIR`` says."""
+def _new_socket_folder() -> str:
+    """Create a folder for the sockets of the agent's processes, with a short path even if ``TMPDIR`` is long."""
     usual = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="celery-daemons-", dir=usual if len(usual) <= _SHORT_PATH else "/tmp")  # noqa: S108
+    return tempfile.mkdtemp(prefix="celery-daemons-", dir=usual if len(usual) <= _SOCKET_FOLDER_LENGTH else "/tmp")  # noqa: S108
 
 
 def _python_path() -> str:
-    """Where the new interpreter finds this package, also when it is not installed."""
+    """Return a ``PYTHONPATH`` on which a new interpreter finds this package even if the package is not installed."""
     root = str(Path(__file__).resolve().parents[2])
     given = os.environ.get("PYTHONPATH", "")
     return os.pathsep.join(part for part in (root, given) if part)

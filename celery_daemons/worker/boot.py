@@ -1,4 +1,4 @@
-"""What the worker tells its agent at the start."""
+"""The boot message that a worker sends to its agent."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ def boot_for(
     loglevel: int | None = None,
     logfile: str | None = None,
 ) -> Boot:
-    """Describe a node of this process. Raises ConfigurationError, InvalidName."""
+    """Return the boot message for a node of this process. Raises ConfigurationError or InvalidName."""
     registry = registry_of(app)
     return Boot(
         node=node_name(node),

@@ -1,4 +1,4 @@
-"""The two boot steps: one that lives as long as the worker, one that lives as long as its broker connection."""
+"""Celery boot steps: the agent lives as long as the worker, the spawn queue's consumer as long as a connection."""
 
 import logging
 import time
@@ -24,32 +24,32 @@ from celery_daemons.worker.boot import boot_for
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the agent.
-_LOOK: Final = 0.25
-#: Seconds of the drain time-out left to the agent to end by itself after it gave its daemons up.
-_LAST_CALL: Final = 1.0
-#: Seconds between two reports of rejected messages: a flood of them is one line, not a hundred thousand.
+#: Seconds between two checks of the agent: a dead agent is replaced at most this much late.
+_AGENT_CHECK: Final = 0.25
+#: Seconds of the drain time-out that the agent has for its own exit after it has handed over its daemons.
+_AGENT_EXIT_MARGIN: Final = 1.0
+#: Seconds between two reports of rejected messages: a flood of bad messages must not flood the log.
 _REPORT_EVERY: Final = 5.0
 
 
 def settings_of(app: Any) -> Settings:
-    """The settings of the app's Daemons, complete and checked."""
+    """Return the complete, validated settings of the app's Daemons."""
     settings: Settings = app._celery_daemons.settings
     return settings
 
 
 def _expanded(logfile: Any, node: str) -> str | None:
-    """A worker's ``--logfile`` with its ``%n`` and the like filled in; ``%i`` and ``%I`` are of pool processes."""
+    """Fill in ``%n`` and the like in a worker's ``--logfile``; ``%i`` and ``%I``, for pool processes, become empty."""
     return node_format(logfile, node, i="", I="") if isinstance(logfile, str) else None
 
 
 def _shutting_down() -> bool:
-    """Whether the worker has been told to stop; Celery keeps an exit status there, ``None`` or ``False`` for no."""
-    return any(told is not None and told is not False for told in (state.should_stop, state.should_terminate))
+    """Return whether the worker is stopping: Celery stores an exit status, which may be 0, or ``None`` or ``False``."""
+    return any(status is not None and status is not False for status in (state.should_stop, state.should_terminate))
 
 
 class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Starts the agent, looks after it, and lets it drain while the worker shuts down."""
+    """Starts the agent, replaces an agent that has died, and drains the agent while the worker shuts down."""
 
     label = "Daemons"
     requires = ("celery.worker.components:Timer", "celery.worker.components:Hub")
@@ -65,12 +65,13 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self.enabled = not no_daemons
         self._labels = daemon_labels
         self._weight = daemon_weight
+        self._drain_timeout = 0.0
         self._drain_until = 0.0
-        self._look: Any = None
+        self._timer_entry: Any = None
         worker.daemons_agent = None
 
     def create(self, worker: Any) -> None:
-        """Check everything that can be wrong: an error here keeps the worker from starting, with its reason."""
+        """Validate settings and app. An error here keeps the worker from starting and names the reason."""
         options = {"node_labels": self._labels, "node_weight": self._weight}
         settings = worker.app._celery_daemons.settings_with(**options)
         boot = boot_for(
@@ -86,32 +87,32 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
     def start(self, worker: Any) -> None:
         """Start the agent."""
         worker.daemons_agent.start()
-        self._look = worker.timer.call_repeatedly(_LOOK, self._attend, (worker.daemons_agent,))
+        self._timer_entry = worker.timer.call_repeatedly(_AGENT_CHECK, self._keep_agent_alive, (worker.daemons_agent,))
 
-    def _attend(self, agent: AgentProcess) -> None:
-        # A service manager signals the agent too. Once the worker has heard the same, no other agent takes its place;
-        # a loop that waits for its broker acts on the signal seconds later.
+    def _keep_agent_alive(self, agent: AgentProcess) -> None:
+        # A service manager signals the agent as well as the worker. The worker must not start another agent then,
+        # even if its own loop, which may be waiting for the broker, acts on the signal only seconds later.
         if not _shutting_down():
             agent.keep_alive()
 
     def close(self, worker: Any) -> None:
-        """Begin the drain as soon as shutdown begins: daemons move while the pool finishes its tasks."""
-        if self._look is not None:
-            self._look.cancel()
+        """Start the drain when the shutdown starts, so that daemons move while the pool finishes its tasks."""
+        if self._timer_entry is not None:
+            self._timer_entry.cancel()
         if worker.daemons_agent is not None:
             self._drain_until = time.monotonic() + self._drain_timeout
-            worker.daemons_agent.drain(max(0.0, self._drain_timeout - _LAST_CALL))
+            worker.daemons_agent.drain(max(0.0, self._drain_timeout - _AGENT_EXIT_MARGIN))
 
     def stop(self, worker: Any) -> None:
-        """Wait for the drain, no longer than its time-out."""
+        """Wait for the drain until the drain time-out, and kill the agent after that."""
         if worker.daemons_agent is not None and not worker.daemons_agent.wait(self._drain_until - time.monotonic()):
-            logger.warning("node %s: not drained in time, its agent was killed", worker.hostname)
+            logger.warning("node %s: not drained within the drain time-out, agent killed", worker.hostname)
 
     terminate = stop
 
 
 class SpawnStep(bootsteps.ConsumerStep):  # type: ignore[misc]
-    """Consumes the node's spawn queue on a channel of its own, so that a full pool does not hold spawn tasks up."""
+    """Consumes the node's spawn queue on a separate channel, so that a full pool does not delay spawn tasks."""
 
     label = "DaemonSpawns"
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -121,27 +122,27 @@ class SpawnStep(bootsteps.ConsumerStep):  # type: ignore[misc]
         self._report_at = 0.0
 
     def include_if(self, consumer: Any) -> bool:
-        """Only beside an agent."""
+        """Return whether the worker has an agent."""
         return consumer.controller.daemons_agent is not None
 
     def start(self, consumer: Any) -> None:
-        """Consume the spawn queue, and the node's task queue with the worker's own."""
+        """Consume the spawn queue, and add the node's task queue to the queues of the worker."""
         self._agent: AgentProcess = consumer.controller.daemons_agent
         self._namespace = settings_of(consumer.app).namespace
         consumer.add_task_queue(task_queue_name(self._namespace, consumer.hostname))
         super().start(consumer)
 
     def stop(self, consumer: Any) -> None:
-        """Consume no more; a worker that ends, rather than loses its broker, takes its spawn queue with it."""
+        """Stop consuming. A worker that exits, unlike one that loses its broker, deletes the spawn queue."""
         if consumer.blueprint.state == bootsteps.CLOSE:
-            for one in self.consumers or ():
-                ignore_errors(consumer.connection, one.cancel)
-                for queue in one.queues:
+            for spawn_consumer in self.consumers or ():
+                ignore_errors(consumer.connection, spawn_consumer.cancel)
+                for queue in spawn_consumer.queues:
                     ignore_errors(consumer.connection, queue.delete)
         super().stop(consumer)
 
     def get_consumers(self, channel: Any) -> list[Consumer]:
-        """One consumer that sees raw messages: nothing that comes in may raise in the worker."""
+        """Return a consumer of raw messages: no message, however malformed, may raise in the worker."""
         queue = spawn_queue(spawn_queue_name(self._namespace, self._agent.node))
         return [Consumer(channel, queues=[queue], on_message=self._on_message, accept=["json"], tag_prefix="daemons")]
 
@@ -152,7 +153,7 @@ class SpawnStep(bootsteps.ConsumerStep):  # type: ignore[misc]
             message.reject()
             self._reject(str(error))
         else:
-            # At once: claims decide who runs what, and a redelivered spawn task would be one more refused claim.
+            # Acknowledged at once: claims decide which node runs a daemon, so a redelivered task would only be refused.
             message.ack()
             if task.campaign:
                 self._agent.send(Campaign())

@@ -152,7 +152,7 @@ def test_a_coroutine_that_cancels_itself_has_failed(crew: Crew) -> None:
 
     crew.noted("cancels-itself", "starts", times=2)
     crew.settled("cancels-itself", "running")
-    assert crew.record("cancels-itself").error == "CancelledError: it cancelled itself"
+    assert crew.record("cancels-itself").error == "CancelledError: the daemon cancelled itself"
 
 
 @pytest.mark.parametrize("how", ["raise", "exit", "doom"])

@@ -1,4 +1,4 @@
-"""The name under which another process finds the user's app."""
+"""The import string of the user's app."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -15,7 +15,7 @@ def module(name: str, **attributes: object) -> ModuleType:
     return made
 
 
-def test_an_app_is_named_by_the_module_that_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_app_is_named_after_the_module_that_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     app = SimpleNamespace(main="proj")
     monkeypatch.setitem(sys.modules, "proj.celery", module("proj.celery", app=app))
     monkeypatch.setitem(sys.modules, "proj.long.way.round", module("proj.long.way.round", app=app))
@@ -24,9 +24,7 @@ def test_an_app_is_named_by_the_module_that_holds_it(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("alias", ["__main__", "__mp_main__"])
-def test_an_app_in_the_script_that_was_run_is_refused_with_that_reason(
-    alias: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_app_in_the_main_script_is_refused_with_the_reason(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
     app = SimpleNamespace(main="proj")
     monkeypatch.setitem(sys.modules, "__main__", module("__main__", __spec__=None))
     monkeypatch.setitem(sys.modules, alias, module("__main__", __spec__=None, app=app))
@@ -36,5 +34,7 @@ def test_an_app_in_the_script_that_was_run_is_refused_with_that_reason(
 
 
 def test_an_app_that_no_module_holds_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="is not a module's attribute: daemons run in processes"):
+    with pytest.raises(
+        ConfigurationError, match="is not a module's attribute: daemons run in separate processes, which import the app"
+    ):
         import_string(SimpleNamespace(main="proj"))

@@ -1,4 +1,4 @@
-"""The shape of the source tree: files of one idea each, and Lua whose header is its contract."""
+"""The shape of the source tree: the length of files, and Lua files whose header states their contract."""
 
 import re
 from importlib.util import find_spec
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-#: A file above it is asking to be two. There are no exceptions, and none may be added.
+#: Lines above which a file probably holds two ideas and should be split.
 LONGEST = 300
+#: Longer files, as the test prints their path: how long each may be, and why the file is not split. An entry may shrink
+#: and must go once the file fits; an entry that is higher than the file is long fails, so that files cannot grow back.
+EXCEPTIONS: dict[str, tuple[int, str]] = {}
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -26,13 +29,13 @@ LUA = sorted(PACKAGE.rglob("*.lua"))
 
 
 def shown(path: Path) -> str:
-    """Name a file as the reader of a failure knows it."""
+    """Return the path of a file relative to the project."""
     root = PACKAGE.parent if path.is_relative_to(PACKAGE) else TESTS.parent
     return str(path.relative_to(root))
 
 
 def header(path: Path) -> list[str]:
-    """Return the comment lines with which a Lua file begins, without their dashes."""
+    """Return the comment lines at the top of a Lua file, without the dashes."""
     lines = []
     for line in path.read_text().splitlines():
         if not line.startswith("--"):
@@ -54,19 +57,27 @@ def indices(text: str, array: str) -> set[int]:
     return found
 
 
-def test_the_tree_is_there_to_be_looked_at() -> None:
+def test_the_tree_has_sources_to_check() -> None:
     assert len(SOURCES) > 10
     assert LUA, "no Lua file beside the store: it was not packaged"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=shown)
-def test_no_file_is_longer_than_one_idea(path: Path) -> None:
+def test_a_file_is_no_longer_than_the_limit(path: Path) -> None:
     lines = len(path.read_text().splitlines())
-    assert lines <= LONGEST, f"{shown(path)} has {lines} lines; split it by what it talks about"
+    if shown(path) not in EXCEPTIONS:
+        assert lines <= LONGEST, f"{shown(path)} has {lines} lines; split it by subject, or list it with a reason"
+
+
+def test_an_exception_to_the_limit_has_a_reason_and_only_shrinks() -> None:
+    lengths = {shown(path): len(path.read_text().splitlines()) for path in SOURCES}
+    for name, (allowed, reason) in EXCEPTIONS.items():
+        assert reason, f"{name} is listed without a reason"
+        assert LONGEST < lengths[name] == allowed, f"{name} has {lengths[name]} lines: correct or remove its entry"
 
 
 @pytest.mark.parametrize("path", LUA, ids=shown)
-def test_a_lua_file_begins_with_its_name_and_what_it_does(path: Path) -> None:
+def test_a_lua_file_begins_with_its_name_and_purpose(path: Path) -> None:
     first = next(iter(header(path)), "")
     name = re.escape(path.stem.lstrip("_"))
 
@@ -74,10 +85,10 @@ def test_a_lua_file_begins_with_its_name_and_what_it_does(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in LUA if not path.name.startswith("_")], ids=shown)
-def test_a_verb_in_lua_documents_its_keys_arguments_and_replies(path: Path) -> None:
+def test_a_lua_verb_documents_its_keys_arguments_and_replies(path: Path) -> None:
     documented = "\n".join(header(path))
 
-    assert "KEYS[1]" in documented, f"{shown(path)} takes its keys from the caller and says which"
+    assert "KEYS[1]" in documented, f"{shown(path)} does not list its keys in its header"
     assert re.search(r"^Returns ", documented, re.MULTILINE), f"{shown(path)} does not say what it returns"
     for array in ("KEYS", "ARGV"):
         missing = indices(code(path), array) - indices(documented, array)
@@ -85,8 +96,8 @@ def test_a_verb_in_lua_documents_its_keys_arguments_and_replies(path: Path) -> N
 
 
 @pytest.mark.parametrize("path", LUA, ids=shown)
-def test_lua_never_walks_the_whole_keyspace(path: Path) -> None:
+def test_a_lua_file_never_walks_the_whole_keyspace(path: Path) -> None:
     calls = re.findall(r"redis\.p?call\(\s*['\"](\w+)['\"]", code(path))
 
     forbidden = {"KEYS", "SCAN", "RANDOMKEY", "FLUSHDB", "FLUSHALL"} & {call.upper() for call in calls}
-    assert not forbidden, f"{shown(path)} calls {forbidden}: its cost would grow with what others keep there"
+    assert not forbidden, f"{shown(path)} calls {forbidden}, which takes longer with every key in Redis"
