@@ -111,7 +111,7 @@ def test_nodes_shows_what_each_holds(project: Project) -> None:
     assert node.keys() == NODE
     assert (node["name"], node["status"], node["launchers"]) == ("w1@test", "up", ["crash", "gpu", "tick"])
     assert 0 < node["lease_ms"] <= 2000
-    assert shown[1].startswith("w1@test  up, leads")
+    assert shown[1].startswith("w1@test  up, leader")
     assert shown[-1].startswith("1 node: 1 up; ")
 
 
@@ -172,7 +172,7 @@ def test_a_daemon_that_crashes_shows_why(project: Project) -> None:
     assert "ValueError: no such file\n" in ran(project, "list", "--launcher", "crash").stdout
     described = ran(project, "describe", "crash.a").stdout
     assert "backoff: ValueError: no such file" in described
-    assert re.search(r"why there +preferred by the ring", described)
+    assert re.search(r"placement +preferred by the ring", described)
     assert 'raise ValueError("no such file\\nat all")' in described
     told = document(project, "describe", "crash.a")
     assert told["traceback"].startswith("Traceback (most recent call last)")
@@ -190,7 +190,7 @@ def test_spawn_prints_the_address_and_another_spec_needs_replace(project: Projec
     assert first.keys() == ADDRESS
     assert (first["status"], second["status"]) == ("running", "running")
     assert second["token"] > first["token"]
-    assert "the name is taken by one of launcher tick" in conflict.stderr
+    assert "the name is taken by a spec of launcher tick" in conflict.stderr
     assert unplaceable is None
     assert "registered: crash, gpu, tick" in unknown.stderr
     assert "carries the labels gpu" in late.stderr
@@ -200,7 +200,7 @@ def test_stop_start_restart_and_forget_one_daemon(project: Project) -> None:
     first = document(project, "spawn", "tick", "tick.steered", "--wait", "20")
 
     assert ran(project, "stop", "tick.steered", "--wait").stdout == "daemon tick.steered: stopped\n"
-    assert "was stopped" in ran(project, "spawn", "tick", "tick.steered", "--wait", "20", exits=1).stderr
+    assert "is stopped" in ran(project, "spawn", "tick", "tick.steered", "--wait", "20", exits=1).stderr
     assert "is stopped" in ran(project, "restart", "tick.steered", exits=1).stderr
     ran(project, "start", "tick.steered")
     second = document(project, "restart", "tick.steered", "--wait", "20")
@@ -218,7 +218,7 @@ def test_drain_and_uncordon_a_node(project: Project) -> None:
         assert ran(project, "uncordon", "w1@test").stdout == "node w1@test: takes daemons\n"
 
     assert "no other node takes daemons" in drained.stderr
-    assert re.search(r"no other node can take \d daemons \(crash.a, tick.a.*\), which stay", drained.stderr)
+    assert re.search(r"no other node can take \d daemons \(crash.a, tick.a.*\); not moved", drained.stderr)
     assert node["status"] == "draining"
     assert "registered: w1@test" in ran(project, "drain", "w9@test", exits=1).stderr
 

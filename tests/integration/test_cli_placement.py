@@ -95,7 +95,7 @@ def test_paused_is_said_and_nothing_moves_until_it_goes_on(crew: Crew) -> None:
     with pytest.raises(DaemonsError, match="paused"):
         crew.daemons.rebalance()
     assert len(crew.daemons.rebalance(dry_run=True)) >= 4
-    assert crew.project.celery("daemons", "rebalance", "--resume").stdout == "rebalancing: goes on\n"
+    assert crew.project.celery("daemons", "rebalance", "--resume").stdout == "rebalancing: resumed\n"
     crew.daemons.rebalance()
     wait_until(lambda: on(crew, "w2@test") >= 4, within=SOON, because="it goes on")
 
@@ -104,7 +104,7 @@ def test_switched_off_it_is_refused_and_says_by_which_setting(crew: Crew) -> Non
     off = crew.project.python(
         "import proj\n"
         "from celery_daemons import ConfigurationError\n"
-        "proj.app._celery_daemons._overrides['rebalance'] = 'off'\n"
+        "proj.daemons._overrides['rebalance'] = 'off'\n"
         "try: proj.daemons.rebalance()\n"
         "except ConfigurationError as error: print(error)"
     )
@@ -125,5 +125,5 @@ def test_one_daemon_is_moved_by_hand_also_by_coroutines(crew: Crew) -> None:
     assert back.node == "w1@test"
     assert before.token < there["token"] < back.token
     assert (nowhere.returncode, unknown.returncode) == (1, 1)
-    assert "'w7@test' is no node that is up and has launcher rest; those that are: w2@test" in nowhere.stderr
+    assert "'w7@test' is not a node that is up and has launcher rest; suitable nodes: w2@test" in nowhere.stderr
     assert "no daemon rest-99 is known" in unknown.stderr
