@@ -16,12 +16,22 @@ from celery_daemons.errors import DaemonsError
 @click.command("spawn", cls=Command)
 @click.argument("launcher")
 @click.argument("name")
-@click.option("--args", callback=json_of(list, """'["x", 1]'"""), default="[]", metavar="JSON", help="A JSON array.")
 @click.option(
-    "--kwargs", callback=json_of(dict, """'{"path": "x"}'"""), default="{}", metavar="JSON", help="A JSON object."
+    "--args",
+    callback=json_of(list, """'["x", 1]'"""),
+    default="[]",
+    metavar="JSON",
+    help="Positional arguments as a JSON array.",
+)
+@click.option(
+    "--kwargs",
+    callback=json_of(dict, """'{"path": "x"}'"""),
+    default="{}",
+    metavar="JSON",
+    help="Keyword arguments as a JSON object.",
 )
 @wait_option("the daemon runs")
-@click.option("--replace", is_flag=True, help="Replace a different spec of this name and its daemon.")
+@click.option("--replace", is_flag=True, help="If another spec has this name, replace it and restart the daemon.")
 @json_option
 @click.pass_context
 def spawn(
@@ -35,7 +45,7 @@ def spawn(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Record that a daemon NAME of LAUNCHER should run.
+    """Record that daemon NAME of LAUNCHER should run.
 
     Running the command again with the same arguments changes nothing.
     """

@@ -22,8 +22,7 @@ logger = logging.getLogger(__name__)
 
 #: The most seconds that one read of the journal blocks.
 _JOURNAL_WAIT: Final = 0.5
-#: Seconds between two reads of the leases. If the shortest lease has less than three times this left, the leases are
-#: read again after a third of that time.
+#: The most seconds between two reads of the leases; if a lease ends soon, a third of the time that is left of it.
 _LEASE_READ_INTERVAL: Final = 1.0
 #: The least seconds between two reads of the leases.
 _SHORTEST_READ_INTERVAL: Final = 0.1
