@@ -1,7 +1,7 @@
-"""Named daemons that always run, each exactly once, on the Celery workers you already have.
+"""Keep named, long-lived daemons running on the Celery workers you already have, each on one worker at a time.
 
-Names are imported at first use: the agent of each worker, and every ``celery`` command, load this package and need
-next to nothing of it.
+Public names are imported at first use: every agent and every ``celery`` command imports this package and uses little
+of it.
 """
 
 from importlib import import_module
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+#: The modules of the public names.
+_EXPORTS = {
     "celery_daemons.app": ("Daemons",),
     "celery_daemons.client.address_book": ("AddressBook",),
     "celery_daemons.domain.rebalance": ("Move",),
@@ -53,7 +54,7 @@ _HOMES = {
     "celery_daemons.launcher": ("Launcher",),
     "celery_daemons.host.context": ("BlockingDaemonContext", "DaemonContext"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [
     "Address",
@@ -83,9 +84,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
+    module = _MODULE_OF.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
+    value = getattr(import_module(module), name)
     globals()[name] = value
     return value

@@ -1,17 +1,15 @@
-"""Launchers: the registered recipes for daemons, and the registry that holds them."""
+"""Launchers, the registered recipes for daemons, and the registry of an app's launchers."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from json import JSONDecoder
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
-
-from kombu.utils import json
 
 from celery_daemons.domain.names import LauncherName, daemon_name, launcher_name
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import Address, DaemonSpec
 from celery_daemons.errors import ConfigurationError, UnknownLauncher
+from celery_daemons.settings import Settings
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -19,14 +17,22 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Made once: it knows the types that are registered with Kombu, also those that are later.
-_encoder = json.JSONEncoder(sort_keys=True)
-_plain = JSONDecoder()
 _OPTIONS = frozenset(field.name for field in fields(LauncherOptions))
 
 
-class Spawns(Protocol):
-    """What a launcher needs of the cluster it is registered with."""
+class AppDaemons(Protocol):
+    """What modules that may not import :class:`~celery_daemons.Daemons` use of the instance that an app carries."""
+
+    @property
+    def launchers(self) -> "Registry":
+        """The launchers of the app."""
+
+    @property
+    def settings(self) -> Settings:
+        """The complete, checked settings."""
+
+    def settings_with(self, **options: Any) -> Settings:
+        """Return the settings with some of them replaced."""
 
     def spawn(
         self, name: str, launcher: str, *, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -37,10 +43,14 @@ class Spawns(Protocol):
 class Launcher:
     """The recipe for one kind of daemon.
 
-    ``factory`` is an ``async def``, a ``def`` or a class with ``run(ctx, …)``; it is called with a
-    :class:`DaemonContext` and the arguments of the spec. ``recovery_scanner`` is called without arguments and returns
-    an iterable, a generator or an async generator of specs, or of lists of them. The options are those of
-    :class:`LauncherOptions`.
+    ``factory`` is an ``async def``, a ``def`` or a class with a method ``run(ctx, …)``. It is called with a
+    :class:`~celery_daemons.DaemonContext` (for a ``def``: a :class:`~celery_daemons.BlockingDaemonContext`) and the
+    arguments of the spec. ``recovery_scanner`` is called without arguments and returns an iterable, a generator or an
+    async generator of :class:`~celery_daemons.DaemonSpec`, or of lists of these.
+
+    ``options`` (times in seconds): ``isolation``, ``restart``, ``backoff``, ``backoff_max``, ``max_restarts``,
+    ``restart_period``, ``stop_grace``, ``progress_deadline``, ``labels``, ``weight`` and ``prune``. They are checked
+    when the launcher is registered.
     """
 
     def __init__(
@@ -53,12 +63,15 @@ class Launcher:
         self.scanner = recovery_scanner
         self.name = LauncherName("")
         self.task: Any = None
-        self._cluster: Spawns | None = None
+        self._daemons: AppDaemons | None = None
         self._given = options
         self.options = LauncherOptions()
 
-    def bind(self, name: str, cluster: Spawns) -> None:
-        """Take a name, and check what was given. Raises ConfigurationError, InvalidName."""
+    def bind(self, name: str, daemons: AppDaemons) -> None:
+        """Set the name and the :class:`~celery_daemons.Daemons` of this launcher, and check the factory and options.
+
+        Raises :exc:`~celery_daemons.ConfigurationError` and :exc:`~celery_daemons.InvalidName`.
+        """
         self.name = launcher_name(name)
         if not callable(self.factory):
             raise ConfigurationError(
@@ -69,6 +82,10 @@ class Launcher:
             raise ConfigurationError(f"launcher {name}: class {self.factory.__name__} has no method run(ctx, …)")
         if self.scanner is not None and not callable(self.scanner):
             raise ConfigurationError(f"launcher {name}: recovery_scanner {self.scanner!r} is not callable")
+        self.options = self._checked_options(name)
+        self._daemons = daemons
+
+    def _checked_options(self, name: str) -> LauncherOptions:
         unknown = sorted(set(self._given) - _OPTIONS)
         if unknown:
             raise ConfigurationError(
@@ -79,16 +96,16 @@ class Launcher:
         if "labels" in given:
             labels = given["labels"] or ()
             given["labels"] = tuple(sorted(labels.split(",") if isinstance(labels, str) else labels))
-        self.options = LauncherOptions(**given)
-        self.options.check(name)
-        if self.options.isolation == "shared" and not self.is_async:
+        options = LauncherOptions(**given)
+        options.check(name)
+        if options.isolation == "shared" and not self.is_async:
             raise ConfigurationError(
                 f"launcher {name}: isolation='shared' runs on an event loop and needs an async def; "
                 "use isolation='process' or 'thread' for a def"
             )
-        if self.options.isolation == "thread" and self.is_async:
+        if options.isolation == "thread" and self.is_async:
             raise ConfigurationError(f"launcher {name}: isolation='thread' needs a def; an async def runs shared")
-        self._cluster = cluster
+        return options
 
     @property
     def is_async(self) -> bool:
@@ -98,7 +115,10 @@ class Launcher:
         return inspect.iscoroutinefunction(code) or inspect.iscoroutinefunction(getattr(code, "__call__", None))  # noqa: B004
 
     def recovery_scanner(self, scanner: F) -> F:
-        """Decorate the function that lists what should be running; returns it unchanged."""
+        """Decorate the function that lists the daemons that should run, and return the function unchanged.
+
+        Raises :exc:`~celery_daemons.ConfigurationError` if the launcher already has a scanner.
+        """
         if self.scanner is not None:
             raise ConfigurationError(f"launcher {self.name} has a recovery scanner already")
         if not callable(scanner):
@@ -107,40 +127,49 @@ class Launcher:
         return scanner
 
     def start(self, ctx: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Call the recipe: a coroutine for coroutine daemons; a plain one runs until it returns."""
+        """Call the factory, or ``run`` of a new instance.
+
+        Returns a coroutine if :attr:`is_async`; otherwise returns when the daemon has ended.
+        """
         factory: Any = self.factory
         if inspect.isclass(factory):
             factory = cast(Any, factory)().run
         return factory(ctx, *args, **kwargs)
 
     def spec(self, name: str, /, *args: Any, **kwargs: Any) -> DaemonSpec:
-        """The wish that a daemon of this kind run under ``name``. Raises InvalidName."""
+        """Return a spec: daemon ``name`` should run with these arguments. A recovery scanner yields such specs.
+
+        Raises :exc:`~celery_daemons.InvalidName`.
+        """
         return DaemonSpec(name=daemon_name(name), launcher=self.name, args=args, kwargs=kwargs)
 
     def spawn(self, name: str, /, *args: Any, **kwargs: Any) -> Address | None:
-        """Record that a daemon of this kind should run; see :meth:`Daemons.spawn`."""
-        if self._cluster is None:
+        """Record that daemon ``name`` should run with these arguments; see :meth:`celery_daemons.Daemons.spawn`.
+
+        Raises :exc:`~celery_daemons.ConfigurationError` if the launcher is not registered.
+        """
+        if self._daemons is None:
             raise ConfigurationError("this launcher is not registered: use daemons.register_launcher(name, launcher)")
-        return self._cluster.spawn(name, self.name, args=args, kwargs=kwargs)
+        return self._daemons.spawn(name, self.name, args=args, kwargs=kwargs)
 
     def delay(self, name: str, /, *args: Any, **kwargs: Any) -> "AsyncResult[Any]":
-        """Send the Celery task that records the spawn; its result is the address."""
+        """Send the Celery task that spawns daemon ``name``; the result of the task is the address as a dictionary."""
         return self.task.delay(name, *args, **kwargs)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> "AsyncResult[Any]":
-        """The same with Celery's options; ``args`` begins with the daemon's name."""
+        """Send the Celery task of :meth:`delay` with Celery's options; ``args`` begins with the daemon's name."""
         return self.task.apply_async(args, kwargs, **options)
 
     def s(self, *args: Any, **kwargs: Any) -> "Signature[Any]":
-        """A signature of the task, for canvas."""
+        """Return a signature of the task, for Celery's canvas."""
         return self.task.s(*args, **kwargs)
 
     def si(self, *args: Any, **kwargs: Any) -> "Signature[Any]":
-        """An immutable signature of the task."""
+        """Return an immutable signature of the task, for Celery's canvas."""
         return self.task.si(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the factory itself, as a test of it would."""
+        """Call the factory directly, for tests of its code."""
         return self.factory(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -148,7 +177,10 @@ class Launcher:
 
 
 class Registry(Mapping[str, Launcher]):
-    """The launchers of one app by name."""
+    """The launchers of one app by name.
+
+    Indexing raises :exc:`~celery_daemons.UnknownLauncher` for a name that is not registered.
+    """
 
     def __init__(self) -> None:
         self._launchers: dict[str, Launcher] = {}
@@ -171,7 +203,7 @@ class Registry(Mapping[str, Launcher]):
         return name in self._launchers
 
     def options_of(self, name: LauncherName) -> LauncherOptions | None:
-        """Return a launcher's options; ``None`` for one that is not registered here."""
+        """Return a launcher's options, or ``None`` if this app does not register the launcher."""
         return self._launchers[name].options if name in self._launchers else None
 
     def __iter__(self) -> Iterator[str]:
@@ -181,37 +213,30 @@ class Registry(Mapping[str, Launcher]):
         return len(self._launchers)
 
 
-def encode_arguments(name: str, args: Any, kwargs: Any) -> str:
-    """The call as text, with the types that Celery's own JSON carries. Raises ConfigurationError."""
-    # A string is a sequence too, of letters that nobody meant.
-    if not isinstance(args, Sequence) or isinstance(args, (str, bytes)):
+def has_daemons(app: Any) -> bool:
+    """Return whether a Celery app carries a :class:`~celery_daemons.Daemons`."""
+    return getattr(app, "_celery_daemons", None) is not None
+
+
+def attach_daemons(app: Any, daemons: AppDaemons) -> None:
+    """Let a Celery app carry ``daemons``. Raises ConfigurationError if the app already carries an instance."""
+    if has_daemons(app):
         raise ConfigurationError(
-            f"daemon {name}: args is of type {type(args).__name__}; give a list or a tuple, as in ['x']"
+            f"the Celery app {app.main or app!r} already has a Daemons; Daemons.of(app) returns it"
         )
-    if not isinstance(kwargs, Mapping):
-        raise ConfigurationError(f"daemon {name}: kwargs is of type {type(kwargs).__name__}; give a dictionary")
-    try:
-        return str(_encoder.encode([list(args), dict(kwargs)]))
-    except (TypeError, ValueError) as error:
+    app._celery_daemons = daemons
+
+
+def daemons_of_app(app: Any) -> AppDaemons:
+    """Return the :class:`~celery_daemons.Daemons` of a Celery app. Raises ConfigurationError if there is none."""
+    if not has_daemons(app):
         raise ConfigurationError(
-            f"daemon {name}: its arguments do not serialise to JSON ({error}); pass numbers, strings, dates, UUIDs, "
-            "lists and dictionaries of them, and open the rest inside the daemon"
-        ) from error
-
-
-def decode_arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The call back from its text."""
-    # Kombu's decoder asks a function about every object; only what has a type beyond JSON needs it.
-    args, kwargs = json.loads(text) if '"__type__"' in text else _plain.decode(text)
-    return tuple(args), kwargs
+            f"the Celery app {app.main or app!r} has no Daemons: write `daemons = Daemons(app)` next to the app"
+        )
+    daemons: AppDaemons = app._celery_daemons
+    return daemons
 
 
 def registry_of(app: Any) -> Registry:
-    """The launchers of a Celery app; raises ConfigurationError if it has no ``Daemons``."""
-    daemons = getattr(app, "_celery_daemons", None)
-    if daemons is None:
-        raise ConfigurationError(
-            f"the Celery app {app.main or app!r} has no Daemons: write `daemons = Daemons(app)` beside it"
-        )
-    registry: Registry = daemons.launchers
-    return registry
+    """Return the launchers of a Celery app. Raises ConfigurationError if the app has no Daemons."""
+    return daemons_of_app(app).launchers

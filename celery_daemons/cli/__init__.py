@@ -1,42 +1,42 @@
-"""``celery -A proj daemons …``: this module is loaded at every ``celery`` command, so it imports nothing but click."""
+"""``celery -A proj daemons …``: every ``celery`` command imports this module, so it imports nothing but click."""
 
 from importlib import import_module
 from typing import Any
 
 import click
 
-#: Each command, where it is, and its line in the help: listing them loads none.
+#: Each command with its module, function and line in the help, so that listing the commands imports no module.
 _COMMANDS = {
-    "status": ("show:status", "The cluster at a glance: leader, nodes, daemons, scanners."),
-    "nodes": ("show:nodes", "The nodes, and what each holds."),
-    "list": ("show:list_daemons", "The daemons, and where each one is."),
-    "locate": ("show:locate", "Where daemons run."),
-    "describe": ("describe:describe", "All that is known of one daemon."),
-    "launchers": ("show:launchers", "The launchers of the app, and the nodes that have them."),
-    "events": ("events:events", "What happened lately, or what happens now."),
+    "status": ("show:status", "Show the leader, the nodes, the daemons by status, and the scanners."),
+    "nodes": ("show:nodes", "List the nodes and how many daemons each one holds."),
+    "list": ("show:list_daemons", "List the daemons and where each one runs."),
+    "locate": ("show:locate", "Show where daemons run."),
+    "describe": ("describe:describe", "Show everything that is known about one daemon."),
+    "launchers": ("show:launchers", "List the launchers of the app and the nodes that have them."),
+    "events": ("events:events", "Show recent events, or follow new ones."),
     "spawn": ("change:spawn", "Record that a daemon should run."),
     "stop": ("change:stop", "Stop a daemon until it is started again."),
     "start": ("change:start", "Let a stopped daemon run again."),
-    "restart": ("change:restart", "Start a daemon anew."),
-    "forget": ("change:forget", "Stop a daemon and know nothing of it any more."),
+    "restart": ("change:restart", "Stop a daemon and start it again."),
+    "forget": ("change:forget", "Stop a daemon and delete its record."),
     "move": ("placement:move", "Move a daemon to another node."),
-    "rebalance": ("placement:rebalance", "Even the nodes out, or show what that would move."),
-    "drain": ("placement:drain", "Hand all daemons of a node over and give it none."),
+    "rebalance": ("placement:rebalance", "Even out the load of the nodes, or show the moves."),
+    "drain": ("placement:drain", "Move all daemons off a node and give it no new ones."),
     "uncordon": ("placement:uncordon", "Let a drained node take daemons again."),
     "rescan": ("change:rescan", "Run the recovery scanners now."),
-    "monitor": ("monitor:monitor", "Run a candidate for the monitor, without a worker."),
+    "monitor": ("monitor:monitor", "Run a candidate for the monitor without a worker."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name, and loads the one that is run."""
+    """A group that imports a command's module only when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names in the order of the help."""
+        """Return the names of the commands in the order of the help."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Load one command; ``None`` if there is none of that name."""
+        """Import and return a command, or return ``None`` for an unknown name."""
         if cmd_name not in _COMMANDS:
             return None
         module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
@@ -46,12 +46,12 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands in the help."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, what) for name, (_, what) in _COMMANDS.items()])
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or say which one may have been meant."""
+        """Find the command, or raise a UsageError that suggests the closest name."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -64,8 +64,8 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup)
 def daemons(**_options: Any) -> None:
-    """Look at and steer the daemons of the cluster.
+    """Show and manage the daemons of the cluster.
 
-    Commands that read take --json. Exit status: 0 done, 1 not found or failed, 2 wrong usage.
+    Commands that print results take --json. Exit status: 0 done, 1 not found or failed, 2 wrong usage.
     """
-    # Celery adds the app's own global options to every command; they are not for this one.
+    # Celery adds the app's own global options to every command. This one ignores them.

@@ -1,4 +1,4 @@
-"""The commands that change what is wanted; the monitor and the nodes do the rest."""
+"""The commands that change what should run; the monitor and the nodes carry the changes out."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import click
 
 from celery_daemons.cli.documents import emit
 from celery_daemons.cli.hints import basic_hints
-from celery_daemons.cli.session import Command, daemons_of, json_of, json_option, prog, tell, wait_option, waiting
-from celery_daemons.client.cluster_client import ClusterClient
+from celery_daemons.cli.session import Command, daemons_of, json_of, json_option, notify, prog, wait_option, waiting
+from celery_daemons.client.lookups import Lookups
 from celery_daemons.domain.records import Address
 from celery_daemons.domain.states import Desired, NodeStatus
 from celery_daemons.errors import DaemonsError
@@ -16,12 +16,22 @@ from celery_daemons.errors import DaemonsError
 @click.command("spawn", cls=Command)
 @click.argument("launcher")
 @click.argument("name")
-@click.option("--args", callback=json_of(list, """'["x", 1]'"""), default="[]", metavar="JSON", help="A JSON array.")
 @click.option(
-    "--kwargs", callback=json_of(dict, """'{"path": "x"}'"""), default="{}", metavar="JSON", help="A JSON object."
+    "--args",
+    callback=json_of(list, """'["x", 1]'"""),
+    default="[]",
+    metavar="JSON",
+    help="Positional arguments as a JSON array.",
 )
-@wait_option("it runs")
-@click.option("--replace", is_flag=True, help="Replace another spec under this name, and the daemon that runs by it.")
+@click.option(
+    "--kwargs",
+    callback=json_of(dict, """'{"path": "x"}'"""),
+    default="{}",
+    metavar="JSON",
+    help="Keyword arguments as a JSON object.",
+)
+@wait_option("the daemon runs")
+@click.option("--replace", is_flag=True, help="If another spec has this name, replace it and restart the daemon.")
 @json_option
 @click.pass_context
 def spawn(
@@ -35,30 +45,36 @@ def spawn(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Record that a daemon should run, under NAME by LAUNCHER. The same again changes nothing."""
+    """Record that daemon NAME of LAUNCHER should run.
+
+    Running the command again with the same arguments changes nothing.
+    """
     daemons = daemons_of(ctx, modules=True)
-    kind, cluster = daemons.launchers[launcher], daemons.cluster
-    record = cluster.record(name)
+    chosen = daemons.launchers[launcher]
+    record = daemons.lookups.record(name)
     stopped = record is not None and record.desired is Desired.STOPPED
     with waiting(ctx, f"daemon {name}: waiting until it runs", wait=wait):
-        # A stopped one would be waited for in vain.
-        address = daemons.spawn(name, kind, args=args, kwargs=kwargs, replace=replace, wait=None if stopped else wait)
+        # Not for a stopped daemon: it would not run.
+        address = daemons.spawn(name, chosen, args=args, kwargs=kwargs, replace=replace, wait=None if stopped else wait)
     if stopped:
-        told = f"daemon {name} is recorded, but was stopped: `{prog(ctx)} start {name}` lets it run"
+        message = f"daemon {name} is recorded, but it is stopped: `{prog(ctx)} start {name}` starts it"
         if wait is not None:
-            raise DaemonsError(told)
-        tell(told)
+            raise DaemonsError(message)
+        notify(message)
     elif address is None:
-        _tell_hints(ctx, cluster)
-    _answer(ctx, name, address, as_json=as_json)
+        _print_hints(ctx, daemons.lookups)
+    _print_address(ctx, name, address, as_json=as_json)
 
 
 @click.command("stop", cls=Command)
 @click.argument("name")
-@wait_option("it has stopped")
+@wait_option("the daemon has stopped")
 @click.pass_context
 def stop(ctx: click.Context, *, name: str, wait: float | None) -> None:
-    """Stop a daemon. It stays stopped, whatever a scanner lists, until it is started."""
+    """Stop a daemon until it is started again.
+
+    A stopped daemon stays stopped even if a scanner lists it.
+    """
     with waiting(ctx, f"daemon {name}: waiting until it has stopped", wait=wait):
         daemons_of(ctx).stop(name, wait=wait)
     click.echo(f"daemon {name}: {'stopped' if wait is not None else 'will stop'}")
@@ -69,38 +85,41 @@ def stop(ctx: click.Context, *, name: str, wait: float | None) -> None:
 @click.pass_context
 def start(ctx: click.Context, *, name: str) -> None:
     """Let a stopped daemon run again."""
-    cluster = daemons_of(ctx).cluster
-    cluster.start(name)
-    _tell_hints(ctx, cluster)
+    daemons = daemons_of(ctx)
+    daemons.start(name)
+    _print_hints(ctx, daemons.lookups)
     click.echo(f"daemon {name}: will run")
 
 
 @click.command("restart", cls=Command)
 @click.argument("name")
-@wait_option("it runs again")
+@wait_option("the daemon runs again")
 @json_option
 @click.pass_context
 def restart(ctx: click.Context, *, name: str, wait: float | None, as_json: bool) -> None:
-    """Stop a daemon and start it anew, under a new token, perhaps on another node."""
-    cluster = daemons_of(ctx).cluster
-    record = cluster.record(name)
+    """Stop a daemon and start it again under a new token, perhaps on another node."""
+    daemons = daemons_of(ctx)
+    record = daemons.lookups.record(name)
     if record is not None and record.desired is Desired.STOPPED:
-        raise DaemonsError(f"daemon {name} is stopped: `{prog(ctx)} start {name}` lets it run again")
+        raise DaemonsError(f"daemon {name} is stopped: `{prog(ctx)} start {name}` starts it")
     with waiting(ctx, f"daemon {name}: waiting until it runs again", wait=wait):
-        address = cluster.restart(name, wait=wait)
+        address = daemons.restart(name, wait=wait)
     if wait is None and not as_json:
-        click.echo(f"daemon {name}: will be started anew")
+        click.echo(f"daemon {name}: will restart")
         return
-    _answer(ctx, name, address, as_json=as_json)
+    _print_address(ctx, name, address, as_json=as_json)
 
 
 @click.command("forget", cls=Command)
 @click.argument("name")
 @click.pass_context
 def forget(ctx: click.Context, *, name: str) -> None:
-    """Stop a daemon and know nothing of it any more; a scanner that still lists it brings it back."""
+    """Stop a daemon and delete its record.
+
+    A scanner that still lists the daemon records it again.
+    """
     if not daemons_of(ctx).forget(name):
-        raise DaemonsError(f"no daemon {name} is known; `{prog(ctx)} list` shows those that are")
+        raise DaemonsError(f"no daemon {name} is known; `{prog(ctx)} list` shows all daemons")
     click.echo(f"daemon {name}: forgotten")
 
 
@@ -108,26 +127,24 @@ def forget(ctx: click.Context, *, name: str) -> None:
 @click.argument("launcher", required=False)
 @click.pass_context
 def rescan(ctx: click.Context, *, launcher: str | None) -> None:
-    """Run the recovery scanner of one launcher now, or all of them."""
+    """Run the recovery scanner of one launcher, or all scanners, now."""
     daemons = daemons_of(ctx, modules=True)
     daemons.rescan(launcher)
-    if daemons.cluster.leader() is None:
-        tell("nobody leads now; whoever is elected scans at once")
-    click.echo(
-        f"launcher {launcher}: will be scanned" if launcher else "every launcher with a scanner: will be scanned"
-    )
+    if daemons.lookups.leader() is None:
+        notify("no monitor is elected: the next one runs every scanner at once")
+    click.echo(f"launcher {launcher}: will be scanned" if launcher else "all launchers with a scanner: will be scanned")
 
 
-def _answer(ctx: click.Context, name: str, address: Address | None, *, as_json: bool) -> None:
+def _print_address(ctx: click.Context, name: str, address: Address | None, *, as_json: bool) -> None:
     if as_json:
         emit(address)
     elif address is None:
-        click.echo(f"daemon {name}: recorded; `{prog(ctx)} locate {name}` tells where it runs")
+        click.echo(f"daemon {name}: recorded; `{prog(ctx)} locate {name}` shows where it runs")
     else:
         click.echo(f"daemon {name}: {address.status} on {address.node}, token {address.token}")
 
 
-def _tell_hints(ctx: click.Context, cluster: ClusterClient) -> None:
-    nodes = sum(node.status is not NodeStatus.LOST for node in cluster.nodes())
-    for hint in basic_hints(leads=cluster.leader() is not None, nodes=nodes, prog=prog(ctx)):
-        tell(hint)
+def _print_hints(ctx: click.Context, lookups: Lookups) -> None:
+    nodes = sum(node.status is not NodeStatus.LOST for node in lookups.nodes())
+    for hint in basic_hints(has_leader=lookups.leader() is not None, nodes=nodes, prog=prog(ctx)):
+        notify(hint)

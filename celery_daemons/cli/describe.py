@@ -1,4 +1,4 @@
-"""``describe``: all that is known of one daemon."""
+"""``describe``: show everything that is known about one daemon."""
 
 import json
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from celery_daemons.cli.documents import emit, events_of
 from celery_daemons.cli.events import EVERYTHING, event_line
 from celery_daemons.cli.render import cell, first_line, since
 from celery_daemons.cli.session import Command, as_called, daemons_of, json_option, prog, screen_of
-from celery_daemons.client.cluster_client import ClusterClient
+from celery_daemons.client.lookups import Lookups
 from celery_daemons.domain.records import DaemonRecord
 from celery_daemons.domain.states import DaemonStatus, Desired
 from celery_daemons.errors import DaemonsError
 
-#: The last events of a daemon that are shown.
-_SHOWN: Final = 10
+#: The number of events that are shown.
+_EVENTS_SHOWN: Final = 10
 
 
 @click.command("describe", cls=Command)
@@ -25,40 +25,39 @@ _SHOWN: Final = 10
 @json_option
 @click.pass_context
 def describe(ctx: click.Context, *, name: str, as_json: bool) -> None:
-    """All that is known of one daemon: what is wanted, where it is, what befell it."""
-    cluster = daemons_of(ctx).cluster
-    record = cluster.record(name)
-    arguments = cluster.arguments(name)
+    """Show everything that is known about one daemon: spec, placement, errors and events."""
+    lookups = daemons_of(ctx).lookups
+    record = lookups.record(name)
+    arguments = lookups.arguments(name)
     if record is None or arguments is None:
-        raise DaemonsError(f"no daemon {name} is known; `{prog(ctx)} list` shows those that are")
-    happened = [event for entry in cluster.events(last=EVERYTHING) for event in events_of(entry) if event.name == name]
-    latest = happened[-_SHOWN:]
-    why = _why(record, cluster)
-    preferred, placement, trace = cluster.pick_node(name), cluster.why_there(name), cluster.trace(name)
+        raise DaemonsError(f"no daemon {name} is known; `{prog(ctx)} list` shows all daemons")
+    of_daemon = [event for entry in lookups.events(last=EVERYTHING) for event in events_of(entry) if event.name == name]
+    latest = of_daemon[-_EVENTS_SHOWN:]
+    why = _why(record, lookups)
+    preferred, placement, trace = lookups.pick_node(name), lookups.why_there(name), lookups.trace(name)
     why = as_called(ctx, why) if why else None
     if as_json:
-        call = _call(arguments)
-        told = {"why": why, "placement": placement, "preferred_node": preferred, "traceback": trace, "events": latest}
-        emit({**asdict(record), **call, **told})
+        rest = {"why": why, "placement": placement, "preferred_node": preferred, "traceback": trace, "events": latest}
+        emit({**asdict(record), **_call(arguments), **rest})
         return
     screen = screen_of(ctx)
-    screen.pairs(_pairs(record, arguments, why, placement, preferred, cluster))
+    screen.pairs(_pairs(record, arguments, why, placement, preferred, lookups))
     if trace:
         screen.line()
         screen.line("traceback of the last error")
         for line in trace.rstrip().splitlines():
             screen.line(f"  {cell(line)}")
     screen.line()
-    screen.line("last events" if latest else "no events: the journal goes no further back")
+    screen.line("last events" if latest else "no events: the journal keeps only the latest")
     for event in latest:
         screen.line(f"  {event_line(event)}")
 
 
-def _why(record: DaemonRecord, cluster: ClusterClient) -> str | None:
-    """Why it is not running, unless it is or is on its way."""
+def _why(record: DaemonRecord, lookups: Lookups) -> str | None:
+    """Return why the daemon does not run, or ``None`` if it runs or is being started."""
     if record.status in (DaemonStatus.BACKOFF, DaemonStatus.FAILED, DaemonStatus.UNPLACEABLE):
         return record.error
-    return cluster.why_not(record.name) if record.node is None else None
+    return lookups.why_not(record.name) if record.node is None else None
 
 
 def _pairs(
@@ -67,31 +66,31 @@ def _pairs(
     why: str | None,
     placement: str | None,
     preferred: str | None,
-    cluster: ClusterClient,
+    lookups: Lookups,
 ) -> Iterator[tuple[str, str]]:
     yield "daemon", record.name
     yield "launcher", record.launcher
-    yield "call", _shown(record, arguments)
+    yield "call", _call_text(record, arguments)
     yield "desired", record.desired
     state = f"{record.status}: {first_line(why)}" if why else str(record.status)
     if record.status is DaemonStatus.RUNNING:
-        state += f" for {since(record.started_at, cluster.now())}"
+        state += f" for {since(record.started_at, lookups.now())}"
     if record.desired is Desired.STOPPED and record.node is not None:
-        state += " (about to stop)"
+        state += " (will stop)"
     yield "status", state
     if record.node is not None:
         yield "node", f"{record.node} (incarnation {record.incarnation})"
-        yield "why there", placement or "-"
+        yield "placement", placement or "-"
         yield "process", f"{record.pid or '-'} on {record.host}"
         yield "queue", str(record.queue)
         yield "token", str(record.token)
     yield "restarts", str(record.restarts)
     yield "last error", record.error or "-"
-    yield "the ring", f"prefers {preferred}" if preferred else "is empty: no node takes daemons"
+    yield "preferred node", preferred or "none: no node takes daemons"
 
 
 def _call(arguments: str) -> dict[str, Any]:
-    """The arguments as JSON holds them, with the types that Celery writes into it left as they are."""
+    """Return the arguments as plain JSON values; values of other types stay in the form in which Celery wrote them."""
     try:
         args, kwargs = json.loads(arguments)
     except (ValueError, TypeError):
@@ -99,9 +98,9 @@ def _call(arguments: str) -> dict[str, Any]:
     return {"args": args, "kwargs": kwargs}
 
 
-def _shown(record: DaemonRecord, arguments: str) -> str:
+def _call_text(record: DaemonRecord, arguments: str) -> str:
     call = _call(arguments)
     if call["args"] is None:
-        return f"cannot be read: {arguments}"
+        return f"not readable: {arguments}"
     parts = [*map(repr, call["args"]), *(f"{key}={value!r}" for key, value in call["kwargs"].items())]
     return f"{record.launcher}({', '.join(['ctx', *parts])})"

@@ -1,4 +1,4 @@
-"""What the commands print for programs: records as JSON, one document, or one object a line."""
+"""What the commands print for programs: one JSON document, or one JSON object per line."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ import msgspec
 from celery_daemons.client.lookups import ClusterStatus
 from celery_daemons.domain.records import JournalEntry
 
-#: Entries whose items carry the version of a spec where others carry a token.
-_WISHES: Final = frozenset(("want", "start", "stop", "restart", "forget"))
+#: Events about specs: their items have the version of the spec where other items have a token.
+_SPEC_EVENTS: Final = frozenset(("want", "start", "stop", "restart", "forget"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One thing that happened to one daemon or, without a name, to a node or to the cluster.
+    """An event of one daemon or, if ``name`` is ``None``, of a node or of the cluster.
 
-    A failed scan carries its launcher's name.
+    ``name`` of a failed scan is that of the launcher. ``at_ms`` is Unix time in milliseconds by Redis's clock.
     """
 
     id: str
@@ -32,7 +32,7 @@ class Event:
 
 
 def events_of(entry: JournalEntry) -> Iterator[Event]:
-    """Take a journal entry apart: a batch is one event for each of its daemons."""
+    """Yield the events of a journal entry: one per daemon of a batch."""
     for name, token, cause, *_ in ((*item, "", "", "")[:3] for item in entry.items or ((),)):
         yield Event(
             id=entry.id,
@@ -40,14 +40,14 @@ def events_of(entry: JournalEntry) -> Iterator[Event]:
             event=entry.event,
             name=name or None,
             node=entry.node,
-            token=None if entry.event in _WISHES or not token.isdigit() else int(token) or None,
+            token=None if entry.event in _SPEC_EVENTS or not token.isdigit() else int(token) or None,
             epoch=entry.epoch,
             cause=cause or entry.cause,
         )
 
 
 def status_document(status: ClusterStatus) -> dict[str, Any]:
-    """The document of ``status``."""
+    """Return the document that ``status --json`` prints."""
     return {
         "namespace": status.namespace,
         "leader": status.leader,
@@ -59,10 +59,10 @@ def status_document(status: ClusterStatus) -> dict[str, Any]:
 
 
 def emit(document: Any) -> None:
-    """Print one document."""
+    """Print a JSON document."""
     click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
 
 
 def emit_line(document: Any) -> None:
-    """Print one document as one line of a stream."""
+    """Print a JSON document on one line, for a stream of documents."""
     click.echo(msgspec.json.encode(document))

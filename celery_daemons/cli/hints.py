@@ -1,37 +1,42 @@
-"""What a person should do next, from what the cluster looks like."""
+"""Suggest what a person should do next, given the state of the cluster."""
 
 from collections.abc import Iterator
 
+from celery_daemons.cli.render import plural
 from celery_daemons.client.lookups import ClusterStatus
 
 
 def hints(status: ClusterStatus, prog: str) -> Iterator[str]:
-    """What is amiss and what to do about it; ``prog`` is the command as it was called, up to ``daemons``."""
+    """Yield each problem of the cluster with its remedy; ``prog`` is the command line up to ``daemons``."""
     yield from basic_hints(
-        leads=status.leader is not None, nodes=status.nodes["up"] + status.nodes["draining"], prog=prog
+        has_leader=status.leader is not None, nodes=status.nodes["up"] + status.nodes["draining"], prog=prog
     )
     if status.nodes["draining"] and not status.nodes["up"]:
-        yield f"every node is draining: `{prog} uncordon NODE` lets one take daemons again"
-    if status.nodes["lost"]:
-        yield f"the lease of {status.nodes['lost']} of the nodes has run out; the monitor sweeps what they left"
-    for wrong in ("failed", "unplaceable"):
-        if status.daemons[wrong]:
-            yield f"`{prog} list --status {wrong}` tells why"
+        yield f"all nodes are draining: `{prog} uncordon NODE` lets a node take daemons again"
+    if lost := status.nodes["lost"]:
+        have, their = ("has", "its") if lost == 1 else ("have", "their")
+        yield f"{plural(lost, 'node')} {have} lost {their} lease; {their} daemons are being reassigned"
+    for problem in ("failed", "unplaceable"):
+        if status.daemons[problem]:
+            yield f"`{prog} list --status {problem}` shows why"
     if status.leader is not None and status.daemons["pending"] > status.daemons["running"]:
-        yield "the monitor places what is pending; it gives a new address book, or another Redis, one lease first"
+        yield (
+            "pending daemons will be placed soon; "
+            "after a new or changed Redis the monitor waits one lease (daemons_lease_ttl)"
+        )
     if status.rebalance_paused:
-        yield f"rebalancing is paused: `{prog} rebalance --resume` lets it go on"
+        yield f"rebalancing is paused: `{prog} rebalance --resume` resumes it"
     if any(scan.error for scan in status.scanners.values()):
-        yield f"once the scanner is mended, `{prog} rescan` runs it at once"
+        yield f"after fixing the scanner, run it at once with `{prog} rescan`"
 
 
-def basic_hints(*, leads: bool, nodes: int, prog: str) -> Iterator[str]:
-    """Without which nothing runs: a node, and a leader."""
+def basic_hints(*, has_leader: bool, nodes: int, prog: str) -> Iterator[str]:
+    """Yield what is missing for any daemon to run: a node, or a leader."""
     worker = prog.removesuffix(" daemons") + " worker"
     if not nodes:
         yield f"no node is up: start one with `{worker}`"
-    elif not leads:
+    elif not has_leader:
         yield (
-            "nobody leads: workers with daemons_monitor run for election within a lease, and log why not if they fail; "
-            f"`{prog} monitor` is a candidate without a worker"
+            "no monitor is elected: workers with daemons_monitor run for election within a lease and log why if they "
+            f"fail; `{prog} monitor` runs a candidate without a worker"
         )

@@ -1,4 +1,4 @@
-"""``monitor``: a candidate for the monitor without a worker, as ``celery beat`` is a process of its own."""
+"""``monitor``: run a candidate for the monitor without a worker, as ``celery beat`` runs without one."""
 
 import logging
 import signal
@@ -17,23 +17,24 @@ from celery_daemons.worker.boot import boot_for
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the agent, and the most that a signal waits to be heard.
-_LOOK: Final = 0.25
-#: Seconds that the agent gets after its drain time-out to end by itself.
-_LAST_CALL: Final = 1.0
+#: Seconds between two checks of the agent, and the longest delay until a signal is handled.
+_CHECK_INTERVAL: Final = 0.25
+#: Seconds after the drain time-out within which the agent must exit by itself before it is killed.
+_AGENT_EXIT_MARGIN: Final = 1.0
 
 
 @click.command("monitor", cls=Command)
 @click.option(
-    "-n", "--hostname", metavar="NODENAME", help="Its name among the nodes; monitor@%h unless given, with %h the host."
+    "-n", "--hostname", metavar="NODENAME", help="Node name (default: monitor@%h, where %h is the host name)."
 )
 @click.option("-l", "--loglevel", type=LOG_LEVEL, default="INFO", show_default=True, help="Logging level.")
-@click.option("-f", "--logfile", metavar="PATH", help="Log destination; standard error unless given.")
+@click.option("-f", "--logfile", metavar="PATH", help="Log file (default: standard error).")
 @click.pass_context
 def monitor(ctx: click.Context, *, hostname: str | None, loglevel: int, logfile: str | None) -> None:
-    """Run a candidate for the monitor: it may be elected, and runs no daemons. Ends on Ctrl-C or SIGTERM.
+    """Run a candidate for the monitor without a worker, until Ctrl-C or SIGTERM.
 
-    Workers whose daemons_monitor is false leave the election to such candidates.
+    The candidate takes part in elections and runs no daemons. Workers with daemons_monitor set to false leave the
+    election to such candidates.
     """
     daemons = daemons_of(ctx, modules=True)
     settings = daemons.settings_with(monitor=True)
@@ -43,24 +44,25 @@ def monitor(ctx: click.Context, *, hostname: str | None, loglevel: int, logfile:
     try:
         daemons.cluster.store.check()
     except StoreUnavailable as error:
-        # It may come later than its candidates do; what is wrong with it for good ends the command here.
+        # Redis may be started after its candidates. Errors that waiting does not cure are raised here.
         logger.warning("monitor %s: %s", node, error)
     if not _run(AgentProcess(boot), drain_timeout=settings.drain_timeout):
-        raise DaemonsError(f"monitor {node}: did not end within {settings.drain_timeout + _LAST_CALL:g} s, killed")
+        timeout = settings.drain_timeout + _AGENT_EXIT_MARGIN
+        raise DaemonsError(f"monitor {node}: did not exit within {timeout:g} s and was killed")
 
 
 def _run(agent: AgentProcess, *, drain_timeout: float) -> bool:
-    """Keep the agent alive until a signal; false if it then had to be killed."""
-    heard: list[int] = []
+    """Keep the agent alive until a signal, then drain it. Returns False if the agent had to be killed."""
+    received: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _frame: heard.append(number))
-    logger.info("monitor %s: stands for election", agent.node)
+        signal.signal(number, lambda number, _frame: received.append(number))
+    logger.info("monitor %s: candidate started", agent.node)
     agent.start()
-    while not heard:
-        time.sleep(_LOOK)
+    while not received:
+        time.sleep(_CHECK_INTERVAL)
         agent.keep_alive()
     logger.info("monitor %s: resigning", agent.node)
-    # A second Ctrl-C is for those who cannot wait: the agent sees its parent gone, and ends by itself.
+    # A second Ctrl-C exits at once; the agent then notices that its parent is gone, and exits too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     agent.drain(drain_timeout)
-    return agent.wait(drain_timeout + _LAST_CALL)
+    return agent.wait(drain_timeout + _AGENT_EXIT_MARGIN)

@@ -1,4 +1,4 @@
-"""What the commands print for people: tables that adapt to a terminal, and stay as they are in a pipe."""
+"""What the commands print for people: tables that fit the width of a terminal, or full-width tables in a pipe."""
 
 import re
 import sys
@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import click
 
-#: More rows than a person reads: fitting them to the terminal would take longer than reading them from Redis did.
-_FITTED: Final = 2000
+#: The most rows that are fitted to the terminal: fitting more would take longer than reading them from Redis.
+_MAX_FITTED: Final = 2000
 _STYLES: Final = {
     "up": "green",
     "running": "green",
@@ -28,23 +28,23 @@ _DAY: Final = 24 * _HOUR
 
 
 class Screen:
-    """Where a command's answer for people goes: a terminal ``width`` columns wide, or a pipe that has no width."""
+    """Standard output for people: a terminal of ``width`` columns, or a pipe (``width`` is ``None``)."""
 
     def __init__(self, *, colour: bool = False, width: int | None = None) -> None:
         self._colour = colour
         self._width = width
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> None:
-        """Print rows under a head; the columns named in ``right`` are flush right."""
+        """Print rows under the column names in ``head``; the columns named in ``right`` are aligned right."""
         if not rows:
             return
-        if self._width is None or len(rows) > _FITTED:
+        if self._width is None or len(rows) > _MAX_FITTED:
             self._plain([head, *rows], [name in right for name in head])
         else:
             self._fitted(head, rows, right)
 
     def pairs(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Print names and what belongs to each; several lines stay together."""
+        """Print names with their values; further lines of a value are indented below its first line."""
         shown = list(pairs)
         width = max((len(name) for name, _ in shown), default=0)
         for name, value in shown:
@@ -72,7 +72,7 @@ class Screen:
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for name in head:
-            # Folded rather than cut: half a name cannot be copied.
+            # Folded rather than truncated, so that a name can be copied.
             table.add_column(name, overflow="fold", justify="right" if name in right else "left")
         for row in rows:
             table.add_row(*(Text(text, style=_STYLES.get(text.partition(",")[0], "")) for text in map(cell, row)))
@@ -84,17 +84,17 @@ class Screen:
 
 
 def cell(text: str) -> str:
-    """Text of whatever origin on one line, and without what a terminal would take for a command."""
+    """Return text on one line, with control characters, which could drive the terminal, replaced."""
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text.expandtabs(1).replace("\n", " "))
 
 
 def first_line(text: str | None) -> str:
-    """The first line of an error; a dash for none."""
+    """Return the first line of a text, or a dash if there is none."""
     return next(iter((text or "").strip().splitlines()), "-")
 
 
 def age(seconds: float) -> str:
-    """A time span as a person says it, in its two largest units: ``45s``, ``3m12s``, ``2h05m``, ``4d03h``."""
+    """Return a time span in its two largest units: ``45s``, ``3m12s``, ``2h05m``, ``4d03h``."""
     whole = max(0, int(seconds))
     if whole < _MINUTE:
         return f"{whole}s"
@@ -106,23 +106,23 @@ def age(seconds: float) -> str:
 
 
 def since(started_at: float | None, now: float) -> str:
-    """The age of what started then; a dash for what has not."""
+    """Return the age of something that started at ``started_at``, or a dash if it has not started."""
     return age(now - started_at) if started_at else "-"
 
 
 def plural(count: int, what: str) -> str:
-    """``1 node``, ``2 nodes``."""
+    """Return a count with its noun: ``1 node``, ``2 nodes``."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def tally(counts: Mapping[str, int], *, always: Collection[str] = ()) -> str:
-    """Counts by status, without the empty ones: ``10 running, 2 failed``."""
+    """Return counts by status as text, without zeros unless in ``always``: ``10 running, 2 failed``."""
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count or status in always)
 
 
 @contextmanager
 def spinner(message: str) -> Iterator[None]:
-    """Show on standard error that something is waited for."""
+    """Show a spinner with a message on standard error during the ``with`` block."""
     with _console(sys.stderr, colour=True, width=None).status(cell(message)):
         yield
 

@@ -1,4 +1,4 @@
-"""What the commands share: the app's Daemons, expected failures as one line, and the options that many take."""
+"""What all commands share: the app's Daemons, errors as one line, and common options."""
 
 import json
 import math
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Seconds of a ``--wait`` that does not say how long: three times the grace that a stopping daemon has by default.
+#: Seconds that ``--wait`` without a number waits: three times the default ``stop_grace`` of a launcher.
 DEFAULT_WAIT: Final = 30.0
 
 
 class Command(click.Command):
-    """A command whose expected failures are one line on standard error and exit status 1."""
+    """A command that reports a DaemonsError as one line on standard error and exit status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -35,20 +35,27 @@ class Command(click.Command):
 
 
 def read_seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    """A finite number of seconds, not negative, from an option; anything else is wrong usage."""
+    """Return an option's finite, non-negative number of seconds. Raises BadParameter for anything else."""
     if value is None:
         return None
     try:
         seconds = float(value)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is no number of seconds; a --wait without one goes last") from None
+        raise click.BadParameter(f"{value!r} is not a number of seconds; put a --wait without a number last") from None
     if not math.isfinite(seconds) or seconds < 0:
-        raise click.BadParameter(f"{value!r} is not a time to wait")
+        raise click.BadParameter(f"{value!r} is not a valid wait; give a finite number of seconds, 0 or more")
     return seconds
 
 
+#: The JSON names of Python types.
+_JSON_KINDS: Final[dict[type, str]] = {list: "array", dict: "object"}
+
+
 def json_of(kind: type, example: str) -> Callable[[click.Context, click.Parameter, str], Any]:
-    """A reader of options that hold a JSON document of one kind; anything else is wrong usage."""
+    """Return a click callback that decodes a JSON array (``list``) or object (``dict``).
+
+    The callback raises BadParameter for anything else.
+    """
 
     def read(_ctx: click.Context, _param: click.Parameter, value: str) -> Any:
         try:
@@ -56,7 +63,7 @@ def json_of(kind: type, example: str) -> Callable[[click.Context, click.Paramete
         except ValueError as error:
             raise click.BadParameter(f"{value!r} is not JSON ({error}); write it as in {example}") from error
         if not isinstance(document, kind):
-            raise click.BadParameter(f"{value!r} is another kind of JSON; write it as in {example}")
+            raise click.BadParameter(f"{value!r} is not a JSON {_JSON_KINDS[kind]}; write it as in {example}")
         return document
 
     return read
@@ -67,31 +74,36 @@ def _refuse(constant: str) -> None:
 
 
 def json_option(command: F) -> F:
-    """Add ``--json``."""
-    return click.option("as_json", "--json", is_flag=True, help="Print a document for programs.")(command)
+    """Add the option ``--json``."""
+    return click.option("as_json", "--json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
-def wait_option(what: str) -> Callable[[F], F]:
-    """Add ``--wait``; ``what`` says for what."""
+def wait_option(condition: str) -> Callable[[F], F]:
+    """Add the option ``--wait``; ``condition`` is the clause after "wait until" in its help."""
     return click.option(
         "--wait",
         callback=read_seconds,
         is_flag=False,
         flag_value=str(DEFAULT_WAIT),
         metavar="[SECONDS]",
-        help=f"Return once {what}, or fail; {DEFAULT_WAIT:g} seconds unless given.",
+        help=f"Wait until {condition}; fail after SECONDS (default: {DEFAULT_WAIT:g}).",
     )
 
 
 def daemons_of(ctx: click.Context, *, modules: bool = False) -> "Daemons":
-    """The Daemons of the command's app, with all modules that register launchers imported if ``modules``."""
+    """Return the Daemons of the command's app.
+
+    With ``modules``, first import the modules that register launchers. Raises ConfigurationError if no app is given,
+    if the app has no Daemons, or if its modules cannot be imported.
+    """
     from celery_daemons.app import Daemons
+    from celery_daemons.launcher import has_daemons
 
     app = ctx.obj.app
-    carried = getattr(app, "_celery_daemons", None) is not None
-    if not carried and not ctx.find_root().params.get("app"):
-        raise ConfigurationError("no app is given: name the one that has the Daemons, as in `celery -A proj daemons …`")
-    if modules or not carried:
+    attached = has_daemons(app)
+    if not attached and not ctx.find_root().params.get("app"):
+        raise ConfigurationError("no app is given: name the app that has the Daemons, as in `celery -A proj daemons …`")
+    if modules or not attached:
         try:
             app.loader.import_default_modules()
         except Exception as error:  # the modules are the user's, and may raise anything
@@ -102,18 +114,18 @@ def daemons_of(ctx: click.Context, *, modules: bool = False) -> "Daemons":
 
 
 def prog(ctx: click.Context) -> str:
-    """How this command was called, up to ``daemons``: for messages that say what to do next."""
+    """Return the command line up to ``daemons`` as it was called, for messages that suggest a command."""
     app = ctx.find_root().params.get("app")
     return f"celery -A {app} daemons" if isinstance(app, str) else "celery daemons"
 
 
 def as_called(ctx: click.Context, message: str) -> str:
-    """A message of the package with the commands that it names as this one was called."""
+    """Return a message with ``celery -A … daemons`` replaced by the command as it was called."""
     return message.replace("celery -A … daemons", prog(ctx))
 
 
 def screen_of(ctx: click.Context) -> Screen:
-    """Standard output: in colours if it is a terminal, and neither ``celery --no-color`` nor NO_COLOR is given."""
+    """Return standard output, in colours on a terminal unless ``celery --no-color`` or NO_COLOR is set."""
     if not sys.stdout.isatty():
         return Screen()
     return Screen(colour=_colours(ctx), width=shutil.get_terminal_size().columns)
@@ -123,14 +135,14 @@ def _colours(ctx: click.Context) -> bool:
     return not ctx.obj.no_color and "NO_COLOR" not in os.environ
 
 
-def tell(message: str) -> None:
-    """Say something that is not part of the answer, on standard error."""
+def notify(message: str) -> None:
+    """Print a message that is not part of the result to standard error."""
     click.echo(message, err=True)
 
 
 @contextmanager
 def waiting(ctx: click.Context, message: str, *, wait: float | None) -> Iterator[None]:
-    """Show that the command waits, to a person at a terminal."""
+    """Show a spinner while the command waits, if standard error is a terminal."""
     if wait is None or not sys.stderr.isatty() or not _colours(ctx):
         yield
         return

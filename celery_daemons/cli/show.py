@@ -1,4 +1,4 @@
-"""The commands that read: one or two round trips each, and nobody has to answer but Redis."""
+"""The commands that show the state of the cluster: one or two round trips to Redis, and no worker has to answer."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -9,10 +9,10 @@ import click
 from celery_daemons.cli.documents import emit, status_document
 from celery_daemons.cli.hints import hints
 from celery_daemons.cli.render import age, first_line, plural, since, tally
-from celery_daemons.cli.session import Command, as_called, daemons_of, json_option, prog, screen_of, tell
+from celery_daemons.cli.session import Command, as_called, daemons_of, json_option, notify, prog, screen_of
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
 
-#: Names not found of which a person is told why; each costs round trips.
+#: Names without an address for which the reason is shown: each takes more round trips.
 _EXPLAINED: Final = 10
 
 
@@ -20,14 +20,14 @@ _EXPLAINED: Final = 10
 @json_option
 @click.pass_context
 def status(ctx: click.Context, *, as_json: bool) -> None:
-    """The cluster at a glance: leader, nodes, daemons by status, and recovery scanners that fail."""
-    cluster = daemons_of(ctx).cluster
-    found = cluster.status()
+    """Show the leader, the nodes, the daemons by status, and recovery scanners that fail."""
+    lookups = daemons_of(ctx).lookups
+    found = lookups.status()
     if as_json:
         emit(status_document(found))
         return
-    now = cluster.now()
-    leader = f"{found.leader.node} (epoch {found.leader.epoch})" if found.leader else "nobody"
+    now = lookups.now()
+    leader = f"{found.leader.node} (epoch {found.leader.epoch})" if found.leader else "none"
     failing = {name: scan for name, scan in found.scanners.items() if scan.error}
     scanners = {"working": len(found.scanners) - len(failing), "failing": len(failing)}
     screen = screen_of(ctx)
@@ -37,7 +37,7 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
             ("leader", leader),
             ("nodes", tally(found.nodes, always=("up",))),
             ("daemons", tally(found.daemons, always=("desired", "running"))),
-            ("scanners", tally(scanners) or "none has run"),
+            ("scanners", tally(scanners) or "none has run yet"),
             *(
                 ("failing", f"{name}, {age(now - scan.at_ms / 1000)} ago: {first_line(scan.error)}")
                 for name, scan in sorted(failing.items())
@@ -51,20 +51,20 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def nodes(ctx: click.Context, *, as_json: bool) -> None:
-    """The nodes: whether each takes daemons, how many it holds, and what is left of its lease."""
-    cluster = daemons_of(ctx).cluster
-    found = cluster.nodes()
+    """List the nodes with their status, number of daemons and remaining lease."""
+    lookups = daemons_of(ctx).lookups
+    found = lookups.nodes()
     if as_json:
         emit(found)
         return
-    leader, now = cluster.leader(), cluster.now()
+    leader, now = lookups.leader(), lookups.now()
     screen = screen_of(ctx)
     screen.table(
         ["NODE", "STATUS", "DAEMONS", "LEASE", "WEIGHT", "LABELS", "LAUNCHERS", "HOST", "PID", "AGE"],
         [
             [
                 node.name,
-                f"{node.status}, leads" if leader and leader.node == node.name else node.status,
+                f"{node.status}, leader" if leader and leader.node == node.name else node.status,
                 str(node.daemons),
                 f"{node.lease_ms / 1000:.1f}s",
                 f"{node.weight:g}",
@@ -84,21 +84,21 @@ def nodes(ctx: click.Context, *, as_json: bool) -> None:
 
 
 @click.command("list", cls=Command)
-@click.option("--node", metavar="NODE", help="Only those on this node.")
-@click.option("--launcher", metavar="LAUNCHER", help="Only those of this launcher.")
-@click.option("--status", type=click.Choice([str(one) for one in DaemonStatus]), help="Only those in this status.")
+@click.option("--node", metavar="NODE", help="Only daemons on this node.")
+@click.option("--launcher", metavar="LAUNCHER", help="Only daemons of this launcher.")
+@click.option("--status", type=click.Choice([*map(str, DaemonStatus)]), help="Only daemons in this status.")
 @json_option
 @click.pass_context
 def list_daemons(
     ctx: click.Context, *, node: str | None, launcher: str | None, status: str | None, as_json: bool
 ) -> None:
-    """The daemons that are known, by name; all of them, or those that match every option given."""
-    cluster = daemons_of(ctx).cluster
-    found = sorted(cluster.list(node=node, launcher=launcher, status=status), key=lambda record: record.name)
+    """List all known daemons by name, or those that match all given options."""
+    lookups = daemons_of(ctx).lookups
+    found = sorted(lookups.list(node=node, launcher=launcher, status=status), key=lambda record: record.name)
     if as_json:
         emit(found)
         return
-    now = cluster.now()
+    now = lookups.now()
     screen = screen_of(ctx)
     screen.table(
         ["NAME", "LAUNCHER", "STATUS", "NODE", "PID", "AGE", "RESTARTS", "ERROR"],
@@ -126,14 +126,17 @@ def list_daemons(
 @json_option
 @click.pass_context
 def locate(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None:
-    """Where daemons run: never a node whose lease has run out. Exit status 1 if one of them is nowhere."""
-    cluster = daemons_of(ctx).cluster
-    found = cluster.locate_many(names)
+    """Show where daemons run.
+
+    A node whose lease has ended is never shown. Exit status 1 if any of the daemons has no address.
+    """
+    lookups = daemons_of(ctx).lookups
+    found = lookups.locate_many(names)
     missing = [name for name in dict.fromkeys(names) if name not in found]
     if as_json:
         emit({name: found.get(name) for name in names})
     elif found:
-        now = cluster.now()
+        now = lookups.now()
         screen_of(ctx).table(
             ["NAME", "NODE", "STATUS", "TOKEN", "QUEUE", "HOST", "PID", "AGE"],
             [
@@ -152,9 +155,9 @@ def locate(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
             right=("PID", "AGE"),
         )
     for name in missing[:_EXPLAINED]:
-        tell(as_called(ctx, f"daemon {name}: no address: {cluster.why_not(name)}"))
+        notify(as_called(ctx, f"daemon {name}: no address: {lookups.why_not(name)}"))
     if len(missing) > _EXPLAINED:
-        tell(f"{len(missing) - _EXPLAINED} more have no address")
+        notify(f"{len(missing) - _EXPLAINED} more have no address")
     if missing:
         ctx.exit(1)
 
@@ -163,9 +166,9 @@ def locate(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
 @json_option
 @click.pass_context
 def launchers(ctx: click.Context, *, as_json: bool) -> None:
-    """The launchers that the app registers, with their options and the nodes that have them."""
+    """List the launchers that the app registers, with their options and the nodes that have them."""
     daemons = daemons_of(ctx, modules=True)
-    live = [node for node in daemons.cluster.nodes() if node.status is not NodeStatus.LOST]
+    live = [node for node in daemons.lookups.nodes() if node.status is not NodeStatus.LOST]
     found = [
         {
             "name": name,

@@ -1,1 +1,1 @@
-"""Calls from any process: look-ups, changes to what should run, and the live address book."""
+"""Calls from any process: look-ups, changes to what should run, and a live replica of the address book."""

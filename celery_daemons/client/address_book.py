@@ -1,4 +1,4 @@
-"""A live replica of the address book in this process, for look-ups that cost no round trip."""
+"""A live replica of the address book in this process, for look-ups without a round trip."""
 
 import logging
 import threading
@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Final
 
-from celery_daemons.client.lookups import preferred
+from celery_daemons.client.lookups import preferred_node
 from celery_daemons.domain.names import DaemonName, NodeName, check_name, daemon_name
 from celery_daemons.domain.records import Address, Node, NodeRow
 from celery_daemons.domain.states import DaemonStatus
@@ -20,20 +20,25 @@ from celery_daemons.store.replica import Changes, Replica
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that the follower waits for the journal at most; and between two readings of the leases.
-_WAIT: Final = 0.5
-_LEASES_EVERY: Final = 1.0
-#: A shorter lease is read when a third of what is left of it has passed, but no more often than this.
-_LEASES_AT_MOST_EVERY: Final = 0.1
-_RETRY: Final = 0.2
+#: The most seconds that one read of the journal blocks.
+_JOURNAL_WAIT: Final = 0.5
+#: The most seconds between two reads of the leases; if a lease ends soon, a third of the time that is left of it.
+_LEASE_READ_INTERVAL: Final = 1.0
+#: The least seconds between two reads of the leases.
+_SHORTEST_READ_INTERVAL: Final = 0.1
+#: Seconds before the next attempt while Redis does not answer.
+_RETRY_PAUSE: Final = 0.2
 
 
 class AddressBook:
-    """Follows the journal in a thread between ``with`` and its end; look-ups read a dictionary.
+    """A replica that follows the journal in a thread while the ``with`` block runs; look-ups read a dictionary.
 
-    An address is given only while its node's lease runs as far as this process knows: leases are read every second,
-    and one that was not seen renewed counts as ended at the end last seen. After :attr:`lag` seconds without a word,
-    what is given may have moved; once every known lease has ended, nothing is given any more.
+    Look-ups return an address only while the lease of its node is valid as far as this process knows. Leases are read
+    about every second; a lease whose renewal was not seen ends at the end that was last read. If Redis has not answered
+    for :attr:`lag` seconds, a returned address may be that long out of date; once every known lease has ended, look-ups
+    return no address.
+
+    Look-ups outside of the ``with`` block raise :exc:`~celery_daemons.DaemonsError`.
     """
 
     def __init__(self, store: Store, *, vnodes: int) -> None:
@@ -46,13 +51,17 @@ class AddressBook:
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._heard = 0.0
+        self._last_read_at = 0.0
 
     @classmethod
     def connect(
         cls, url: str, namespace: str = DEFAULTS["namespace"], *, vnodes: int = DEFAULTS["vnodes"]
     ) -> "AddressBook":
-        """A replica without a Celery app; use it as a context manager."""
+        """Return a replica without a Celery app, to be used as a context manager.
+
+        ``vnodes`` must be the cluster's ``daemons_vnodes`` for :meth:`pick_node` to be right. Raises
+        :exc:`~celery_daemons.InvalidName` for the namespace and :exc:`~celery_daemons.ConfigurationError` for the URL.
+        """
         return cls(Store(url, Keys(check_name(namespace, "namespace"))), vnodes=vnodes)
 
     def __enter__(self) -> "AddressBook":
@@ -74,11 +83,11 @@ class AddressBook:
 
     @property
     def lag(self) -> float:
-        """Seconds since Redis was last heard."""
-        return time.monotonic() - self._heard
+        """Seconds since Redis last answered."""
+        return time.monotonic() - self._last_read_at
 
     def locate(self, name: str) -> Address | None:
-        """Where a daemon is; ``None`` unless the lease of its node runs. Raises DaemonsError outside of ``with``."""
+        """Return a daemon's address, or ``None`` unless its node's lease is valid."""
         address = self._addresses.get(name)
         if address is None:
             self._check_open()
@@ -88,7 +97,7 @@ class AddressBook:
         return address
 
     def process_list(self, node: str) -> list[Address]:
-        """The daemons on one node by name."""
+        """Return the addresses of the daemons on one node, sorted by name."""
         self._check_open()
         return sorted(
             (found for name in list(self._by_node.get(node, ())) if (found := self.locate(name))),
@@ -96,7 +105,7 @@ class AddressBook:
         )
 
     def nodes(self) -> list[Node]:
-        """The nodes by name."""
+        """Return every registered node, sorted by name."""
         self._check_open()
         now = lease_clock()
         return sorted(
@@ -110,14 +119,17 @@ class AddressBook:
         )
 
     def pick_node(self, name: str) -> str | None:
-        """The node that the ring prefers for a name, running or not."""
+        """Return the node that the hash ring prefers for a name, or ``None`` while no node takes daemons."""
         self._check_open()
         now = lease_clock()
         live = {node: row for node, row in self._replica.nodes.items() if self._ends.get(node, 0.0) > now}
-        return preferred(daemon_name(name), live, self._vnodes)
+        return preferred_node(daemon_name(name), live, self._vnodes)
 
     def wait_for(self, name: str, timeout: float) -> Address:
-        """Wait until a daemon runs; raises SpawnTimeout."""
+        """Wait up to ``timeout`` seconds until a daemon runs, and return the address.
+
+        Raises :exc:`~celery_daemons.SpawnTimeout`.
+        """
 
         def running() -> Address | None:
             address = self.locate(name)
@@ -132,50 +144,51 @@ class AddressBook:
         return found
 
     def _check_open(self) -> None:
-        # What is not followed knows nothing, and "nowhere" would be a wrong answer.
+        # A closed replica is empty, and "no address" would be a wrong answer.
         if self._thread is None:
-            raise DaemonsError("this address book is not open: look things up inside `with … as book:`")
+            raise DaemonsError("this address book is not open: use it inside `with … as book:`")
 
     def _follow(self) -> None:
-        leases_at = 0.0
-        stale = False
+        read_leases_at = 0.0
+        needs_reload = False
         while not self._stop.is_set():
             try:
-                if stale:
+                if needs_reload:
                     self._load()
-                    stale = False
-                wait = min(_WAIT, max(0.001, leases_at - time.monotonic()))
+                    needs_reload = False
+                wait = min(_JOURNAL_WAIT, max(0.001, read_leases_at - time.monotonic()))
                 changes = self._replica.follow(block_ms=int(wait * 1000))
-                if changes.nodes or time.monotonic() >= leases_at:
-                    stale = self._read_leases()
-                    leases_at = time.monotonic() + self._until_next_reading()
-                self._heard = time.monotonic()
-                self._take(changes)
+                if changes.nodes or time.monotonic() >= read_leases_at:
+                    needs_reload = self._read_leases()
+                    read_leases_at = time.monotonic() + self._lease_read_interval()
+                self._last_read_at = time.monotonic()
+                self._apply(changes)
             except StoreUnavailable as error:
-                logger.warning("address book: %s", error)
-                stale = True
-                self._stop.wait(_RETRY)
+                logger.warning("address book: %s; trying again", error)
+                needs_reload = True
+                self._stop.wait(_RETRY_PAUSE)
 
     def _load(self) -> None:
         self._replica.load()
         self._read_leases()
-        self._heard = time.monotonic()
-        self._take(Changes(everything=True))
+        self._last_read_at = time.monotonic()
+        self._apply(Changes(everything=True))
 
     def _read_leases(self) -> bool:
-        """Read the ends of all leases; true when the data is not that of the copy."""
-        asked = lease_clock()
+        """Read the ends of all leases, and return whether Redis holds other data than the replica was loaded from."""
+        asked_at = lease_clock()
         overview = self._store.run(queries.overview(self._store.keys))
-        # From the moment of asking: an end that is too early is an answer not given, one too late would be a wrong one.
-        self._ends = {node: asked + left / 1000 for node, left in overview.leases.items()}
+        # Counted from before the query: an end that is too early hides a valid address, one that is too late would
+        # return an invalid one.
+        self._ends = {node: asked_at + left / 1000 for node, left in overview.leases.items()}
         return overview.created_ms != self._replica.created_ms
 
-    def _until_next_reading(self) -> float:
+    def _lease_read_interval(self) -> float:
         now = lease_clock()
-        shortest = min((end - now for end in self._ends.values() if end > now), default=_LEASES_EVERY)
-        return max(_LEASES_AT_MOST_EVERY, min(_LEASES_EVERY, shortest / 3))
+        shortest = min((end - now for end in self._ends.values() if end > now), default=_LEASE_READ_INTERVAL)
+        return max(_SHORTEST_READ_INTERVAL, min(_LEASE_READ_INTERVAL, shortest / 3))
 
-    def _take(self, changes: Changes) -> None:
+    def _apply(self, changes: Changes) -> None:
         replica = self._replica
         if changes.everything or changes.nodes:
             addresses, by_node = {}, dict[str, set[str]]()
@@ -187,12 +200,12 @@ class AddressBook:
             self._addresses, self._by_node = addresses, by_node
         else:
             for name in changes.names:
-                self._take_one(name)
+                self._apply_one(name)
         if changes.names or changes.everything:
             with self._changed:
                 self._changed.notify_all()
 
-    def _take_one(self, name: DaemonName) -> None:
+    def _apply_one(self, name: DaemonName) -> None:
         before = self._addresses.get(name)
         if before is not None:
             self._by_node.get(before.node, set()).discard(name)

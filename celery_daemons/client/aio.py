@@ -1,4 +1,4 @@
-"""The same calls as coroutines."""
+"""Run the calls of a blocking object in threads and offer them as coroutines."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -8,13 +8,14 @@ from typing import Any, Final
 
 
 class Aio:
-    """Runs each call of ``target`` in a thread, so that the event loop never waits for Redis.
+    """The public methods of ``target`` as coroutines.
 
-    Methods that return an iterator become async iterators, a page at a time.
+    Each call runs in a thread of the default executor, so that the event loop does not wait for Redis. A method that
+    returns an iterator becomes an async generator that reads a page at a time.
     """
 
-    #: What returns an iterator, and how much of it is fetched at once: a page where there is an end.
-    _ITERATORS: Final = {"list": 1000, "follow_events": 1}
+    #: Methods that return an iterator, with the number of items that are read at once.
+    _ITERATORS: Final = {"list": 1000}
 
     def __init__(self, target: Any) -> None:
         self._target = target
@@ -27,7 +28,7 @@ class Aio:
 
             @wraps(method)
             def iterate(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-                return _stepped(method(*args, **kwargs), self._ITERATORS[name])
+                return _paged(method(*args, **kwargs), self._ITERATORS[name])
 
             return iterate
 
@@ -38,7 +39,7 @@ class Aio:
         return call
 
 
-async def _stepped(items: Iterator[Any], page: int) -> AsyncIterator[Any]:
-    while found := await asyncio.to_thread(lambda: list(islice(items, page))):
-        for item in found:
+async def _paged(items: Iterator[Any], size: int) -> AsyncIterator[Any]:
+    while page := await asyncio.to_thread(lambda: list(islice(items, size))):
+        for item in page:
             yield item

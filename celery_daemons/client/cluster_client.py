@@ -1,65 +1,115 @@
-"""One cluster, steered by a client: what is wanted is written to Redis, the monitor and the nodes bring it about."""
+"""Change what should run in a cluster: calls write to Redis, and the monitor and the nodes carry them out."""
 
 import time
 from collections.abc import Callable, Collection
-from typing import Final
+from typing import Any, Final
 
+from celery_daemons.client.dry_run import Options, even_moves, stranded_daemons
 from celery_daemons.client.lookups import Lookups
 from celery_daemons.domain import placement
 from celery_daemons.domain.names import DaemonName, LauncherName, NodeName, Token, daemon_name, launcher_name, node_name
+from celery_daemons.domain.rebalance import Move
 from celery_daemons.domain.records import Address, needs_told
 from celery_daemons.domain.states import DaemonStatus, Desired
-from celery_daemons.errors import DaemonsError, SpawnTimeout, SpecConflict
+from celery_daemons.errors import ConfigurationError, DaemonsError, SpawnTimeout, SpecConflict
+from celery_daemons.settings import Settings
 from celery_daemons.store import journal, lease, queries, specs
+from celery_daemons.store.connection import Store
+from celery_daemons.store.keys import Keys
 from celery_daemons.store.specs import Action, Wanted
+from celery_daemons.wire.arguments import encode_arguments
 
-#: Seconds between looks while waiting: the first, and the longest.
-_FIRST_LOOK: Final = 0.002
-_LONGEST_LOOK: Final = 0.1
-#: Seconds after which a wait asks whether the daemon is stopped, and the wait in vain.
-_PATIENCE: Final = 0.2
-#: Seconds between questions what cannot leave a node that drains: each reads the whole book.
-_STRANDED_LOOK: Final = 1.0
-#: Names that an error spells out.
-_SPELLED: Final = 5
+#: Seconds between two checks while waiting: at first, and at most. A start takes a few milliseconds.
+_FIRST_PAUSE: Final = 0.002
+_LONGEST_PAUSE: Final = 0.1
+#: Each pause is this much longer than the one before.
+_PAUSE_GROWTH: Final = 1.3
+#: Seconds after which a wait checks once whether the daemon is stopped and the wait therefore pointless.
+_CHECK_STOPPED_AFTER: Final = 0.2
+#: Seconds between two checks which daemons cannot leave a draining node: each check reads the whole address book.
+_STRANDED_CHECK_INTERVAL: Final = 1.0
+#: The most names that an error message lists.
+_NAMES_LISTED: Final = 5
 
 
-class ClusterClient(Lookups):
-    """Look-ups and wishes on one namespace of one Redis."""
+class ClusterClient:
+    """Changes to one namespace of one Redis; :attr:`lookups` reads the state. Every method may raise StoreUnavailable.
+
+    ``vnodes`` is the number of points per node on the hash ring, as in ``daemons_vnodes``.
+    """
+
+    def __init__(self, url: str, namespace: str, *, vnodes: int) -> None:
+        self.store = Store(url, Keys(namespace))
+        self.lookups = Lookups(self.store, vnodes=vnodes)
+
+    def close(self) -> None:
+        """Close the connections to Redis."""
+        self.store.close()
+
+    def spawn(
+        self,
+        name: str,
+        launcher: LauncherName,
+        args: Any,
+        kwargs: Any,
+        *,
+        wait: float | None = None,
+        replace: bool = False,
+    ) -> Address | None:
+        """Record that a daemon should run; with ``wait`` seconds, return once it runs.
+
+        Without ``wait``, returns the current address, if there is one. Raises SpecConflict, SpawnTimeout, InvalidName,
+        and ConfigurationError for arguments that have no JSON form.
+        """
+        arguments = encode_arguments(name, args, kwargs)
+        before = self.lookups.locate(name) if replace else None
+        outcome = self.want(name, launcher, arguments, replace=replace)
+        if wait is None:
+            return self.lookups.locate(name)
+        # The replaced daemon may keep running for a moment under its old token: wait for a newer one.
+        newer_than = before.token if before is not None and outcome == "replaced" else None
+        return self.wait_running(name, within=wait, newer_than=newer_than)
 
     def want(self, name: str, launcher: str, arguments: str, *, replace: bool = False) -> Wanted:
-        """Record that a daemon should run, and say what came of it. Raises SpecConflict, InvalidName."""
+        """Record a spec with encoded arguments, and return the outcome. Raises SpecConflict, InvalidName."""
         item = (daemon_name(name), launcher_name(launcher), arguments)
-        (outcome,) = self.store.run(specs.want(self._keys, [item], mode="replace" if replace else "spawn"))
+        (outcome,) = self.store.run(specs.want(self.store.keys, [item], mode="replace" if replace else "spawn"))
         if outcome == "conflict":
             ((spec, _),) = queries.rows(self.store, [item[0]])
-            # Not by which arguments: the error of a launcher's task ends up in a worker's log.
-            taken = f" by one of launcher {spec.launcher}" if spec else ""
+            # Without the arguments: the error of a launcher's task is written to a worker's log.
+            taken = f" by a spec of launcher {spec.launcher}" if spec else ""
             if spec and spec.launcher == launcher:
                 taken += " with other arguments"
             raise SpecConflict(
                 f"daemon {name}: the name is taken{taken} (`celery -A … daemons describe {name}` shows it); "
-                "choose another name, or replace it with replace=True or --replace"
+                "choose another name, or replace the spec with replace=True or --replace"
             )
         return outcome
 
     def wait_running(
-        self, name: str, *, within: float, than: Token | None = None, on: str | None = None, off: str | None = None
+        self,
+        name: str,
+        *,
+        within: float,
+        newer_than: Token | None = None,
+        on: str | None = None,
+        off: str | None = None,
     ) -> Address:
-        """Wait until a daemon runs, under a newer token than ``than``, on the node ``on`` and not on ``off``, if given.
+        """Wait up to ``within`` seconds until a daemon runs, and return the address.
 
-        SpawnTimeout says why it does not.
+        If given, the token must be newer than ``newer_than``, and the node must be ``on`` and must not be ``off``.
+        Raises SpawnTimeout with the reason why the daemon does not run.
         """
         wanted = daemon_name(name)
         began = time.monotonic()
         deadline = began + within
-        pause, patient = _FIRST_LOOK, True
+        pause, checked_stopped = _FIRST_PAUSE, False
         while True:
-            address = self.locate(wanted)
+            address = self.lookups.locate(wanted)
             if (
                 address is not None
                 and address.status is DaemonStatus.RUNNING
-                and (than is None or address.token > than)
+                and (newer_than is None or address.token > newer_than)
                 and on in (None, address.node)
                 and off != address.node
             ):
@@ -67,138 +117,172 @@ class ClusterClient(Lookups):
             left = deadline - time.monotonic()
             if left <= 0:
                 there = f" on {on}" if on else ""
-                raise SpawnTimeout(f"daemon {name} does not run{there} after {within} s: {self.why_not(wanted)}")
-            if patient and time.monotonic() - began > _PATIENCE:
-                # Once: who stops it while somebody waits for it is seen at the end of the wait.
-                patient = False
-                record = self.record(wanted)
+                why = self.lookups.why_not(wanted)
+                raise SpawnTimeout(f"daemon {name} does not run{there} after {within} s: {why}")
+            if not checked_stopped and time.monotonic() - began > _CHECK_STOPPED_AFTER:
+                # Only once. If the daemon is stopped later during the wait, the error at its end says so.
+                checked_stopped = True
+                record = self.lookups.record(wanted)
                 if record is not None and record.desired is Desired.STOPPED:
-                    raise SpawnTimeout(f"daemon {name} does not run: {self.why_not(wanted)}")
+                    raise SpawnTimeout(f"daemon {name} does not run: {self.lookups.why_not(wanted)}")
             time.sleep(min(pause, left))
-            pause = min(_LONGEST_LOOK, pause * 1.3)
+            pause = min(_LONGEST_PAUSE, pause * _PAUSE_GROWTH)
 
     def stop(self, name: str, wait: float | None = None) -> None:
-        """Stop a daemon for good; with ``wait`` seconds, return once it has. Raises DaemonsError if it is not known."""
+        """Stop a daemon until :meth:`start`; with ``wait`` seconds, return once it has stopped.
+
+        Raises DaemonsError if the daemon is not known or has not stopped within ``wait``.
+        """
         self._desire(name, "stop")
         if wait is not None:
             self._wait_gone(daemon_name(name), wait)
 
     def start(self, name: str) -> None:
-        """Let a stopped daemon run again."""
+        """Let a stopped daemon run again. Raises DaemonsError if the daemon is not known."""
         self._desire(name, "start")
 
     def restart(self, name: str, wait: float | None = None) -> Address | None:
-        """Stop a daemon and start it anew; with ``wait`` seconds, return once it runs again."""
-        before = self.locate(name)
+        """Stop a daemon and start it again under a new token; with ``wait`` seconds, return once it runs again.
+
+        Raises DaemonsError if the daemon is not known, and SpawnTimeout.
+        """
+        before = self.lookups.locate(name)
         self._desire(name, "restart")
         if wait is None:
             return None
-        return self.wait_running(name, within=wait, than=before.token if before else None)
+        return self.wait_running(name, within=wait, newer_than=before.token if before else None)
 
     def forget(self, name: str) -> bool:
-        """Stop a daemon and know nothing of it any more; false when none was known."""
-        return bool(self.store.run(specs.forget(self._keys, [daemon_name(name)], cause="forgotten")))
+        """Stop a daemon and delete its record. Returns whether the daemon was known."""
+        return bool(self.store.run(specs.forget(self.store.keys, [daemon_name(name)], cause="forgotten")))
 
     def rescan(self, launcher: str | None = None) -> None:
-        """Ask the monitor to run one recovery scanner, or all, now."""
-        self.store.run(journal.note(self._keys, "rescan", cause=launcher or ""))
+        """Ask the monitor to run the recovery scanner of one launcher, or all scanners, now."""
+        self.store.run(journal.note(self.store.keys, "rescan", cause=launcher or ""))
 
     def move(self, name: str, to: str | None = None, wait: float | None = None) -> Address | None:
-        """Stop a daemon and start it on another node: on ``to``, or wherever it is placed other than here.
+        """Stop a daemon and start it on node ``to`` or, without ``to``, on any other node that can take it.
 
-        With ``wait`` seconds, return once it runs again. Nothing happens if it is on ``to`` already. Raises
-        DaemonsError for a daemon that is not known or is stopped, and for a node that does not take it.
+        With ``wait`` seconds, return once it runs there. Does nothing if the daemon is already on ``to``. Raises
+        DaemonsError if the daemon is not known or is stopped, or if no suitable node is up, and SpawnTimeout.
         """
-        record = self.record(name)
+        record = self.lookups.record(name)
         if record is None:
-            raise DaemonsError(f"no daemon {name} is known; `celery -A … daemons list` shows those that are")
+            raise _unknown(name)
         if record.desired is Desired.STOPPED:
             raise DaemonsError(f"daemon {name} is stopped; `celery -A … daemons start {name}` starts it")
-        before = self.locate(name)
-        nodes, asked = self._takers(record.launcher)
+        before = self.lookups.locate(name)
+        nodes, required = self._suitable_nodes(record.launcher)
         others = ", ".join(node for node in nodes if record.node != node) or "none"
         if to is not None and to not in nodes:
-            why = f"{to!r} is no node that is up and {asked}"
-            raise DaemonsError(f"daemon {name} cannot move: {why}; those that are: {others}")
+            why = f"{to!r} is not a node that is up and {required}"
+            raise DaemonsError(f"daemon {name} cannot move: {why}; suitable nodes: {others}")
         if to is None and others == "none":
-            raise DaemonsError(f"daemon {name} cannot move: no other node is up and {asked}")
+            raise DaemonsError(f"daemon {name} cannot move: no other node is up and {required}")
         if to is not None and before is not None and before.node == to:
             return before
         self._desire(name, "move", goal=to or "", shun="" if to else record.node or "")
         if wait is None:
             return None
-        # Not any newer token: it may crash, and start again where it was, before it is recalled.
-        than, off = (before.token, before.node) if before else (None, None)
-        return self.wait_running(name, within=wait, than=than, on=to, off=None if to else off)
+        # A newer token alone is not enough: the daemon may crash and restart on its node before it is recalled.
+        newer_than, off = (before.token, before.node) if before else (None, None)
+        return self.wait_running(name, within=wait, newer_than=newer_than, on=to, off=None if to else off)
 
-    def _takers(self, launcher: LauncherName) -> tuple[list[NodeName], str]:
-        """The nodes that take a launcher's daemons, and what such a node has, in words."""
+    def _suitable_nodes(self, launcher: LauncherName) -> tuple[list[NodeName], str]:
+        """Return the nodes that can take a launcher's daemons, and the requirements as a clause for a message."""
         rows = queries.node_rows(self.store)
         labels, _ = needs_told({name: row for name, (row, _) in rows.items()}).get(launcher, ((), 1.0))
         live = {name: row for name, (row, left_ms) in rows.items() if left_ms > 0}
         demand = placement.Demand(name=DaemonName(""), launcher=launcher, labels=labels)
         nodes = sorted(placement.NodeLoads(nodes=live, load_factor=1.0, vnodes=1).fitting(demand))
-        carrying = f" and the labels {','.join(sorted(labels))}" if labels else ""
-        return nodes, f"has launcher {launcher}{carrying}"
+        and_labels = f" and the labels {','.join(sorted(labels))}" if labels else ""
+        return nodes, f"has launcher {launcher}{and_labels}"
+
+    def rebalance(self, settings: Settings, options: Options, *, dry_run: bool = False) -> list[Move]:
+        """Return the moves that would even out the load of the nodes and, unless ``dry_run``, ask the monitor for them.
+
+        ``options`` returns a launcher's options by name. Raises ConfigurationError while ``daemons_rebalance`` is
+        ``"off"`` and DaemonsError while rebalancing is paused; a dry run raises neither.
+        """
+        moves = even_moves(self.store, settings, options)
+        if dry_run:
+            return moves
+        if settings.rebalance == "off":
+            raise ConfigurationError("daemons_rebalance is 'off': nothing is moved; set it to 'manual' or 'auto'")
+        if self.lookups.rebalance_paused():
+            raise DaemonsError("rebalancing is paused; `celery -A … daemons rebalance --resume` resumes it")
+        if moves:
+            self.ask_rebalance()
+        return moves
 
     def ask_rebalance(self) -> None:
-        """Ask the monitor to even the nodes out now."""
-        self.store.run(journal.note(self._keys, "rebalance", cause="requested"))
+        """Ask the monitor to even out the load of the nodes now."""
+        self.store.run(journal.note(self.store.keys, "rebalance", cause="requested"))
 
     def pause_rebalance(self, *, paused: bool = True) -> None:
-        """Let the monitor move nothing that may stay where it is, or let it do so again."""
-        self.store.run(specs.pace(self._keys, paused=paused))
+        """Pause or resume rebalancing: while paused, the monitor moves no daemon that may stay where it is."""
+        self.store.run(specs.pace(self.store.keys, paused=paused))
 
     def drain(self, node: str, wait: float | None = None, *, stranded: Callable[[], Collection[str]] = tuple) -> None:
-        """Hand all daemons of a node over and give it none; with ``wait`` seconds, return once it holds none.
+        """Move all daemons off a node and give it no new ones; with ``wait`` seconds, return once it holds none.
 
-        ``stranded`` names those that no other node can take: they stay, and are not waited for. Raises DaemonsError
-        that names what is left.
+        ``stranded`` returns the daemons that no other node can take; once only these are left, the wait ends. Raises
+        DaemonsError with the names of the daemons that are left, and for a node that is not registered.
         """
         self._set_drain(node, on=True)
         if wait is None:
             return
-        deadline, ask_at = time.monotonic() + wait, time.monotonic() + _STRANDED_LOOK
-        while any(one.name == node and one.daemons for one in self.nodes()):
+        began = time.monotonic()
+        deadline, next_check_at = began + wait, began + _STRANDED_CHECK_INTERVAL
+        while any(one.name == node and one.daemons for one in self.lookups.nodes()):
             now = time.monotonic()
-            if now >= ask_at or now >= deadline:
-                ask_at = now + _STRANDED_LOOK
-                left = {record.name for record in self.list(node=node)}
+            if now >= next_check_at or now >= deadline:
+                next_check_at = now + _STRANDED_CHECK_INTERVAL
+                left = {record.name for record in self.lookups.list(node=node)}
                 stuck = left & set(stranded())
                 if left and left == stuck:
-                    raise DaemonsError(f"node {node}: no other node can take {spelled(stuck)}, which stay")
+                    raise DaemonsError(f"node {node}: no other node can take {listed(stuck)}; not moved")
                 if now >= deadline:
-                    # Of a node that is lost, and of what is wanted no more, no record tells the names.
-                    held = spelled(left) if left else "daemons"
+                    # The records of a lost node's daemons and of forgotten daemons do not name the node.
+                    held = listed(left) if left else "daemons"
                     raise DaemonsError(f"node {node} still holds {held} after {wait} s")
-            time.sleep(_LONGEST_LOOK)
+            time.sleep(_LONGEST_PAUSE)
+
+    def stranded(self, settings: Settings, options: Options, node: str) -> set[str]:
+        """Return the daemons on a node that no other node can take."""
+        return stranded_daemons(self.store, settings, options, node)
 
     def uncordon(self, node: str) -> None:
-        """Let a drained node take daemons again."""
+        """Let a drained node take daemons again. Raises DaemonsError for a node that is not registered."""
         self._set_drain(node, on=False)
 
     def _set_drain(self, node: str, *, on: bool) -> None:
-        if not self.store.run(lease.drain(self._keys, node_name(node), on=on)):
-            known = ", ".join(one.name for one in self.nodes()) or "none"
+        if not self.store.run(lease.drain(self.store.keys, node_name(node), on=on)):
+            known = ", ".join(one.name for one in self.lookups.nodes()) or "none"
             raise DaemonsError(f"no node {node} is registered (registered: {known})")
 
     def _desire(self, name: str, action: Action, *, goal: str = "", shun: str = "") -> None:
-        if not self.store.run(specs.desire(self._keys, daemon_name(name), action, goal=goal, shun=shun)):
-            raise DaemonsError(f"no daemon {name} is known; `celery -A … daemons list` shows those that are")
+        if not self.store.run(specs.desire(self.store.keys, daemon_name(name), action, goal=goal, shun=shun)):
+            raise _unknown(name)
 
     def _wait_gone(self, name: DaemonName, within: float) -> None:
         deadline = time.monotonic() + within
-        pause = _FIRST_LOOK
-        while (address := self.locate(name)) is not None:
+        pause = _FIRST_PAUSE
+        while (address := self.lookups.locate(name)) is not None:
             if time.monotonic() >= deadline:
                 raise DaemonsError(
                     f"daemon {name} has not stopped after {within} s: it is {address.status} on {address.node}"
                 )
             time.sleep(pause)
-            pause = min(_LONGEST_LOOK, pause * 1.3)
+            pause = min(_LONGEST_PAUSE, pause * _PAUSE_GROWTH)
 
 
-def spelled(names: Collection[str]) -> str:
-    """Some daemons by name and number; of many, the first few."""
-    shown = ", ".join(sorted(names)[:_SPELLED])
-    return f"daemon {shown}" if len(names) == 1 else f"{len(names)} daemons ({shown}{', …' * (len(names) > _SPELLED)})"
+def _unknown(name: str) -> DaemonsError:
+    return DaemonsError(f"no daemon {name} is known; `celery -A … daemons list` shows all daemons")
+
+
+def listed(names: Collection[str]) -> str:
+    """Return the number of some daemons and the first few names, for a message."""
+    shown = ", ".join(sorted(names)[:_NAMES_LISTED])
+    more = ", …" if len(names) > _NAMES_LISTED else ""
+    return f"daemon {shown}" if len(names) == 1 else f"{len(names)} daemons ({shown}{more})"

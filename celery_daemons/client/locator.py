@@ -1,4 +1,4 @@
-"""Look-ups for the price of one HGET: who vouches for an entry is known for as long as its lease is known to run."""
+"""Locate daemons with one ``HGET`` each, by remembering how long each node's lease is valid."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,52 +13,61 @@ from celery_daemons.store.script import BATCH
 
 
 @dataclass(frozen=True, slots=True)
-class _Voucher:
-    """A node's record, and until when on the lease clock its lease runs without another word of it."""
+class _NodeLeaseSeen:
+    """A node's record, and the time on the lease clock until which the lease is valid without a renewal."""
 
     row: NodeRow
     until: float
 
 
 class Locator:
-    """Reads entries fresh from Redis, and remembers leases until the end that Redis named.
+    """Reads entries from Redis for every look-up, and remembers leases until the end that Redis reported.
 
-    A lease that was read to run for another while cannot end sooner: nobody sweeps its node before, and a node that
-    leaves by itself has released every daemon, so that no entry names it. Until then an entry that names this
-    incarnation needs no second look. The memory ends a lease early, never late: it counts from before the question.
-    Only a new agent beside a worker whose agent has died takes a lease over while it runs: until it claims the daemons,
-    they are found where they ran.
+    A lease cannot end before the end that was read: no monitor sweeps its node earlier, and a node that leaves
+    gracefully has released every daemon, so that no entry names that node. Until then, an entry that names the
+    remembered incarnation is valid without another query. The remembered end is never later than the real end, as it
+    counts from before the query was sent.
+
+    There is one case in which a valid lease changes hands: when a worker's agent dies, the next agent takes the lease
+    over. Until that agent claims the daemons, look-ups return the addresses where they ran.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._vouchers: dict[NodeName, _Voucher] = {}
-        self._fresh_until = 0.0
+        self._leases: dict[NodeName, _NodeLeaseSeen] = {}
+        self._all_valid_until = 0.0
 
     def locate(self, name: str) -> Address | None:
-        """Where a daemon is; ``None`` unless the lease of its node runs. Raises InvalidName, StoreUnavailable."""
+        """Return a daemon's address, or ``None`` unless its node's lease is valid.
+
+        Raises InvalidName and StoreUnavailable.
+        """
         wanted = daemon_name(name)
-        if lease_clock() < self._fresh_until:
+        if lease_clock() < self._all_valid_until:
             row = decode_or_none(BookRow, self._store.entry(wanted))
             if row is None or row.node is None:
                 return None
-            voucher = self._vouchers.get(row.node)
-            if voucher is not None and voucher.row.incarnation == row.incarnation and lease_clock() < voucher.until:
-                return queries.address(wanted, row, voucher.row)
-        # The first time, when a lease that was known has ended, or for a node that has joined since.
-        (row,) = self._learn([wanted])
+            lease = self._leases.get(row.node)
+            if lease is not None and lease.row.incarnation == row.incarnation and lease_clock() < lease.until:
+                return queries.address(wanted, row, lease.row)
+        # First use, a remembered lease has ended, or a node has joined since the leases were read.
+        (row,) = self._read_with_leases([wanted])
         return self._address(wanted, row, lease_clock())
 
     def locate_many(self, names: Iterable[str]) -> dict[str, Address]:
-        """The same for many, those found: one round trip per 1,000, one more where a node has joined meanwhile."""
+        """Return the addresses of the daemons that have one, by name.
+
+        One round trip per 1,000 names, and another if a node has joined meanwhile. Raises InvalidName and
+        StoreUnavailable.
+        """
         wanted = [daemon_name(name) for name in dict.fromkeys(names)]
         found: dict[str, Address] = {}
         for start in range(0, len(wanted), BATCH):
             batch = wanted[start : start + BATCH]
-            # The first page brings the nodes along: nothing is known of those that joined since the last question.
+            # The first page also reads the leases: nodes may have joined since the previous call.
             rows = None if start == 0 or self._is_stale() else queries.entries(self._store, batch)
             if rows is None or self._is_stale() or any(row is not None and self._is_strange(row) for row in rows):
-                rows = self._learn(batch)
+                rows = self._read_with_leases(batch)
             now = lease_clock()
             for name, row in zip(batch, rows, strict=True):
                 address = self._address(name, row, now)
@@ -67,23 +76,24 @@ class Locator:
         return found
 
     def _is_stale(self) -> bool:
-        """Whether a lease that was read to run may have ended."""
-        return lease_clock() >= self._fresh_until
+        """Return whether a remembered lease may have ended."""
+        return lease_clock() >= self._all_valid_until
 
     def _is_strange(self, row: BookRow) -> bool:
-        """Whether an entry names an incarnation that was not there when the nodes were read."""
-        voucher = self._vouchers.get(row.node) if row.node is not None else None
-        return row.node is not None and (voucher is None or voucher.row.incarnation != row.incarnation)
+        """Return whether an entry names an incarnation that is not remembered."""
+        lease = self._leases.get(row.node) if row.node is not None else None
+        return row.node is not None and (lease is None or lease.row.incarnation != row.incarnation)
 
     def _address(self, name: DaemonName, row: BookRow | None, now: float) -> Address | None:
-        voucher = self._vouchers.get(row.node) if row is not None and row.node is not None else None
-        return queries.address(name, row, voucher.row) if voucher is not None and now < voucher.until else None
+        lease = self._leases.get(row.node) if row is not None and row.node is not None else None
+        return queries.address(name, row, lease.row) if lease is not None and now < lease.until else None
 
-    def _learn(self, names: list[DaemonName]) -> list[BookRow | None]:
-        """Read entries and all leases in one round trip."""
-        asked = lease_clock()
+    def _read_with_leases(self, names: list[DaemonName]) -> list[BookRow | None]:
+        """Read entries and all leases in one round trip, and remember the leases."""
+        asked_at = lease_clock()
         rows, nodes = queries.entries_and_nodes(self._store, names)
-        vouchers = {node: _Voucher(record, asked + left / 1000) for node, (record, left) in nodes.items() if left > 0}
-        self._vouchers = vouchers
-        self._fresh_until = min((voucher.until for voucher in vouchers.values()), default=0.0)
+        self._leases = {
+            node: _NodeLeaseSeen(record, asked_at + left / 1000) for node, (record, left) in nodes.items() if left > 0
+        }
+        self._all_valid_until = min((lease.until for lease in self._leases.values()), default=0.0)
         return rows

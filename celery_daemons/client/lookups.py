@@ -1,4 +1,4 @@
-"""One cluster, looked at by a client: every call is a round trip or two, none needs a worker to answer."""
+"""Read one cluster's state from Redis: each call is one or two round trips, and no worker has to answer."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,15 @@ from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 from celery_daemons.errors import ConfigurationError
 from celery_daemons.store import journal, queries
 from celery_daemons.store.connection import Store
-from celery_daemons.store.keys import Keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanRecord:
-    """How a launcher's recovery scanner last went; ``at_ms`` by Redis's clock."""
+    """The last run of a launcher's recovery scanner.
+
+    ``at_ms`` is the Unix time in milliseconds by Redis's clock, ``took_ms`` the duration, ``listed`` the number of
+    specs, and ``error`` the reason of a failure.
+    """
 
     at_ms: int
     took_ms: int
@@ -26,7 +29,11 @@ class ScanRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterStatus:
-    """The cluster at a glance; counts are by status. ``rebalance_paused`` until somebody resumes it."""
+    """A summary of the cluster.
+
+    ``nodes`` and ``daemons`` are numbers by status; ``daemons["desired"]`` is the number of daemons that should run.
+    ``scanners`` has the last scan by launcher. ``leader`` is ``None`` while no monitor is elected.
+    """
 
     namespace: str
     leader: Leader | None
@@ -37,33 +44,38 @@ class ClusterStatus:
 
 
 class Lookups:
-    """What one namespace of one Redis says."""
+    """Queries about one namespace of one Redis. Every method may raise StoreUnavailable."""
 
-    def __init__(self, url: str, namespace: str, *, vnodes: int) -> None:
-        self.store = Store(url, Keys(namespace))
-        self._keys = self.store.keys
+    def __init__(self, store: Store, *, vnodes: int) -> None:
+        self._store = store
         self._vnodes = vnodes
-        self._locator = Locator(self.store)
+        self._locator = Locator(store)
 
     def locate(self, name: str) -> Address | None:
-        """Where a daemon is; ``None`` unless the lease of its node runs. One round trip. Raises InvalidName."""
+        """Return a daemon's address, or ``None`` unless its node's lease is valid.
+
+        One round trip. Raises InvalidName.
+        """
         return self._locator.locate(name)
 
     def locate_many(self, names: Iterable[str]) -> dict[str, Address]:
-        """The same for many, those found: one round trip per 1,000."""
+        """Return the addresses of the daemons that have one, by name. One round trip per 1,000 names."""
         return self._locator.locate_many(names)
 
     def nodes(self) -> list[Node]:
-        """Every registered node by name."""
-        return queries.nodes(self.store)
+        """Return every registered node, sorted by name."""
+        return queries.nodes(self._store)
 
     def list(
         self, node: str | None = None, launcher: str | None = None, status: str | None = None
     ) -> Iterator[DaemonRecord]:
-        """Every daemon that is known, in no order, a page at a time; only those that match what is given."""
+        """Yield every known daemon that matches all given values, unsorted, read a page at a time.
+
+        Raises ConfigurationError for an unknown status.
+        """
         if status is not None and status not in tuple(DaemonStatus):
             raise ConfigurationError(f"there is no status {status!r}; a daemon is {', '.join(DaemonStatus)}")
-        for record in queries.records(self.store):
+        for record in queries.records(self._store):
             if (
                 (node is None or record.node == node)
                 and (launcher is None or record.launcher == launcher)
@@ -72,109 +84,102 @@ class Lookups:
                 yield record
 
     def record(self, name: str) -> DaemonRecord | None:
-        """What is known of one daemon."""
+        """Return the record of a daemon, or ``None`` if no spec of that name exists."""
         wanted = daemon_name(name)
-        ((spec, row),) = queries.rows(self.store, [wanted])
+        ((spec, row),) = queries.rows(self._store, [wanted])
         if spec is None:
             return None
-        live = queries.node_rows(self.store)
-        node = live.get(row.node) if row and row.node else None
+        registered = queries.node_rows(self._store)
+        node = registered.get(row.node) if row and row.node else None
         return queries.record(wanted, spec, row, node[0] if node and node[1] > 0 else None)
 
     def arguments(self, name: str) -> str | None:
-        """The encoded call that a daemon's launcher gets."""
-        ((spec, _),) = queries.rows(self.store, [daemon_name(name)])
+        """Return the encoded arguments of a daemon's spec."""
+        ((spec, _),) = queries.rows(self._store, [daemon_name(name)])
         return spec.arguments if spec else None
 
     def rebalance_paused(self) -> bool:
-        """Whether the monitor is to move nothing that may stay where it is."""
-        return self.store.run(queries.overview(self._keys)).paused
+        """Return whether rebalancing is paused."""
+        return self._store.run(queries.overview(self._store.keys)).paused
 
     def trace(self, name: str) -> str | None:
-        """The traceback of a daemon's last failure, as far as it is kept."""
-        return queries.trace(self.store, daemon_name(name))
+        """Return the traceback of a daemon's last failure, if Redis still has it."""
+        return queries.trace(self._store, daemon_name(name))
 
     def why_there(self, name: str) -> str | None:
-        """Why a daemon is on the node where it is."""
-        ((_, row),) = queries.rows(self.store, [daemon_name(name)])
+        """Return why a daemon was placed on its node, or ``None`` if it is on no node."""
+        ((_, row),) = queries.rows(self._store, [daemon_name(name)])
         return row.why if row is not None and row.node is not None else None
 
     def pick_node(self, name: str) -> str | None:
-        """The node that the ring prefers for a name, running or not; ``None`` while no node takes daemons."""
-        return preferred(
-            daemon_name(name),
-            {n: r for n, (r, left) in queries.node_rows(self.store).items() if left > 0},
-            self._vnodes,
-        )
+        """Return the node that the hash ring prefers for a name, or ``None`` while no node takes daemons."""
+        rows = queries.node_rows(self._store)
+        live = {node: row for node, (row, lease_ms) in rows.items() if lease_ms > 0}
+        return preferred_node(daemon_name(name), live, self._vnodes)
 
     def leader(self) -> Leader | None:
-        """Who leads now."""
-        return queries.leader(self.store)
+        """Return the current leader."""
+        return queries.leader(self._store)
 
     def now(self) -> float:
-        """Unix seconds by Redis's clock, by which ``started_at`` is told."""
-        seconds, micros = self.store.read(lambda client: client.time())
+        """Return the Unix time in seconds by Redis's clock, the clock of every ``started_at``."""
+        seconds, micros = self._store.read(lambda client: client.time())
         return float(seconds) + float(micros) / 1e6
 
     def status(self) -> ClusterStatus:
-        """Leader, nodes, daemons by status, scanners."""
+        """Return a summary of the cluster. Reads every spec and every entry of the address book."""
         nodes = {str(NodeStatus.UP): 0, str(NodeStatus.DRAINING): 0, str(NodeStatus.LOST): 0}
         for node in self.nodes():
             nodes[node.status] += 1
         daemons = {"desired": 0, **{str(status): 0 for status in DaemonStatus}}
-        for record in queries.records(self.store):
+        for record in queries.records(self._store):
             daemons["desired"] += record.desired is Desired.RUNNING
             daemons[record.status] += 1
         return ClusterStatus(
-            namespace=self._keys.namespace,
+            namespace=self._store.keys.namespace,
             leader=self.leader(),
             nodes=nodes,
             daemons=daemons,
-            scanners=queries.scans(self.store, ScanRecord),
+            scanners=queries.scans(self._store, ScanRecord),
             rebalance_paused=self.rebalance_paused(),
         )
 
     def events(self, *, last: int = 100) -> Sequence[JournalEntry]:
-        """The last entries of the journal, oldest first."""
-        return journal.newest(self.store, last)
+        """Return the last entries of the journal, oldest first."""
+        return journal.newest(self._store, last)
 
     def follow_events(self, after: str | None = None) -> Iterator[JournalEntry]:
-        """What happens from now on, or after an entry's id; never ends."""
-        position = after or journal.last_id(self.store)
+        """Yield journal entries as they are written, without end; those after entry id ``after``, if given."""
+        position = after or journal.last_id(self._store)
         while True:
-            for entry in journal.follow(self.store, position, block_ms=1000):
+            for entry in journal.follow(self._store, position, block_ms=1000):
                 position = entry.id
                 yield entry
 
     def why_not(self, name: str) -> str:
-        """Why a daemon does not run, and what to do about it."""
+        """Return why a daemon does not run and what to do about it, as a clause for an error message."""
         record = self.record(name)
         if record is None:
-            return "it is not known (any more): nothing wants it to run"
+            return "it is not known: no spec of that name exists"
         if record.desired is Desired.STOPPED:
             return f"it is stopped; `celery -A … daemons start {name}` starts it"
-        nodes = [node for node in self.nodes() if node.status is not NodeStatus.LOST]
-        if not nodes:
+        if all(node.status is NodeStatus.LOST for node in self.nodes()):
             return "no node is up; start a worker with `celery -A … worker`"
         if self.leader() is None:
             return (
-                "no monitor is elected; look for its error in the workers' logs, "
-                "or start one with `celery -A … daemons monitor`"
+                "no monitor is elected; check the workers' logs for errors, "
+                "or start a candidate with `celery -A … daemons monitor`"
             )
         error = f" ({record.error})" if record.error else ""
         if record.status is DaemonStatus.PENDING:
             return (
                 f"the monitor has not placed it yet{error}; "
-                "it gives a new address book, or another Redis, one lease first"
+                "after a new or changed Redis the monitor waits one lease (daemons_lease_ttl)"
             )
         return f"its status is {record.status}{error}"
 
-    def close(self) -> None:
-        """Close the connections."""
-        self.store.close()
 
-
-def preferred(name: DaemonName, nodes: dict[NodeName, NodeRow], vnodes: int) -> str | None:
-    """The first node on the ring for a name among those that take daemons."""
+def preferred_node(name: DaemonName, nodes: dict[NodeName, NodeRow], vnodes: int) -> str | None:
+    """Return the first node on the hash ring for a name among the nodes that take daemons."""
     weights = {node: row.weight for node, row in nodes.items() if row.status is NodeStatus.UP}
     return next(Ring(weights, vnodes=vnodes).preference(name), None)

@@ -15,8 +15,9 @@ from celery_daemons.domain.states import Outcome
 from celery_daemons.forkserver.child import AGENT_GONE
 from celery_daemons.forkserver.deadman import Deadman
 from celery_daemons.host.context import BlockingDaemonContext, DaemonContext
-from celery_daemons.launcher import Launcher, Registry, decode_arguments
+from celery_daemons.launcher import Launcher, Registry
 from celery_daemons.store.codec import printable
+from celery_daemons.wire.arguments import decode_arguments
 from celery_daemons.wire.channel import Channel, ChannelClosed
 from celery_daemons.wire.messages import Ended, Hung, Lease, Probe, Ready, Start, Started, Stop, ToHost
 

@@ -11,11 +11,12 @@ from celery_daemons.domain.names import DaemonName, Epoch, LauncherName
 from celery_daemons.domain.planner import Snapshot
 from celery_daemons.domain.records import DaemonSpec, SpecRow
 from celery_daemons.errors import DaemonsError, LeaseLost
-from celery_daemons.launcher import Launcher, Registry, encode_arguments
+from celery_daemons.launcher import Launcher, Registry
 from celery_daemons.settings import Settings
 from celery_daemons.store import specs
 from celery_daemons.store.connection import Store
 from celery_daemons.store.script import BATCH
+from celery_daemons.wire.arguments import encode_arguments
 
 logger = logging.getLogger(__name__)
 

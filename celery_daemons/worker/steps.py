@@ -10,6 +10,7 @@ from celery.worker import state
 from kombu.common import ignore_errors
 from kombu.messaging import Consumer
 
+from celery_daemons.launcher import daemons_of_app
 from celery_daemons.settings import Settings
 from celery_daemons.wire.messages import AssignmentsChanged, Campaign, Rejected
 from celery_daemons.wire.spawn_task import (
@@ -34,8 +35,7 @@ _REPORT_EVERY: Final = 5.0
 
 def settings_of(app: Any) -> Settings:
     """Return the complete, validated settings of the app's Daemons."""
-    settings: Settings = app._celery_daemons.settings
-    return settings
+    return daemons_of_app(app).settings
 
 
 def _expanded(logfile: Any, node: str) -> str | None:
@@ -73,7 +73,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
     def create(self, worker: Any) -> None:
         """Validate settings and app. An error here keeps the worker from starting and names the reason."""
         options = {"node_labels": self._labels, "node_weight": self._weight}
-        settings = worker.app._celery_daemons.settings_with(**options)
+        settings = daemons_of_app(worker.app).settings_with(**options)
         boot = boot_for(
             worker.app,
             settings,

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import psutil
 
-from celery_daemons.client.cluster_client import ClusterClient
 from celery_daemons.store.keys import LAYOUT
+from tests.support.clients import TestClient
 from tests.support.projects import PRELUDE, Project
 from tests.support.servers import Server
 from tests.support.workers import Worker
@@ -106,7 +106,7 @@ class Stage:
         namespace = f"bench-{uuid.uuid4().hex[:6]}"
         self.project = Project(folder, SOURCE, broker_url=broker, namespace=namespace, settings=settings)
         self.list(0)
-        self.cluster = ClusterClient(server.url, self.project.namespace, vnodes=40)
+        self.cluster = TestClient(server.url, self.project.namespace, vnodes=40)
         stack.callback(self.cluster.close)
 
     def settle(self) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import psutil
 
-from celery_daemons.client.cluster_client import ClusterClient
 from celery_daemons.errors import DaemonsError
 from tests.chaos.evidence import WITNESSES, Evidence
+from tests.support.clients import TestClient
 from tests.support.projects import PRELUDE, Project
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
@@ -81,7 +81,7 @@ class Arena:
         )
         self.names = [f"walk.{n}" for n in range(walks)] + [f"solo.{n}" for n in range(solos)]
         self.evidence = Evidence(folder / "signs")
-        self.cluster = ClusterClient(self.server.url, "chaos", vnodes=40)
+        self.cluster = TestClient(self.server.url, "chaos", vnodes=40)
         stack.callback(self.cluster.close)
         self.nodes = [Node(self, f"w{number}") for number in range(1, 5)]
         for node in self.nodes:

@@ -151,7 +151,7 @@ def test_a_daemon_moves_where_it_is_told_and_stays_there(on_stage: OnStage) -> N
     elsewhere = stage.client.move(names[0], wait=SOON)
     assert elsewhere is not None
     assert elsewhere.node != B
-    with pytest.raises(DaemonsError, match=r"'w9@test' is no node that is up.*; those that are: w"):
+    with pytest.raises(DaemonsError, match=r"'w9@test' is not a node that is up.*; suitable nodes: w"):
         stage.client.move(names[0], to="w9@test")
     stage.untouched(set(stage.wanted) - set(names))
     stage.final_check()

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from celery_daemons.client.cluster_client import ClusterClient
 from celery_daemons.domain.records import Address
 from celery_daemons.domain.states import DaemonStatus
+from tests.support.clients import TestClient
 from tests.support.projects import Project
 from tests.support.waiting import wait_until
 
@@ -17,7 +17,7 @@ QUICK: dict[str, Any] = {"lease_ttl": 1.5, "heartbeat_interval": 0.3}
 SOON = 20.0
 
 
-class Client(ClusterClient):
+class Client(TestClient):
     """A cluster's client with the waits that tests need."""
 
     def running(self, *names: str) -> dict[str, Address] | None:

@@ -66,7 +66,7 @@ def test_registrations_that_cannot_work_are_refused_with_the_reason() -> None:
 def test_a_second_daemons_on_one_app_is_refused_and_the_first_is_found() -> None:
     app = Celery("proj", broker="redis://localhost:1/0")
     daemons = Daemons(app)
-    with pytest.raises(ConfigurationError, match=r"has a Daemons already; Daemons\.of\(app\) returns it"):
+    with pytest.raises(ConfigurationError, match=r"already has a Daemons; Daemons\.of\(app\) returns it"):
         Daemons(app)
     assert Daemons.of(app) is daemons
     with pytest.raises(ConfigurationError, match="has no Daemons"):

@@ -1,4 +1,4 @@
-"""``celery -A proj daemons …`` against one real worker: every command, its documents and its exit status."""
+"""``celery -A proj daemons …`` with one real worker: the output, the JSON and the exit status of every command."""
 
 import json
 import os
@@ -55,13 +55,13 @@ COUNTS = {
     *("backoff", "failed", "stopped", "unplaceable"),
 }
 
-#: How long the cluster may take for one step; it takes milliseconds, a loaded build machine longer.
+#: The most seconds for one step of the cluster. A step takes milliseconds, on a loaded build machine longer.
 LIMIT = 20.0
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, valkey: Server) -> Iterator[Project]:
-    """One project whose only node ``w1@test`` runs ``tick.a``; its tests each have daemons of their own names."""
+    """A project whose only node ``w1@test`` runs ``tick.a``; each test uses its own names for other daemons."""
     folder = tmp_path_factory.mktemp("cli")
     settings = {"heartbeat_interval": 0.5, "lease_ttl": 2.0}
     project = Project(folder, SOURCE, broker_url=valkey.url, namespace=folder.name, settings=settings)
@@ -71,7 +71,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, valkey: Server) -> Iterato
 
 
 def ran(project: Project, *arguments: str, exits: int = 0) -> CompletedProcess[str]:
-    """Run a command and check how it ended; nobody is ever shown a traceback of ours."""
+    """Run a command and check the exit status, and that the command prints no traceback."""
     done = project.celery("daemons", *arguments)
     assert done.returncode == exits, f"{arguments} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
@@ -88,7 +88,7 @@ def events(project: Project, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ran(project, "events", "--json", *arguments).stdout.splitlines()]
 
 
-def test_status_shows_leader_nodes_daemons_and_scanners_that_fail(project: Project) -> None:
+def test_status_shows_the_leader_the_nodes_the_daemons_and_failing_scanners(project: Project) -> None:
     shown = ran(project, "status").stdout
     status = document(project, "status")
 
@@ -104,20 +104,22 @@ def test_status_shows_leader_nodes_daemons_and_scanners_that_fail(project: Proje
     assert "RuntimeError: no database" in shown
 
 
-def test_nodes_shows_what_each_holds(project: Project) -> None:
+def test_nodes_lists_each_node_with_its_daemons(project: Project) -> None:
     shown = ran(project, "nodes").stdout.splitlines()
     (node,) = document(project, "nodes")
 
     assert node.keys() == NODE
     assert (node["name"], node["status"], node["launchers"]) == ("w1@test", "up", ["crash", "gpu", "tick"])
     assert 0 < node["lease_ms"] <= 2000
-    assert shown[1].startswith("w1@test  up, leads")
+    assert shown[1].startswith("w1@test  up, leader")
     assert shown[-1].startswith("1 node: 1 up; ")
 
 
-def test_list_shows_those_that_match(project: Project) -> None:
+def test_list_shows_the_daemons_that_match(project: Project) -> None:
     shown = ran(project, "list", "--node", "w1@test").stdout
-    listed = {one["name"]: one for one in document(project, "list", "--launcher", "tick", "--status", "running")}
+    listed = {
+        record["name"]: record for record in document(project, "list", "--launcher", "tick", "--status", "running")
+    }
 
     record = listed["tick.a"]
     assert record.keys() == RECORD
@@ -127,7 +129,7 @@ def test_list_shows_those_that_match(project: Project) -> None:
     assert "tick.a" in shown
 
 
-def test_locate_prints_what_it_finds_and_fails_for_what_it_does_not(project: Project) -> None:
+def test_locate_prints_the_addresses_and_fails_if_one_is_missing(project: Project) -> None:
     found = ran(project, "locate", "tick.a", "tick.nowhere", "--json", exits=1)
     shown = ran(project, "locate", "tick.a").stdout
 
@@ -139,21 +141,21 @@ def test_locate_prints_what_it_finds_and_fails_for_what_it_does_not(project: Pro
     assert str(addresses["tick.a"]["token"]) in shown
 
 
-def test_describe_tells_all_about_one_daemon(project: Project) -> None:
+def test_describe_shows_everything_about_one_daemon(project: Project) -> None:
     shown = ran(project, "describe", "tick.a").stdout
-    told = document(project, "describe", "tick.a")
+    described = document(project, "describe", "tick.a")
     unknown = ran(project, "describe", "tick.nowhere", exits=1)
 
-    assert told.keys() >= RECORD | {"args", "kwargs", "why", "preferred_node", "events"}
-    assert (told["args"], told["kwargs"]) == (["x", 1], {"path": "y"})
-    assert (told["preferred_node"], told["why"]) == ("w1@test", None)
-    assert [event["event"] for event in told["events"]] == ["want", "assign", "claim", "report"]
+    assert described.keys() >= RECORD | {"args", "kwargs", "why", "preferred_node", "events"}
+    assert (described["args"], described["kwargs"]) == (["x", 1], {"path": "y"})
+    assert (described["preferred_node"], described["why"]) == ("w1@test", None)
+    assert [event["event"] for event in described["events"]] == ["want", "assign", "claim", "report"]
     assert "tick(ctx, 'x', 1, path='y')" in shown
     assert "tick.a on w1@test: running" in shown
     assert "no daemon tick.nowhere is known" in unknown.stderr
 
 
-def test_launchers_shows_who_has_registered_them(project: Project) -> None:
+def test_launchers_shows_the_options_and_the_nodes_of_each_launcher(project: Project) -> None:
     shown = ran(project, "launchers").stdout
     crash, gpu, tick = document(project, "launchers")
 
@@ -163,23 +165,25 @@ def test_launchers_shows_who_has_registered_them(project: Project) -> None:
     assert "w1@test" in shown
 
 
-def test_a_daemon_that_crashes_shows_why(project: Project) -> None:
+def test_a_daemon_that_crashes_is_shown_with_its_error(project: Project) -> None:
     ran(project, "spawn", "crash", "crash.a")
     wait_until(
-        lambda: document(project, "list", "--status", "backoff"), within=LIMIT, because="it fails as soon as it starts"
+        lambda: document(project, "list", "--status", "backoff"),
+        within=LIMIT,
+        because="the daemon fails as soon as it starts",
     )
 
     assert "ValueError: no such file\n" in ran(project, "list", "--launcher", "crash").stdout
-    described = ran(project, "describe", "crash.a").stdout
-    assert "backoff: ValueError: no such file" in described
-    assert re.search(r"why there +preferred by the ring", described)
-    assert 'raise ValueError("no such file\\nat all")' in described
-    told = document(project, "describe", "crash.a")
-    assert told["traceback"].startswith("Traceback (most recent call last)")
-    assert told["placement"] == "preferred by the ring"
+    shown = ran(project, "describe", "crash.a").stdout
+    assert "backoff: ValueError: no such file" in shown
+    assert re.search(r"placement +preferred by the ring", shown)
+    assert 'raise ValueError("no such file\\nat all")' in shown
+    described = document(project, "describe", "crash.a")
+    assert described["traceback"].startswith("Traceback (most recent call last)")
+    assert described["placement"] == "preferred by the ring"
 
 
-def test_spawn_prints_the_address_and_another_spec_needs_replace(project: Project) -> None:
+def test_spawn_prints_the_address_and_refuses_another_spec_without_replace(project: Project) -> None:
     first = document(project, "spawn", "tick", "tick.spawned", "--wait", "20")
     conflict = ran(project, "spawn", "tick", "tick.spawned", "--args", "[2]", exits=1)
     second = document(project, "spawn", "tick", "tick.spawned", "--args", "[2]", "--replace", "--wait", "20")
@@ -190,27 +194,27 @@ def test_spawn_prints_the_address_and_another_spec_needs_replace(project: Projec
     assert first.keys() == ADDRESS
     assert (first["status"], second["status"]) == ("running", "running")
     assert second["token"] > first["token"]
-    assert "the name is taken by one of launcher tick" in conflict.stderr
+    assert "the name is taken by a spec of launcher tick" in conflict.stderr
     assert unplaceable is None
     assert "registered: crash, gpu, tick" in unknown.stderr
     assert "carries the labels gpu" in late.stderr
 
 
-def test_stop_start_restart_and_forget_one_daemon(project: Project) -> None:
-    first = document(project, "spawn", "tick", "tick.steered", "--wait", "20")
+def test_a_daemon_can_be_stopped_started_restarted_and_forgotten(project: Project) -> None:
+    first = document(project, "spawn", "tick", "tick.managed", "--wait", "20")
 
-    assert ran(project, "stop", "tick.steered", "--wait").stdout == "daemon tick.steered: stopped\n"
-    assert "was stopped" in ran(project, "spawn", "tick", "tick.steered", "--wait", "20", exits=1).stderr
-    assert "is stopped" in ran(project, "restart", "tick.steered", exits=1).stderr
-    ran(project, "start", "tick.steered")
-    second = document(project, "restart", "tick.steered", "--wait", "20")
+    assert ran(project, "stop", "tick.managed", "--wait").stdout == "daemon tick.managed: stopped\n"
+    assert "is stopped" in ran(project, "spawn", "tick", "tick.managed", "--wait", "20", exits=1).stderr
+    assert "is stopped" in ran(project, "restart", "tick.managed", exits=1).stderr
+    ran(project, "start", "tick.managed")
+    second = document(project, "restart", "tick.managed", "--wait", "20")
     assert second["token"] > first["token"]
-    assert document(project, "restart", "tick.steered") is None
-    ran(project, "forget", "tick.steered")
-    assert "no daemon tick.steered is known" in ran(project, "forget", "tick.steered", exits=1).stderr
+    assert document(project, "restart", "tick.managed") is None
+    ran(project, "forget", "tick.managed")
+    assert "no daemon tick.managed is known" in ran(project, "forget", "tick.managed", exits=1).stderr
 
 
-def test_drain_and_uncordon_a_node(project: Project) -> None:
+def test_a_node_can_be_drained_and_uncordoned(project: Project) -> None:
     try:
         drained = ran(project, "drain", "w1@test", "--wait", "0.1", exits=1)
         (node,) = document(project, "nodes")
@@ -218,19 +222,19 @@ def test_drain_and_uncordon_a_node(project: Project) -> None:
         assert ran(project, "uncordon", "w1@test").stdout == "node w1@test: takes daemons\n"
 
     assert "no other node takes daemons" in drained.stderr
-    assert re.search(r"no other node can take \d daemons \(crash.a, tick.a.*\), which stay", drained.stderr)
+    assert re.search(r"no other node can take \d daemons \(crash.a, tick.a.*\); not moved", drained.stderr)
     assert node["status"] == "draining"
     assert "registered: w1@test" in ran(project, "drain", "w9@test", exits=1).stderr
 
 
-def test_rescan_runs_a_scanner_now_and_its_batch_is_an_event_for_each(project: Project) -> None:
+def test_rescan_runs_a_scanner_at_once_and_each_listed_daemon_has_an_event(project: Project) -> None:
     Path(project.folder, "listed").write_text("tick.s1 tick.s2 tick.s3")
 
     ran(project, "rescan", "tick")
     wait_until(
         lambda: project.celery("daemons", "locate", "tick.s1", "tick.s2", "tick.s3").returncode == 0,
         within=LIMIT,
-        because="the scanner lists them",
+        because="the scanner lists the daemons",
     )
 
     wanted = [event for event in events(project, "--last", "500") if event["event"] == "want"]
@@ -239,7 +243,7 @@ def test_rescan_runs_a_scanner_now_and_its_batch_is_an_event_for_each(project: P
     assert "has no recovery scanner" in ran(project, "rescan", "crash", exits=1).stderr
 
 
-def test_events_tells_what_befell_a_daemon_or_a_node(project: Project) -> None:
+def test_events_shows_what_happened_to_a_daemon_or_a_node(project: Project) -> None:
     of_daemon = events(project, "--name", "tick.a")
     of_node = events(project, "--node", "w1@test", "--last", "500")
     shown = ran(project, "events", "--name", "tick.a", "--last", "1").stdout
@@ -253,21 +257,23 @@ def test_events_tells_what_befell_a_daemon_or_a_node(project: Project) -> None:
     assert "tick.a on w1@test: running" in shown
 
 
-def test_events_follows_until_ctrl_c(project: Project) -> None:
+def test_events_follow_prints_new_events_until_ctrl_c(project: Project) -> None:
     arguments = ["daemons", "events", "--follow", "--last", "1", "--json"]
     with CeleryProcess(project, "follower", arguments, ready=r"^\{") as follower:
         ran(project, "spawn", "tick", "tick.followed")
         wait_until(
-            lambda: '"event":"report","name":"tick.followed"' in follower.output, within=LIMIT, because="it was spawned"
+            lambda: '"event":"report","name":"tick.followed"' in follower.output,
+            within=LIMIT,
+            because="the daemon was spawned",
         )
         os.kill(follower.pid, signal.SIGINT)
-        wait_until(lambda: not follower.running, within=LIMIT, because="it was interrupted")
+        wait_until(lambda: not follower.running, within=LIMIT, because="the command was interrupted")
 
         assert follower.stop() == 0
     assert all(json.loads(line).keys() == EVENT for line in follower.output.splitlines())
 
 
-def test_names_are_whole_and_colourless_in_a_pipe(project: Project) -> None:
+def test_names_are_complete_and_without_colours_in_a_pipe(project: Project) -> None:
     name = "tick." + "x" * 150
     ran(project, "spawn", "tick", name, "--wait", "20")
 

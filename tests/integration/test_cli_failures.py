@@ -1,11 +1,11 @@
-"""What the command line says when it cannot do what it is asked: one line, on standard error, and exit status 1."""
+"""Errors of the command line: one line on standard error, and exit status 1."""
 
 import pytest
 
 from tests.conftest import NewProject
 from tests.support.projects import PRELUDE
 
-#: Port 1 of the loopback: nobody listens there, and the refusal comes at once.
+#: Port 1 of the loopback interface: no server listens there, so that a connection is refused at once.
 NOWHERE = "redis://:secret@127.0.0.1:1/0"
 
 
@@ -19,7 +19,7 @@ NOWHERE = "redis://:secret@127.0.0.1:1/0"
     ],
     ids=" ".join,
 )
-def test_without_redis_a_command_says_so_in_one_line(new_project: NewProject, arguments: list[str]) -> None:
+def test_a_command_without_redis_fails_with_one_line(new_project: NewProject, arguments: list[str]) -> None:
     source = PRELUDE + "@daemons.launcher('tick')\nasync def tick(ctx): ...\n"
     project = new_project(source, broker_url=NOWHERE)
 
@@ -41,7 +41,7 @@ def test_without_redis_a_command_says_so_in_one_line(new_project: NewProject, ar
     ],
     ids=["no Daemons", "broken module", "bad node name"],
 )
-def test_what_is_wrong_with_the_project_is_told_in_one_line(
+def test_a_problem_of_the_project_is_reported_in_one_line(
     new_project: NewProject, source: str, arguments: list[str], complaint: str
 ) -> None:
     project = new_project(source, broker_url=NOWHERE)
@@ -53,7 +53,7 @@ def test_what_is_wrong_with_the_project_is_told_in_one_line(
     assert complaint in line
 
 
-def test_daemons_that_an_app_makes_in_a_module_of_its_own_are_found(new_project: NewProject) -> None:
+def test_a_daemons_object_in_an_included_module_is_found(new_project: NewProject) -> None:
     source = "from celery import Celery\napp = Celery('proj', broker=BROKER_URL, include=['proj_daemons'])\n"
     project = new_project(source, broker_url=NOWHERE)
     (project.folder / "proj_daemons.py").write_text(
@@ -65,14 +65,14 @@ def test_daemons_that_an_app_makes_in_a_module_of_its_own_are_found(new_project:
     assert "Redis at redis://127.0.0.1:1/0 does not answer" in done.stderr
 
 
-def test_without_an_app_the_command_says_how_to_name_one(new_project: NewProject) -> None:
+def test_a_command_without_an_app_explains_how_to_name_one(new_project: NewProject) -> None:
     project = new_project(PRELUDE, broker_url=NOWHERE)
 
-    told = project.python(
+    output = project.python(
         "import subprocess, sys\n"
         "done = subprocess.run([sys.executable, '-m', 'celery', 'daemons', 'status'], capture_output=True, text=True)\n"
         "print(done.returncode, done.stderr)"
     )
 
-    assert told.startswith("1 Error: no app is given")
-    assert "celery -A proj daemons" in told
+    assert output.startswith("1 Error: no app is given")
+    assert "celery -A proj daemons" in output

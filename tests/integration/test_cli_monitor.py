@@ -1,4 +1,4 @@
-"""``celery -A proj daemons monitor``: a candidate without a worker, for clusters whose workers do not lead."""
+"""``celery -A proj daemons monitor``: a candidate without a worker, for workers that do not run for election."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ async def tick(ctx):
 """
 )
 
-#: How long an election or a shutdown may take; a loaded build machine takes longer than the lease.
+#: The most seconds for an election or a shutdown. On a loaded build machine this takes longer than the lease.
 LIMIT = 30.0
 FAST = {"monitor": False, "heartbeat_interval": 0.5, "lease_ttl": 2.0}
 
@@ -26,13 +26,13 @@ Run = Callable[[CeleryProcess], None]
 
 
 def end(process: CeleryProcess, number: signal.Signals) -> int:
-    """Send a signal to the command alone, as a service manager does, and return its exit status."""
+    """Send a signal to the command's process only, as a service manager does, and return the exit status."""
     os.kill(process.pid, number)
     wait_until(lambda: not process.running, within=LIMIT, because=f"{number.name} was sent")
     return process.stop()
 
 
-def test_a_candidate_leads_workers_that_do_not_and_resigns_when_it_is_interrupted(
+def test_a_candidate_leads_workers_that_are_no_candidates_and_resigns_on_ctrl_c(
     new_project: NewProject, new_worker: NewWorker, run_process: Run
 ) -> None:
     # Given
@@ -45,33 +45,33 @@ def test_a_candidate_leads_workers_that_do_not_and_resigns_when_it_is_interrupte
     # When
     address = project.celery_json("daemons", "spawn", "tick", "tick.a", "--wait", "30")
     status, nodes = project.celery_json("daemons", "status"), project.celery_json("daemons", "nodes")
-    family = candidate.tree()
+    processes = candidate.tree()
     ended = end(candidate, signal.SIGINT)
 
     # Then
     assert address["node"] == "w1@test"
     assert (status["leader"]["node"], [node["name"] for node in nodes]) == ("boss@here", ["w1@test"])
-    assert len(family) > 1
+    assert len(processes) > 1
     assert ended == 0, candidate.report
     assert not candidate.tree()
-    told = project.celery("daemons", "events", "--last", "1").stdout
-    assert "resign        boss@here" in told
-    # Nobody leads, and yet what runs goes on.
+    events = project.celery("daemons", "events", "--last", "1").stdout
+    assert "resign        boss@here" in events
+    # Running daemons keep running without a leader.
     assert project.celery("daemons", "locate", "tick.a").returncode == 0
     assert "no monitor is elected" in project.celery("daemons", "spawn", "tick", "tick.b", "--wait", "0.1").stderr
 
 
-def test_a_candidate_is_there_before_redis_and_ends_on_sigterm(new_project: NewProject, run_process: Run) -> None:
+def test_a_candidate_waits_for_redis_and_exits_on_sigterm(new_project: NewProject, run_process: Run) -> None:
     # Given
     project = new_project(SOURCE, broker_url="redis://127.0.0.1:1/0", settings=FAST)
     log = project.folder / "monitor.log"
     arguments = ["daemons", "monitor", "--logfile", str(log), "--loglevel", "info"]
-    candidate = CeleryProcess(project, "candidate", arguments, ready="never: it logs to a file")
+    candidate = CeleryProcess(project, "candidate", arguments, ready="never: the log is in a file")
     run_process(candidate)
     wait_until(
         lambda: log.exists() and log.read_text().count("does not answer") > 1,
         within=LIMIT,
-        because="nobody listens there, and it tries again",
+        because="no server listens there, and the candidate tries again",
     )
 
     # When

@@ -1,4 +1,4 @@
-"""`celery daemons move` and `rebalance`, and the same calls in Python, on two nodes that rebalance only when told."""
+"""`celery daemons move` and `rebalance`, and the same calls in Python, on two nodes with manual rebalancing."""
 
 import asyncio
 from collections.abc import Iterator
@@ -34,12 +34,12 @@ def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
-    """All ten daemons run on the first node."""
+    """A cluster whose ten daemons all run on the first node."""
     request.node.stash[RUNNING] = list(shared.workers.values())
     shared.daemons.drain("w2@test")
     for name in NAMES:
         shared.daemons.spawn(name, "rest")
-    wait_until(lambda: on(shared, "w1@test") == 10, within=SOON, because="the other node takes none")
+    wait_until(lambda: on(shared, "w1@test") == 10, within=SOON, because="the other node is drained")
     shared.daemons.uncordon("w2@test")
     yield shared
     shared.daemons.resume_rebalance()
@@ -47,7 +47,7 @@ def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
 
 
 def on(crew: Crew, node: str) -> int:
-    """How many run there."""
+    """Return the number of daemons on a node."""
     return sum(address.node == node for address in crew.running(*NAMES).values())
 
 
@@ -67,11 +67,11 @@ def test_a_dry_run_shows_each_move_with_its_reason_and_moves_nothing(crew: Crew)
     assert crew.running(*NAMES) == before
 
 
-def test_told_to_the_monitor_makes_the_moves_that_it_shows(crew: Crew) -> None:
+def test_the_monitor_makes_exactly_the_moves_that_rebalance_returns(crew: Crew) -> None:
     moves = crew.daemons.rebalance()
 
     assert all(isinstance(move, Move) for move in moves)
-    wait_until(lambda: on(crew, "w2@test") == len(moves), within=SOON, because="the monitor makes them")
+    wait_until(lambda: on(crew, "w2@test") == len(moves), within=SOON, because="the monitor makes the moves")
     assert {name for name, address in crew.running(*NAMES).items() if address.node == "w2@test"} == {
         move.name for move in moves
     }
@@ -81,7 +81,7 @@ def test_told_to_the_monitor_makes_the_moves_that_it_shows(crew: Crew) -> None:
     assert describe["placement"] == f"rebalanced: {moves[0].why}"
 
 
-def test_paused_is_said_and_nothing_moves_until_it_goes_on(crew: Crew) -> None:
+def test_a_paused_rebalance_is_refused_until_it_is_resumed(crew: Crew) -> None:
     assert crew.project.celery("daemons", "rebalance", "--pause").stdout == "rebalancing: paused\n"
 
     refused = crew.project.celery("daemons", "rebalance")
@@ -95,16 +95,16 @@ def test_paused_is_said_and_nothing_moves_until_it_goes_on(crew: Crew) -> None:
     with pytest.raises(DaemonsError, match="paused"):
         crew.daemons.rebalance()
     assert len(crew.daemons.rebalance(dry_run=True)) >= 4
-    assert crew.project.celery("daemons", "rebalance", "--resume").stdout == "rebalancing: goes on\n"
+    assert crew.project.celery("daemons", "rebalance", "--resume").stdout == "rebalancing: resumed\n"
     crew.daemons.rebalance()
-    wait_until(lambda: on(crew, "w2@test") >= 4, within=SOON, because="it goes on")
+    wait_until(lambda: on(crew, "w2@test") >= 4, within=SOON, because="rebalancing was resumed")
 
 
-def test_switched_off_it_is_refused_and_says_by_which_setting(crew: Crew) -> None:
+def test_a_rebalance_that_is_switched_off_is_refused_with_the_name_of_the_setting(crew: Crew) -> None:
     off = crew.project.python(
         "import proj\n"
         "from celery_daemons import ConfigurationError\n"
-        "proj.app._celery_daemons._overrides['rebalance'] = 'off'\n"
+        "proj.daemons._overrides['rebalance'] = 'off'\n"
         "try: proj.daemons.rebalance()\n"
         "except ConfigurationError as error: print(error)"
     )
@@ -113,7 +113,7 @@ def test_switched_off_it_is_refused_and_says_by_which_setting(crew: Crew) -> Non
     assert issubclass(ConfigurationError, DaemonsError)
 
 
-def test_one_daemon_is_moved_by_hand_also_by_coroutines(crew: Crew) -> None:
+def test_a_daemon_can_be_moved_by_command_and_by_coroutine(crew: Crew) -> None:
     before = crew.running("rest-1")["rest-1"]
 
     there = crew.project.celery_json("daemons", "move", "rest-1", "--to", "w2@test", "--wait", "20")
@@ -125,5 +125,5 @@ def test_one_daemon_is_moved_by_hand_also_by_coroutines(crew: Crew) -> None:
     assert back.node == "w1@test"
     assert before.token < there["token"] < back.token
     assert (nowhere.returncode, unknown.returncode) == (1, 1)
-    assert "'w7@test' is no node that is up and has launcher rest; those that are: w2@test" in nowhere.stderr
+    assert "'w7@test' is not a node that is up and has launcher rest; suitable nodes: w2@test" in nowhere.stderr
     assert "no daemon rest-99 is known" in unknown.stderr

@@ -79,7 +79,7 @@ def test_a_daemon_is_not_stopped_to_move_where_its_labels_are_not(crew: Crew) ->
     before = crew.spawn("rooted", "on_gpu")
 
     # When
-    with pytest.raises(DaemonsError, match=r"'plain@test' is no node .* the labels gpu; those that are: none"):
+    with pytest.raises(DaemonsError, match=r"'plain@test' is not a node .* the labels gpu; suitable nodes: none"):
         crew.daemons.move("rooted", to="plain@test")
     with pytest.raises(DaemonsError, match=r"no other node is up and has launcher on_gpu and the labels gpu"):
         crew.daemons.move("rooted")

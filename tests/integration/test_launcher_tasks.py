@@ -107,7 +107,7 @@ def test_the_same_task_again_returns_the_same_address_and_another_spec_fails_wit
 
     # When / Then
     assert crew.module.function.delay("once", "hello").get(timeout=SOON) == first
-    with pytest.raises(SpecConflict, match="once: the name is taken by one of launcher function"):
+    with pytest.raises(SpecConflict, match="once: the name is taken by a spec of launcher function"):
         crew.module.function.delay("once", "good-bye").get(timeout=SOON)
     assert len(crew.diary("once", "runs")) == 1
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from celery_daemons.launcher import encode_arguments
+from celery_daemons.wire.arguments import encode_arguments
 from tests.conftest import NewProject, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
 from tests.support.projects import PRELUDE, Project

@@ -6,7 +6,7 @@ import pytest
 
 from celery_daemons.domain.states import DaemonStatus
 from celery_daemons.errors import DaemonsError, InvalidName, SpawnTimeout, SpecConflict
-from celery_daemons.launcher import encode_arguments
+from celery_daemons.wire.arguments import encode_arguments
 from tests.conftest import NewProject, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
 from tests.support.projects import PRELUDE, Project

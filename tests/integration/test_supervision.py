@@ -172,7 +172,7 @@ def test_one_that_fails_too_often_is_tried_on_another_node_then_failed_and_its_n
     assert len(set(nodes[:3])) == 1
     assert nodes[3] not in nodes[:3]
     assert record.node == nodes[3]
-    trace = pair.daemons.cluster.trace("hopeless")
+    trace = pair.daemons.lookups.trace("hopeless")
     assert trace is not None
     assert 'raise LookupError("there is nothing here")' in trace
     exhausted = [one for one in pair.daemons.events(last=500) if one.event == "release" and one.node == nodes[0]]

@@ -7,10 +7,10 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from celery_daemons.client.cluster_client import ClusterClient as Client
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 from tests.store.driver import StoreDriver
+from tests.support.clients import TestClient as Client
 from tests.support.servers import Server
 
 NAMES = [f"x{number}" for number in range(32)]

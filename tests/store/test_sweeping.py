@@ -2,10 +2,10 @@
 
 import pytest
 
-from celery_daemons.client.cluster_client import ClusterClient as Client
 from celery_daemons.errors import DaemonsError
 from celery_daemons.store import assignments, book, lease
 from tests.store.driver import I1, I2, N1, N2, TTL_MS, StoreDriver, row
+from tests.support.clients import TestClient as Client
 
 
 def test_a_node_whose_lease_ended_is_swept_without_a_trace(cluster: StoreDriver) -> None:

@@ -1,4 +1,4 @@
-"""A user's program: it has to pass a strict type checker, and is never run."""
+"""A user's program that has to pass a strict type checker. It is never run."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -39,7 +39,7 @@ class Watch:
     """A class with ``run``."""
 
     def run(self, ctx: DaemonContext, *folders: str) -> None:
-        """Run until told to stop."""
+        """Run until the daemon is asked to stop."""
 
 
 @tail.recovery_scanner
@@ -55,7 +55,7 @@ async def every_poll() -> AsyncIterator[list[DaemonSpec]]:
 
 
 def calls() -> None:
-    """Each call's result has the type that the contract promises."""
+    """Call every method and annotate the result with its documented type."""
     spawned: Address | None = daemons.spawn("tail.web-2", "tail", kwargs={"path": "x"}, wait=5, replace=True)
     place: Address | None = daemons.locate("tail.web-1")
     places: dict[str, Address] = daemons.locate_many(["tail.web-1", "tail.web-2"])
@@ -80,14 +80,14 @@ def calls() -> None:
 
 
 async def calls_from_a_coroutine() -> None:
-    """The same calls, awaited."""
+    """Await the same calls."""
     place: Address | None = await daemons.aio.locate("tail.web-1")
     nodes: list[Node] = await daemons.aio.nodes()
     print(place, nodes)
 
 
 def replica() -> None:
-    """The live replica of the address book, with an app and without."""
+    """Use the live replica of the address book with and without an app."""
     with daemons.address_book() as book:
         place: Address | None = book.locate("tail.web-1")
         lag: float = book.lag

@@ -1,4 +1,4 @@
-"""What users write type-checks strictly, and what they must not write does not."""
+"""Correct programs of users pass a strict type checker, and wrong ones do not."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ daemons.drain(5)
 
 
 def check(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Type-check one file as a user would, with no configuration but ``--strict``."""
+    """Type-check one file as a user would, with ``--strict`` and no other configuration."""
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={folder / 'cache'}", str(path)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110, check=False)
 
@@ -30,7 +30,7 @@ def test_the_program_of_the_documentation_passes_a_strict_type_checker(tmp_path:
 
 
 @pytest.mark.parametrize("line", [5, 6])
-def test_a_mistake_is_found(tmp_path: Path, line: int) -> None:
+def test_a_wrong_type_is_found(tmp_path: Path, line: int) -> None:
     program = tmp_path / "mistakes.py"
     program.write_text(MISTAKES)
 

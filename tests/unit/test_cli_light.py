@@ -1,4 +1,4 @@
-"""The command line's entry point: loaded at every ``celery`` command, so it may cost nothing."""
+"""The entry point of the command line: every ``celery`` command loads it, so it must stay light."""
 
 import subprocess
 import sys
@@ -44,8 +44,8 @@ def loaded_by(source: str) -> set[str]:
     ],
     ids=["the entry point", "its help"],
 )
-def test_what_every_celery_command_loads_is_light(source: str) -> None:
-    # click itself may load anything: Celery has loaded it before.
+def test_the_entry_point_and_its_help_import_nothing_heavy(source: str) -> None:
+    # What click imports does not count: Celery has imported click before.
     added = loaded_by(source) - loaded_by("import click")
 
     assert "celery_daemons.cli" in added
@@ -53,7 +53,7 @@ def test_what_every_celery_command_loads_is_light(source: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_that_the_help_lists_can_be_loaded_and_explains_itself(name: str) -> None:
+def test_every_listed_command_can_be_loaded_and_has_a_help(name: str) -> None:
     shown = CliRunner().invoke(daemons, [name, "--help"])
 
     assert shown.exit_code == 0
@@ -64,7 +64,7 @@ def test_every_command_that_the_help_lists_can_be_loaded_and_explains_itself(nam
     assert command.name == name
 
 
-def test_an_unknown_command_is_wrong_usage_and_the_one_meant_is_named() -> None:
+def test_an_unknown_command_is_a_usage_error_that_suggests_the_closest_name() -> None:
     done = CliRunner().invoke(daemons, ["describ", "tick"])
 
     assert done.exit_code == 2
@@ -87,13 +87,13 @@ def test_the_apps_own_global_options_do_not_break_the_commands() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["spawn", "tick", "a", "--args", '{"x": 1}'], "another kind of JSON"),
-        (["spawn", "tick", "a", "--kwargs", "[]"], "another kind of JSON"),
+        (["spawn", "tick", "a", "--args", '{"x": 1}'], "is not a JSON array"),
+        (["spawn", "tick", "a", "--kwargs", "[]"], "is not a JSON object"),
         (["spawn", "tick", "a", "--args", "[1,"], "is not JSON"),
         (["spawn", "tick", "a", "--args", "[NaN]"], "NaN is not a JSON number"),
-        (["spawn", "tick", "a", "--wait", "inf"], "is not a time to wait"),
+        (["spawn", "tick", "a", "--wait", "inf"], "is not a valid wait"),
         (["spawn", "tick"], "Missing argument"),
-        (["stop", "--wait", "a"], "a --wait without one goes last"),
+        (["stop", "--wait", "a"], "put a --wait without a number last"),
         (["locate"], "Missing argument"),
         (["list", "--status", "asleep"], "'asleep' is not one of"),
         (["events", "--last", "-1"], "not in the range"),
@@ -101,7 +101,7 @@ def test_the_apps_own_global_options_do_not_break_the_commands() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_usage_is_told_before_anything_is_done(arguments: list[str], complaint: str) -> None:
+def test_wrong_usage_is_reported_before_anything_is_done(arguments: list[str], complaint: str) -> None:
     done = CliRunner().invoke(daemons, arguments, obj=SimpleNamespace(app=None, no_color=False))
 
     assert done.exit_code == 2, done.output

@@ -1,4 +1,4 @@
-"""What the commands refuse before they ask Redis anything: one line, exit status 1."""
+"""Errors that commands report before they query Redis: one line, exit status 1."""
 
 from types import SimpleNamespace
 
@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from celery_daemons import Daemons
 from celery_daemons.cli import daemons
 
-#: Nobody listens there: whoever asks first gets another message than the one looked for.
+#: No server listens there: a command that queries Redis first fails with another message.
 NOWHERE = "redis://127.0.0.1:1/0"
 
 
@@ -24,7 +24,7 @@ def refusal(*arguments: str, **settings: object) -> str:
 
 
 async def tick(ctx: object) -> None:
-    """Run for ever, if it ever ran."""
+    """Do nothing; no test runs this daemon."""
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,11 @@ async def tick(ctx: object) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_meant_is_refused(arguments: list[str], complaint: str) -> None:
+def test_an_invalid_or_unknown_name_is_refused(arguments: list[str], complaint: str) -> None:
     assert complaint in refusal(*arguments)
 
 
-def test_a_wrong_setting_is_named_with_its_value_and_the_rule() -> None:
+def test_a_wrong_setting_is_reported_with_its_value_and_the_rule() -> None:
     line = refusal("status", lease_ttl=1.0)
 
     assert "daemons_lease_ttl: 1.0 must be at least 3 × daemons_heartbeat_interval" in line

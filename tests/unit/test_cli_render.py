@@ -16,17 +16,17 @@ LONG = "tick." + "x" * 180
     ("seconds", "shown"),
     [(-3, "0s"), (0.9, "0s"), (59.9, "59s"), (192, "3m12s"), (7500, "2h05m"), (4 * 86400 + 3 * 3600, "4d03h")],
 )
-def test_an_age_has_its_two_largest_units(seconds: float, shown: str) -> None:
+def test_an_age_is_shown_in_its_two_largest_units(seconds: float, shown: str) -> None:
     assert age(seconds) == shown
 
 
-def test_what_has_not_started_has_no_age() -> None:
+def test_a_daemon_that_has_not_started_has_no_age() -> None:
     assert since(None, 100.0) == "-"
     assert since(0.0, 100.0) == "-"
     assert since(40.0, 100.0) == "1m00s"
 
 
-def test_a_table_in_a_pipe_keeps_whole_names_and_straight_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_in_a_pipe_keeps_whole_names_and_aligned_columns(capsys: pytest.CaptureFixture[str]) -> None:
     Screen().table(["NAME", "PID", "ERROR"], [[LONG, "7", "-"], ["b", "1234", "boom"]], right=["PID"])
 
     head, first, second = capsys.readouterr().out.splitlines()
@@ -35,7 +35,7 @@ def test_a_table_in_a_pipe_keeps_whole_names_and_straight_columns(capsys: pytest
     assert head.index("ERROR") == first.index("-") == second.index("boom")
 
 
-def test_a_table_on_a_narrow_terminal_folds_names_but_loses_no_letter(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_on_a_narrow_terminal_folds_names_without_truncating_them(capsys: pytest.CaptureFixture[str]) -> None:
     Screen(width=60).table(["NAME", "STATUS"], [[LONG, "running"]])
 
     shown = capsys.readouterr().out
@@ -44,7 +44,7 @@ def test_a_table_on_a_narrow_terminal_folds_names_but_loses_no_letter(capsys: py
     assert "\x1b" not in shown
 
 
-def test_a_terminal_gets_colours_and_no_markup_of_the_users(
+def test_a_terminal_gets_colours_but_no_control_characters_of_a_daemon(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -57,32 +57,32 @@ def test_a_terminal_gets_colours_and_no_markup_of_the_users(
     assert "\x07" not in shown
 
 
-def test_what_a_daemon_says_cannot_drive_the_terminal() -> None:
+def test_control_characters_in_an_error_cannot_drive_the_terminal() -> None:
     assert cell("a\x1b[31mb\nc\td\x9be") == "a�[31mb c d�e"
 
 
-def test_only_the_first_line_of_an_error_goes_into_a_table() -> None:
+def test_only_the_first_line_of_an_error_is_shown_in_a_table() -> None:
     assert first_line("\nValueError: bad\n  more") == "ValueError: bad"
     assert first_line(None) == "-"
 
 
-def test_pairs_keep_the_lines_of_a_value_together(capsys: pytest.CaptureFixture[str]) -> None:
+def test_further_lines_of_a_value_are_indented_below_its_first_line(capsys: pytest.CaptureFixture[str]) -> None:
     Screen().pairs([("last error", "one\ntwo"), ("token", "7")])
 
     assert capsys.readouterr().out.splitlines() == ["last error  one", "            two", "token       7"]
 
 
-def test_a_tally_leaves_out_what_is_empty_unless_it_matters() -> None:
+def test_a_tally_omits_zeros_unless_they_are_asked_for() -> None:
     assert tally({"desired": 0, "running": 0, "failed": 2, "stopped": 0}, always=("running",)) == "0 running, 2 failed"
 
 
 def status(
-    *, leads: bool = True, up: int = 1, draining: int = 0, lost: int = 0, failed: int = 0, pending: int = 0
+    *, has_leader: bool = True, up: int = 1, draining: int = 0, lost: int = 0, failed: int = 0, pending: int = 0
 ) -> ClusterStatus:
-    """Return a cluster in some state."""
+    """Return the status of a cluster."""
     return ClusterStatus(
         namespace="test",
-        leader=Leader(node=NodeName("w1@test"), epoch=Epoch(7)) if leads else None,
+        leader=Leader(node=NodeName("w1@test"), epoch=Epoch(7)) if has_leader else None,
         nodes={"up": up, "draining": draining, "lost": lost},
         daemons={"desired": failed, **{str(one): 0 for one in DaemonStatus}, "failed": failed, "pending": pending},
         scanners={"tick": ScanRecord(at_ms=1, took_ms=1, listed=0, error="boom" if failed else None)},
@@ -92,17 +92,18 @@ def status(
 @pytest.mark.parametrize(
     ("cluster", "advice"),
     [
-        (status(leads=False, up=0), ["`celery -A proj worker`"]),
-        (status(leads=False), ["`celery -A proj daemons monitor`"]),
+        (status(has_leader=False, up=0), ["`celery -A proj worker`"]),
+        (status(has_leader=False), ["`celery -A proj daemons monitor`"]),
         (status(up=0, draining=2), ["uncordon NODE"]),
-        (status(lost=1), ["lease of 1 of the nodes"]),
+        (status(lost=2), ["2 nodes have lost their lease; their daemons"]),
+        (status(lost=1), ["1 node has lost its lease; its daemons"]),
         (status(failed=1), ["list --status failed", "`celery -A proj daemons rescan`"]),
-        (status(pending=2), ["one lease first"]),
+        (status(pending=2), ["waits one lease"]),
         (status(), []),
     ],
-    ids=["no node", "no leader", "all draining", "lost", "failed", "new", "well"],
+    ids=["no node", "no leader", "all draining", "two lost", "one lost", "failed", "new", "well"],
 )
-def test_a_hint_says_what_to_do_next(cluster: ClusterStatus, advice: list[str]) -> None:
+def test_each_problem_of_a_cluster_has_a_hint_with_its_remedy(cluster: ClusterStatus, advice: list[str]) -> None:
     given = list(hints(cluster, "celery -A proj daemons"))
 
     assert len(given) == len(advice)
