@@ -10,13 +10,11 @@ from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
 R = TypeVar("R", SpecRow, BookRow, NodeRow)
 
 _encoder = msgspec.json.Encoder()
-#: Not strict for entries of the book: a token is text in Redis, where Lua would round a large number.
-_decoders: dict[type, Any] = {
-    kind: msgspec.json.Decoder(kind, strict=kind is not BookRow) for kind in (SpecRow, BookRow, NodeRow)
-}
+_decoders: dict[type, Any] = {kind: msgspec.json.Decoder(kind) for kind in (SpecRow, BookRow, NodeRow)}
 
-#: A token as the scripts write it: microseconds of Redis TIME, which have 16 digits until the year 2286.
-_TOKEN: Final = re.compile(rb'"token"\s*:\s*"[0-9]{1,16}"')
+#: A token as the scripts write it: text, because Lua rounds large numbers; at most 16 digits, because microseconds of
+#: Redis TIME have no more until the year 2286.
+_TOKEN: Final = re.compile(rb'"token"\s*:\s*("(?=[0-9]{1,16}")0*([0-9]+)")')
 
 
 class Corrupt(ValueError):
@@ -36,12 +34,20 @@ def printable(text: str) -> str:
 def decode(kind: type[R], raw: bytes | str) -> R:
     """Read one record; raises :exc:`Corrupt` that says what is wrong with it."""
     try:
-        record: R = _decoders[kind].decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        record: R = _decoders[kind].decode(_with_a_number(raw) if kind is BookRow else raw)
+    except (msgspec.MsgspecError, UnicodeError) as error:
         raise Corrupt(str(error)) from error
-    if kind is BookRow and not _TOKEN.search(raw.encode() if isinstance(raw, str) else raw):
-        raise Corrupt("its token is not text of 1 to 16 digits")
     return record
+
+
+def _with_a_number(raw: bytes | str) -> bytes:
+    """Return an entry of the book with its token as a number, for a decoder that takes no other text for a number."""
+    if isinstance(raw, str):
+        raw = raw.encode()
+    token = _TOKEN.search(raw)
+    if token is None:
+        raise Corrupt("its token is not text of 1 to 16 digits")
+    return raw[: token.start(1)] + token[2] + raw[token.end(1) :]
 
 
 def decode_or_none(kind: type[R], raw: bytes | str | None) -> R | None:

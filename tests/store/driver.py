@@ -38,7 +38,7 @@ def row(incarnation: Incarnation = I1, **fields: Any) -> NodeRow:
     return NodeRow(incarnation=incarnation, **{**given, **fields})
 
 
-def running(name: str, token: str, **fields: Any) -> runs.Running:
+def running(name: str, token: int, **fields: Any) -> runs.Running:
     """A daemon as its node tells of it."""
     given: dict[str, Any] = {
         "launcher": TAIL,
@@ -48,7 +48,7 @@ def running(name: str, token: str, **fields: Any) -> runs.Running:
         "pid": 11,
         "restarts": 2,
     }
-    return runs.Running(name=DaemonName(name), token=token, **{**given, **fields})
+    return runs.Running(name=DaemonName(name), token=Token(token), **{**given, **fields})
 
 
 def names(values: Iterable[str]) -> list[DaemonName]:
@@ -113,25 +113,25 @@ class StoreDriver:
         dispatch: book.Dispatch = self.run(book.recall(self.keys, epoch, node, [(n, "test") for n in names(recalled)]))
         return dispatch
 
-    def claim(self, name: str, token: str, *, node: NodeName = N1, incarnation: Incarnation = I1) -> runs.ClaimResult:
+    def claim(self, name: str, token: int, *, node: NodeName = N1, incarnation: Incarnation = I1) -> runs.ClaimResult:
         """A node claims one daemon."""
-        claims = self.run(book.claim(self.keys, node, incarnation, [(DaemonName(name), token)]))
+        claims = self.run(book.claim(self.keys, node, incarnation, [runs.Assignment(DaemonName(name), Token(token))]))
         assert len(claims) == 1
         one: runs.ClaimResult = claims[0]
         return one
 
-    def report(self, name: str, token: str, status: DaemonStatus = DaemonStatus.RUNNING, **fields: Any) -> bool:
+    def report(self, name: str, token: int, status: DaemonStatus = DaemonStatus.RUNNING, **fields: Any) -> bool:
         """A node reports one daemon."""
         given = {"pid": 11, "restarts": 0, **fields}
-        report = runs.Report(name=DaemonName(name), token=token, status=status, **given)
+        report = runs.Report(name=DaemonName(name), token=Token(token), status=status, **given)
         return bool(self.run(book.report(self.keys, N1, I1, [report]))[0])
 
     def release(
-        self, name: str, token: str, outcome: Outcome = Outcome.STOPPED, *, node: NodeName = N1, **fields: Any
+        self, name: str, token: int, outcome: Outcome = Outcome.STOPPED, *, node: NodeName = N1, **fields: Any
     ) -> bool:
         """A node gives one daemon back."""
         given = {"restarts": 0, **fields}
-        release = runs.Release(name=DaemonName(name), token=token, outcome=outcome, **given)
+        release = runs.Release(name=DaemonName(name), token=Token(token), outcome=outcome, **given)
         return bool(self.run(book.release(self.keys, node, [release]))[0])
 
     def sweep(self, epoch: Epoch, node: NodeName = N1, *, limit: int = 1000) -> book.Swept:
@@ -147,7 +147,7 @@ class StoreDriver:
 
     # Stories
 
-    def started(self, *wanted: str) -> tuple[Epoch, dict[str, str]]:
+    def started(self, *wanted: str) -> tuple[Epoch, dict[str, Token]]:
         """Node 1 is up, somebody leads, and these daemons run there; answers the epoch and their tokens."""
         self.join()
         epoch = self.lead()

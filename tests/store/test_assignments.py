@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from celery_daemons.domain.names import Epoch
+from celery_daemons.domain.names import Epoch, Token
 from celery_daemons.domain.states import Outcome
 from celery_daemons.errors import LeaseLost
 from celery_daemons.store import book, lease
@@ -22,19 +22,19 @@ def test_a_daemon_is_assigned_with_a_token_and_the_node_hears_of_it(cluster: Sto
     assert dispatch is not None
     assert dispatch.generation == cluster.generation() == generation + 1
     (token,) = dispatch.tokens
-    assert int(token) > epoch > 10**15
+    assert token > epoch > 10**15
     assert cluster.entry("x") == {
         "status": "assigned",
         "node": N1,
         "incarnation": I1,
-        "token": token,
+        "token": str(token),
         "launcher": TAIL,
         "version": cluster.spec("x")["version"],
         "why": "test",
     }
     assert cluster.held() == {"x"}
     assert (cluster.last().event, cluster.last().node, cluster.last().epoch) == ("assign", N1, epoch)
-    assert cluster.last().items == (("x", token, "test"),)
+    assert cluster.last().items == (("x", str(token), "test"),)
 
 
 def test_what_is_placed_unknown_or_not_wanted_is_not_assigned(cluster: StoreDriver) -> None:
@@ -48,7 +48,7 @@ def test_what_is_placed_unknown_or_not_wanted_is_not_assigned(cluster: StoreDriv
     dispatch = cluster.assign(epoch, "placed", "unknown", "stopped", node=N2)
 
     assert dispatch is not None
-    assert dispatch.tokens == ("", "", "")
+    assert dispatch.tokens == (0, 0, 0)
     after = cluster.contents()
     for contents in (before, after):
         del contents[cluster.keys.clock]
@@ -78,7 +78,7 @@ def test_an_answer_that_was_lost_costs_the_message_and_nothing_else(cluster: Sto
     again = cluster.assign(epoch, "x")
 
     assert first is not None
-    assert again == book.Dispatch(first.generation, ("",))
+    assert again == book.Dispatch(first.generation, (Token(0),))
     assert cluster.entry("x") == entry
 
 
@@ -116,7 +116,7 @@ def test_a_recalled_daemon_is_stopping_and_its_node_hears_of_it(cluster: StoreDr
     assert dispatch == book.Dispatch(generation + 1, (tokens["x"],))
     assert cluster.entry("x")["status"] == "stopping"
     assert cluster.entry("x")["node"] == N1
-    assert (cluster.last().event, cluster.last().items) == ("recall", (("x", tokens["x"], "test"),))
+    assert (cluster.last().event, cluster.last().items) == ("recall", (("x", str(tokens["x"]), "test"),))
 
 
 def test_what_is_stopping_elsewhere_or_nowhere_is_not_recalled(cluster: StoreDriver) -> None:
@@ -124,9 +124,9 @@ def test_what_is_stopping_elsewhere_or_nowhere_is_not_recalled(cluster: StoreDri
     cluster.recall(epoch, "x")
     before = cluster.contents()
 
-    assert cluster.recall(epoch, "x").tokens == ("",)
-    assert cluster.recall(epoch, "y", node=N2).tokens == ("",)
-    assert cluster.recall(epoch, "unknown").tokens == ("",)
+    assert cluster.recall(epoch, "x").tokens == (0,)
+    assert cluster.recall(epoch, "y", node=N2).tokens == (0,)
+    assert cluster.recall(epoch, "unknown").tokens == (0,)
     assert cluster.contents() == before
 
 

@@ -19,7 +19,7 @@ def test_a_daemon_that_failed_here_too_often_shuns_this_node_until_it_is_given_b
     (token,) = dispatch.tokens
     assert cluster.spec("x")["desired"] == "running"
     assert cluster.entry("x")["shun"] == N1
-    assert cluster.claim("x", token, node=N2).shun == N1
+    assert cluster.claim("x", token, node=N2).avoid == N1
     assert cluster.release("x", token, node=N2)
     assert "shun" not in cluster.entry("x")
 

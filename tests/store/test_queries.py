@@ -6,7 +6,7 @@ import pytest
 
 from celery_daemons.client import locator
 from celery_daemons.client.locator import Locator
-from celery_daemons.domain.names import DaemonName
+from celery_daemons.domain.names import DaemonName, Token
 from celery_daemons.domain.records import Address, BookRow, NodeRow
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 from celery_daemons.store import book, lease, queries
@@ -30,7 +30,7 @@ def test_a_daemon_is_found_with_all_that_its_address_says(cluster: StoreDriver) 
 
     assert found is not None
     assert (found.name, found.launcher, found.node, found.incarnation) == ("x", TAIL, N1, I1)
-    assert found.token == int(tokens["x"])
+    assert found.token == tokens["x"]
     assert (found.status, found.queue, found.host, found.pid) == (DaemonStatus.RUNNING, "q1", "machine", 11)
     assert before <= found.started_at <= cluster.now_ms() / 1000
 
@@ -163,7 +163,7 @@ def test_every_daemon_that_is_wanted_is_listed_once(cluster: StoreDriver) -> Non
         "again": DaemonStatus.PENDING,
     }
     runs = found[DaemonName("runs")]
-    assert (runs.node, runs.token, runs.pid, runs.desired) == (N1, int(tokens["runs"]), 11, Desired.RUNNING)
+    assert (runs.node, runs.token, runs.pid, runs.desired) == (N1, tokens["runs"], 11, Desired.RUNNING)
     parked = found[DaemonName("parked")]
     assert (parked.node, parked.token, parked.pid, parked.started_at) == (None, None, None, None)
     assert parked.error == "no node is up"
@@ -222,8 +222,8 @@ def test_an_overview_of_nothing_says_that_there_is_no_data(cluster: StoreDriver)
 
 
 def test_an_address_needs_a_node_of_the_same_incarnation() -> None:
-    entry = BookRow(status=DaemonStatus.RUNNING, token="7", launcher=TAIL, node=N1, incarnation=I1)
-    free = BookRow(status=DaemonStatus.PENDING, token="7", launcher=TAIL)
+    entry = BookRow(status=DaemonStatus.RUNNING, token=Token(7), launcher=TAIL, node=N1, incarnation=I1)
+    free = BookRow(status=DaemonStatus.PENDING, token=Token(7), launcher=TAIL)
     here: NodeRow = row(I1)
 
     assert queries.address(X, entry, here) is not None

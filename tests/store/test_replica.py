@@ -85,7 +85,7 @@ def test_what_changes_many_at_once_is_followed(cluster: StoreDriver, follower: F
     follower.check()
     cluster.want("x", mode="replace", arguments="[[1], {}]")
     follower.check()
-    higher = str(int(tokens["x"]) + 1)
+    higher = tokens["x"] + 1
     cluster.reassert([running("x", higher), running("lost", higher)], node=N2, incarnation=I2)
     follower.check()
     cluster.end_lease()

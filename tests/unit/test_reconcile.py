@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from celery_daemons.domain.names import Incarnation, LauncherName, NodeName
+from celery_daemons.domain.names import Incarnation, LauncherName, NodeName, Token
 from celery_daemons.domain.reconcile import Step, next_step
 from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
@@ -30,7 +30,7 @@ REPLACED = SpecRow(launcher=LauncherName("tail"), arguments="[[1],{}]", desired=
 def on(node: str | None, status: DaemonStatus = DaemonStatus.RUNNING) -> BookRow:
     return BookRow(
         status=status,
-        token="1",
+        token=Token(1),
         launcher=LauncherName("tail"),
         node=NodeName(node) if node else None,
         incarnation=Incarnation("i1") if node else None,
