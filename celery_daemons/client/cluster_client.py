@@ -7,11 +7,11 @@ from typing import Final
 from celery_daemons.client.lookups import Lookups
 from celery_daemons.domain import placement
 from celery_daemons.domain.names import DaemonName, LauncherName, NodeName, Token, daemon_name, launcher_name, node_name
-from celery_daemons.domain.records import Address, needs_told
+from celery_daemons.domain.records import Address, needs_by_launcher
 from celery_daemons.domain.states import DaemonStatus, Desired
 from celery_daemons.errors import DaemonsError, SpawnTimeout, SpecConflict
 from celery_daemons.store import journal, lease, queries, specs
-from celery_daemons.store.specs import Action, Wanted
+from celery_daemons.store.specs import Action, RecordOutcome
 
 #: Seconds between looks while waiting: the first, and the longest.
 _FIRST_LOOK: Final = 0.002
@@ -27,10 +27,10 @@ _SPELLED: Final = 5
 class ClusterClient(Lookups):
     """Look-ups and wishes on one namespace of one Redis."""
 
-    def want(self, name: str, launcher: str, arguments: str, *, replace: bool = False) -> Wanted:
+    def want(self, name: str, launcher: str, arguments: str, *, replace: bool = False) -> RecordOutcome:
         """Record that a daemon should run, and say what came of it. Raises SpecConflict, InvalidName."""
         item = (daemon_name(name), launcher_name(launcher), arguments)
-        (outcome,) = self.store.run(specs.want(self._keys, [item], mode="replace" if replace else "spawn"))
+        (outcome,) = self.store.run(specs.record(self._keys, [item], mode="replace" if replace else "spawn"))
         if outcome == "conflict":
             ((spec, _),) = queries.rows(self.store, [item[0]])
             # Not by which arguments: the error of a launcher's task ends up in a worker's log.
@@ -124,7 +124,7 @@ class ClusterClient(Lookups):
             raise DaemonsError(f"daemon {name} cannot move: no other node is up and {asked}")
         if to is not None and before is not None and before.node == to:
             return before
-        self._desire(name, "move", goal=to or "", shun="" if to else record.node or "")
+        self._desire(name, "move", target=to or "", avoid="" if to else record.node or "")
         if wait is None:
             return None
         # Not any newer token: it may crash, and start again where it was, before it is recalled.
@@ -134,7 +134,7 @@ class ClusterClient(Lookups):
     def _takers(self, launcher: LauncherName) -> tuple[list[NodeName], str]:
         """The nodes that take a launcher's daemons, and what such a node has, in words."""
         rows = queries.node_rows(self.store)
-        labels, _ = needs_told({name: row for name, (row, _) in rows.items()}).get(launcher, ((), 1.0))
+        labels, _ = needs_by_launcher({name: row for name, (row, _) in rows.items()}).get(launcher, ((), 1.0))
         live = {name: row for name, (row, left_ms) in rows.items() if left_ms > 0}
         demand = placement.Demand(name=DaemonName(""), launcher=launcher, labels=labels)
         nodes = sorted(placement.NodeLoads(nodes=live, load_factor=1.0, vnodes=1).fitting(demand))
@@ -147,7 +147,7 @@ class ClusterClient(Lookups):
 
     def pause_rebalance(self, *, paused: bool = True) -> None:
         """Let the monitor move nothing that may stay where it is, or let it do so again."""
-        self.store.run(specs.pace(self._keys, paused=paused))
+        self.store.run(specs.pause_rebalance(self._keys, paused=paused))
 
     def drain(self, node: str, wait: float | None = None, *, stranded: Callable[[], Collection[str]] = tuple) -> None:
         """Hand all daemons of a node over and give it none; with ``wait`` seconds, return once it holds none.
@@ -182,8 +182,8 @@ class ClusterClient(Lookups):
             known = ", ".join(one.name for one in self.nodes()) or "none"
             raise DaemonsError(f"no node {node} is registered (registered: {known})")
 
-    def _desire(self, name: str, action: Action, *, goal: str = "", shun: str = "") -> None:
-        if not self.store.run(specs.desire(self._keys, daemon_name(name), action, goal=goal, shun=shun)):
+    def _desire(self, name: str, action: Action, *, target: str = "", avoid: str = "") -> None:
+        if not self.store.run(specs.desire(self._keys, daemon_name(name), action, target=target, avoid=avoid)):
             raise DaemonsError(f"no daemon {name} is known; `celery -A … daemons list` shows those that are")
 
     def _wait_gone(self, name: DaemonName, within: float) -> None:

@@ -35,7 +35,7 @@ def at_least(share: float) -> int:
 class Demand:
     """What one daemon asks of a node.
 
-    ``goal`` is a node that it shall go to if that fits, for the reason ``why``; ``shun`` one that it goes to only if no
+    ``target`` is a node that it shall go to if that fits, for the reason ``why``; ``avoid`` one that it goes to only if no
     other fits.
     """
 
@@ -43,9 +43,9 @@ class Demand:
     launcher: LauncherName
     labels: tuple[str, ...] = ()
     weight: float = 1.0
-    goal: NodeName | None = None
+    target: NodeName | None = None
     why: str = ""
-    shun: NodeName | None = None
+    avoid: NodeName | None = None
 
 
 @dataclass(slots=True)
@@ -133,12 +133,12 @@ class NodeLoads:
         fitting = self.fitting(demand)
         if not fitting:
             return None, self._why_none(demand)
-        if demand.goal in fitting:
-            return demand.goal, demand.why
-        shun = demand.shun if fitting != {demand.shun} else None
+        if demand.target in fitting:
+            return demand.target, demand.why
+        avoid = demand.avoid if fitting != {demand.avoid} else None
         full: list[tuple[int, NodeName, float]] = []
         for rank, node in self._ranked(demand.name, fitting):
-            if node == shun:
+            if node == avoid:
                 continue
             load = self.loads.get(node, 0.0) + demand.weight
             if load <= (self.capacity(node) if rank == 0 and not self._uneven else at_most(self.fair(node))):

@@ -10,7 +10,7 @@ from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.placement import Demand, NodeLoads
 from celery_daemons.domain.rebalance import Move, rebalance
 from celery_daemons.domain.reconcile import Step, next_step
-from celery_daemons.domain.records import BookRow, Needs, NodeRow, SpecRow, needs_told
+from celery_daemons.domain.records import BookRow, Needs, NodeRow, SpecRow, needs_by_launcher
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
 
 
@@ -75,7 +75,7 @@ class Planner:
         """Draw the ring anew, and count again."""
         self._cluster = self._new_cluster()
         # In a deploy, a monitor of older code leads nodes with launchers that it does not have: they say what it takes.
-        self._needs = needs_told(self._snapshot.nodes)
+        self._needs = needs_by_launcher(self._snapshot.nodes)
         self._keepers.clear()
         self._weights.clear()
         self._counted = {
@@ -185,26 +185,26 @@ class Planner:
 
     def _wish(self, name: DaemonName, spec: SpecRow, row: BookRow | None) -> Demand:
         """What a daemon asks that is to be placed: with where it shall go, or not, if somebody has said so."""
-        shun = row.shun if row is not None else None
+        avoid = row.avoid if row is not None else None
         fresh = row is None or row.version != spec.version
-        if fresh and (spec.goal or spec.shun):
-            return self._demand(name, spec.launcher, goal=spec.goal, why="moved here", shun=spec.shun or shun)
+        if fresh and (spec.target or spec.avoid):
+            return self._demand(name, spec.launcher, target=spec.target, why="moved here", avoid=spec.avoid or avoid)
         move = self.moving.get(name)
         if move is not None:
-            return self._demand(name, spec.launcher, goal=move.target, why=f"rebalanced: {move.why}", shun=shun)
-        return self._demand(name, spec.launcher, shun=shun)
+            return self._demand(name, spec.launcher, target=move.target, why=f"rebalanced: {move.why}", avoid=avoid)
+        return self._demand(name, spec.launcher, avoid=avoid)
 
     def _demand(
         self,
         name: DaemonName,
         launcher: LauncherName,
         *,
-        goal: NodeName | None = None,
+        target: NodeName | None = None,
         why: str = "",
-        shun: NodeName | None = None,
+        avoid: NodeName | None = None,
     ) -> Demand:
         labels, weight = self._needs_of(launcher)
-        return Demand(name=name, launcher=launcher, labels=labels, weight=weight, goal=goal, why=why, shun=shun)
+        return Demand(name=name, launcher=launcher, labels=labels, weight=weight, target=target, why=why, avoid=avoid)
 
     def _needs_of(self, launcher: LauncherName) -> Needs:
         options = self._options(launcher)

@@ -40,10 +40,10 @@ def next_step(
         if spec.desired is Desired.STOPPED:
             return Step.RECALL, "stopped"
         if row.version != spec.version:
-            return Step.RECALL, "moved" if spec.goal or spec.shun else "replaced"
+            return Step.RECALL, "moved" if spec.target or spec.avoid else "replaced"
         if not fits:
             return Step.RECALL, "its node no longer takes it"
-        if others_fit and row.status is DaemonStatus.FAILED and row.shun == row.node:
+        if others_fit and row.status is DaemonStatus.FAILED and row.avoid == row.node:
             # There was no other node when this one gave it up.
             return Step.RECALL, "failed here, another node can try"
         return Step.REST, "placed"

@@ -83,22 +83,22 @@ class SpecRow:
     """A spec as Redis holds it.
 
     ``arguments`` is the encoded call; ``version`` changes whenever a running daemon has to be replaced by a new start.
-    ``goal`` and ``shun`` are the nodes where the next start of this version shall be, or shall not.
+    ``target`` and ``avoid`` are the nodes where the next start of this version shall be, or shall not.
     """
 
     launcher: LauncherName
     arguments: str
     desired: Desired
     version: str
-    goal: NodeName | None = None
-    shun: NodeName | None = None
+    target: NodeName | None = None
+    avoid: NodeName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookRow:
     """A daemon's entry in the address book as Redis holds it; without a node it is on none.
 
-    ``why`` is the reason of its placement; ``shun`` a node that has given up on it.
+    ``why`` is the reason of its placement; ``avoid`` a node that has given up on it.
     """
 
     status: DaemonStatus
@@ -112,7 +112,7 @@ class BookRow:
     restarts: int = 0
     error: str | None = None
     why: str | None = None
-    shun: NodeName | None = None
+    avoid: NodeName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +172,7 @@ def read_needs(text: str) -> dict[LauncherName, Needs]:
     return found
 
 
-def needs_told(nodes: Mapping[NodeName, NodeRow]) -> dict[LauncherName, Needs]:
+def needs_by_launcher(nodes: Mapping[NodeName, NodeRow]) -> dict[LauncherName, Needs]:
     """What launchers ask for, as the nodes that have them tell; where they differ, the last by name counts."""
     return {launcher: needs for _, row in sorted(nodes.items()) for launcher, needs in read_needs(row.needs).items()}
 

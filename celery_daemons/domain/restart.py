@@ -45,7 +45,7 @@ class RestartHistory:
     recent: list[float] = field(default_factory=list)
     streak: int = 0
     #: Ends in a row that were not of its own making.
-    shaken: int = 0
+    host_deaths: int = 0
     #: Waits since it counts as failed.
     slow: int = 0
 
@@ -54,12 +54,12 @@ class RestartHistory:
         options: LauncherOptions,
         *,
         now: float,
-        lived: float,
-        dice: random.Random,
+        ran_for: float,
+        rng: random.Random,
         at_once: bool = False,
         counts: bool = True,
     ) -> tuple[float, Verdict]:
-        """Note an end at ``now`` (monotonic seconds) after ``lived`` seconds; say how long to wait, and for what.
+        """Note an end at ``now`` (monotonic seconds) after ``ran_for`` seconds; say how long to wait, and for what.
 
         Past ``max_restarts`` within the period the daemon is for another node to try; past that, it counts as failed,
         and is tried again after ``backoff_max``, then twice that, up to sixteen times. ``at_once`` marks an end after
@@ -67,13 +67,13 @@ class RestartHistory:
         from, but never held against the daemon.
         """
         self.total += 1
-        if lived >= options.restart_period:
-            self.streak = self.shaken = self.slow = 0
+        if ran_for >= options.restart_period:
+            self.streak = self.host_deaths = self.slow = 0
             self.exhausted = False
             self.recent.clear()
         if not counts:
-            self.shaken += 1
-            return (0.0 if at_once and self.shaken == 1 else _jittered(options, self.shaken, dice)), Verdict.AGAIN
+            self.host_deaths += 1
+            return (0.0 if at_once and self.host_deaths == 1 else _jittered(options, self.host_deaths, rng)), Verdict.AGAIN
         self.recent = [then for then in self.recent if now - then < options.restart_period]
         self.recent.append(now)
         self.streak += 1
@@ -81,11 +81,11 @@ class RestartHistory:
             longest = options.backoff_max * 2.0 ** min(self.slow, _SLOWER)
             self.slow += 1
             # Full jitter over the upper half only: a slow retry that may come at once is not slow.
-            return dice.uniform(longest / 2, longest), Verdict.FAILED
+            return rng.uniform(longest / 2, longest), Verdict.FAILED
         if len(self.recent) > options.max_restarts or self.streak > options.max_restarts:
             return 0.0, Verdict.ELSEWHERE
-        return (0.0 if at_once and self.streak == 1 else _jittered(options, self.streak, dice)), Verdict.AGAIN
+        return (0.0 if at_once and self.streak == 1 else _jittered(options, self.streak, rng)), Verdict.AGAIN
 
 
-def _jittered(options: LauncherOptions, streak: int, dice: random.Random) -> float:
-    return dice.uniform(0.0, min(options.backoff_max, options.backoff * 2.0 ** min(streak - 1, _DOUBLINGS)))
+def _jittered(options: LauncherOptions, streak: int, rng: random.Random) -> float:
+    return rng.uniform(0.0, min(options.backoff_max, options.backoff * 2.0 ** min(streak - 1, _DOUBLINGS)))

@@ -46,7 +46,7 @@ class Watch:
         """Do what the leases call for; answers when to look again, in monotonic seconds."""
         now = time.monotonic()
         self.caution.with_data_of(overview.age_ms)
-        self.caution.after_silence(overview.heard_ms)
+        self.caution.after_silence(overview.first_beat_age_ms)
         server, settled = self._store.pin.server, overview.server
         if self.caution.with_server(server, settled=settled):
             self._store.run(lease.confirm_server(self._store.keys, self._epoch, server))
@@ -88,7 +88,7 @@ class Watch:
     def _bury(self) -> None:
         """Remove from the broker what nodes have left there that are gone for a while; a restart takes less."""
         while self._removed:
-            self._store.run(lease.bury(self._store.keys, self._epoch, self._removed.popleft()))
+            self._store.run(lease.forget_queues(self._store.keys, self._epoch, self._removed.popleft()))
         now_ms = self._store.now_ms()
         for node, left in queries.gone(self._store).items():
             if now_ms - left.at_ms >= _COMES_BACK_WITHIN * 1000:

@@ -10,7 +10,7 @@ from celery_daemons.domain.runs import Assignment, ClaimResult, Release, Report,
 from celery_daemons.errors import LeaseLost
 from celery_daemons.store.codec import encode, printable
 from celery_daemons.store.keys import LAYOUT, Keys
-from celery_daemons.store.lease import mismatch
+from celery_daemons.store.lease import layout_mismatch
 from celery_daemons.store.script import ScriptCall, compact, text
 
 
@@ -169,9 +169,9 @@ def claim(
             if len(item) == 2:
                 claims.append(ClaimResult(Token(0), LauncherName(""), "", "", 0, refused=text(item[1])))
             else:
-                token, launcher, arguments, version, restarts, shun = item
+                token, launcher, arguments, version, restarts, avoid = item
                 kind = LauncherName(text(launcher))
-                avoid = NodeName(text(shun)) if shun else None
+                avoid = NodeName(text(avoid)) if avoid else None
                 claims.append(ClaimResult(_token(token), kind, text(arguments), text(version), int(restarts), avoid))
         return claims
 
@@ -215,7 +215,7 @@ def reassert(
     def decode(reply: Any) -> tuple[int, list[bool]] | None:
         if isinstance(reply[0], bytes):
             if text(reply[0]) == "layout":
-                raise mismatch(text(reply[1]))
+                raise layout_mismatch(text(reply[1]))
             return None
         return int(reply[0]), [flag == 1 for flag in reply[1:]]
 

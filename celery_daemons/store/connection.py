@@ -15,7 +15,7 @@ from celery_daemons.domain.names import DaemonName
 from celery_daemons.errors import ConfigurationError, StoreUnavailable
 from celery_daemons.store import server
 from celery_daemons.store.keys import LAYOUT, Keys
-from celery_daemons.store.lease import mismatch
+from celery_daemons.store.lease import layout_mismatch
 from celery_daemons.store.script import ScriptCall
 from celery_daemons.store.server_pin import ServerPin
 
@@ -143,7 +143,7 @@ class Store:
             info, memory, layout = pipe.info("server").info("memory").hget(self.keys.cluster, "layout").execute()
         server.check({**info, **memory}, self.url)
         if layout is not None and layout.decode() != LAYOUT:
-            raise mismatch(layout.decode())
+            raise layout_mismatch(layout.decode())
         self._checked = True
 
     def now_ms(self) -> int:

@@ -37,7 +37,7 @@ class Beat:
     led: bool = False
 
 
-def mismatch(found: str) -> LayoutMismatch:
+def layout_mismatch(found: str) -> LayoutMismatch:
     """The error for a namespace with another layout."""
     return LayoutMismatch(
         f"this namespace holds key layout v{found}, this version of celery_daemons speaks v{LAYOUT}: "
@@ -53,7 +53,7 @@ def join(
     def decode(reply: Any) -> Joined | Taken:
         verdict = text(reply[0])
         if verdict == "layout":
-            raise mismatch(text(reply[1]))
+            raise layout_mismatch(text(reply[1]))
         if verdict == "taken":
             return Taken(int(reply[1]), Incarnation(text(reply[2])))
         return Joined(int(reply[1]), text(reply[2]))
@@ -115,7 +115,7 @@ def confirm_server(keys: Keys, epoch: Epoch, server: str) -> ScriptCall[bool]:
     return ScriptCall("confirm_server", (keys.monitor, keys.cluster), (str(epoch), server), bool)
 
 
-def bury(keys: Keys, epoch: Epoch, node: NodeName) -> ScriptCall[bool]:
+def forget_queues(keys: Keys, epoch: Epoch, node: NodeName) -> ScriptCall[bool]:
     """Forget the queues of a node that is gone; false when it has come back."""
     return ScriptCall("bury", (keys.monitor, keys.gone), (str(epoch), node), bool)
 

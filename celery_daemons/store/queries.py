@@ -40,14 +40,14 @@ def address(name: DaemonName, row: BookRow | None, node: NodeRow | None) -> Addr
 class Overview:
     """The cluster in numbers; ``leases`` are the milliseconds left, negative for what has ended.
 
-    ``age_ms`` is how long ago the cluster's data was created, ``None`` if there is none; ``heard_ms`` how long ago the
+    ``age_ms`` is how long ago the cluster's data was created, ``None`` if there is none; ``first_beat_age_ms`` how long ago the
     first node was heard again after a time in which no lease ran, ``None`` if there was no such time; ``server`` is the
     run id of the server that a monitor last settled with, empty for none; ``paused`` while nothing shall be rebalanced.
     """
 
     created_ms: str
     age_ms: int | None
-    heard_ms: int | None
+    first_beat_age_ms: int | None
     specs: int
     entries: int
     server: str
@@ -64,7 +64,7 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
         return Overview(
             created_ms=created,
             age_ms=now - int(created) if created else None,
-            heard_ms=now - int(heard) if heard else None,
+            first_beat_age_ms=now - int(heard) if heard else None,
             specs=int(reply[2]),
             entries=int(reply[3]),
             server=text(reply[4]),

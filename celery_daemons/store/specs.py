@@ -9,23 +9,23 @@ from celery_daemons.store.codec import encode, printable
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.script import ScriptCall, text
 
-WantMode = Literal["spawn", "replace", "scan"]
-Wanted = Literal["new", "same", "replaced", "conflict"]
+RecordMode = Literal["spawn", "replace", "scan"]
+RecordOutcome = Literal["new", "same", "replaced", "conflict"]
 
 
-def want(
+def record(
     keys: Keys,
     items: Sequence[tuple[DaemonName, LauncherName, str]],
     *,
-    mode: WantMode,
+    mode: RecordMode,
     epoch: Epoch | None = None,
-) -> ScriptCall[list[Wanted]]:
+) -> ScriptCall[list[RecordOutcome]]:
     """Record that daemons should run: ``(name, launcher, arguments)`` each; answers what came of each.
 
     A scan goes under the monitor's ``epoch``, which may be over: LeaseLost.
     """
 
-    def decode(reply: Any) -> list[Wanted]:
+    def decode(reply: Any) -> list[RecordOutcome]:
         if epoch is not None and reply == [-1]:
             raise epoch_over(epoch)
         return [text(outcome) for outcome in reply]  # type: ignore[misc]
@@ -41,15 +41,15 @@ def want(
 Action = Literal["stop", "start", "restart", "move"]
 
 
-def desire(keys: Keys, name: DaemonName, action: Action, *, goal: str = "", shun: str = "") -> ScriptCall[bool]:
+def desire(keys: Keys, name: DaemonName, action: Action, *, target: str = "", avoid: str = "") -> ScriptCall[bool]:
     """Stop, start, restart or move a daemon; false when none of that name is known.
 
-    ``goal`` and ``shun`` are nodes: where one that moves shall start next, or where not.
+    ``target`` and ``avoid`` are nodes: where one that moves shall start next, or where not.
     """
-    return ScriptCall("desire", (keys.specs, keys.clock, keys.journal), (name, action, goal, shun), bool)
+    return ScriptCall("desire", (keys.specs, keys.clock, keys.journal), (name, action, target, avoid), bool)
 
 
-def pace(keys: Keys, *, paused: bool) -> ScriptCall[int]:
+def pause_rebalance(keys: Keys, *, paused: bool) -> ScriptCall[int]:
     """Stop the monitor from moving what may stay where it is, or let it do so again."""
     return ScriptCall("pace", (keys.cluster, keys.journal), ("paused" if paused else "resumed",), int)
 

@@ -87,10 +87,10 @@ class StoreDriver:
         self.client.delete(self.keys.monitor)
         return self.lead(N2)
 
-    def want(self, *wanted: str, mode: specs.WantMode = "spawn", arguments: str = ARGUMENTS) -> list[str]:
+    def want(self, *wanted: str, mode: specs.RecordMode = "spawn", arguments: str = ARGUMENTS) -> list[str]:
         """Daemons are wanted."""
         items = [(name, TAIL, arguments) for name in names(wanted)]
-        return list(self.run(specs.want(self.keys, items, mode=mode)))
+        return list(self.run(specs.record(self.keys, items, mode=mode)))
 
     def desire(self, name: str, action: Any) -> bool:
         """A daemon is stopped, started or restarted."""

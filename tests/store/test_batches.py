@@ -40,7 +40,7 @@ def test_every_verb_takes_a_thousand_daemons_at_once(cluster: StoreDriver) -> No
     epoch = cluster.lead()
     began = time.monotonic()
 
-    assert cluster.run(specs.want(keys, [(name, TAIL, ARGUMENTS) for name in wanted], mode="spawn")) == ["new"] * BATCH
+    assert cluster.run(specs.record(keys, [(name, TAIL, ARGUMENTS) for name in wanted], mode="spawn")) == ["new"] * BATCH
     assert cluster.run(book.park(keys, epoch, [(name, "no node is up") for name in wanted])) == BATCH
     dispatch = cluster.run(book.assign(keys, epoch, N1, I1, [(name, "test") for name in wanted]))
     assert len(set(dispatch.tokens)) == BATCH
@@ -175,7 +175,7 @@ def test_what_a_node_holds_comes_in_pages_however_much_it_is(cluster: StoreDrive
     wanted = names(f"many.{number}" for number in range(3 * BATCH))
     for start in range(0, len(wanted), BATCH):
         batch = wanted[start : start + BATCH]
-        cluster.run(specs.want(cluster.keys, [(name, TAIL, ARGUMENTS) for name in batch], mode="spawn"))
+        cluster.run(specs.record(cluster.keys, [(name, TAIL, ARGUMENTS) for name in batch], mode="spawn"))
         cluster.run(book.assign(cluster.keys, epoch, N1, I1, [(name, "test") for name in batch]))
 
     first = cluster.run(assignments.page(cluster.keys, N1))

@@ -99,7 +99,7 @@ def test_what_is_not_wanted_any_more_is_refused(cluster: StoreDriver, change: st
 def test_a_claim_brings_the_newest_spec_also_of_another_launcher(cluster: StoreDriver) -> None:
     token = assigned(cluster)
     newer = [(DaemonName("x"), LauncherName("poll"), "[[1], {}]")]
-    cluster.run(specs.want(cluster.keys, newer, mode="replace"))
+    cluster.run(specs.record(cluster.keys, newer, mode="replace"))
 
     claim = cluster.claim("x", token)
 

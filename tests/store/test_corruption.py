@@ -77,7 +77,7 @@ VERBS: dict[str, Callable[[StoreDriver, Epoch], Any]] = {
     "locate many": lambda c, e: Locator(c.store).locate_many([X]),
     "nodes": lambda c, e: queries.nodes(c.store),
     "gone": lambda c, e: queries.gone(c.store),
-    "bury": lambda c, e: c.run(lease.bury(c.keys, e, N1)),
+    "bury": lambda c, e: c.run(lease.forget_queues(c.keys, e, N1)),
     "records": lambda c, e: list(queries.records(c.store)),
     "overview": lambda c, e: c.run(queries.overview(c.keys)),
     "reassert": lambda c, e: c.reassert([running("x", TOKEN)]),

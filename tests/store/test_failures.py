@@ -18,10 +18,10 @@ def test_a_daemon_that_failed_here_too_often_shuns_this_node_until_it_is_given_b
     assert dispatch is not None
     (token,) = dispatch.tokens
     assert cluster.spec("x")["desired"] == "running"
-    assert cluster.entry("x")["shun"] == N1
+    assert cluster.entry("x")["avoid"] == N1
     assert cluster.claim("x", token, node=N2).avoid == N1
     assert cluster.release("x", token, node=N2)
-    assert "shun" not in cluster.entry("x")
+    assert "avoid" not in cluster.entry("x")
 
 
 def test_a_node_that_gave_a_daemon_up_is_shunned_also_after_it_had_it_again(cluster: StoreDriver) -> None:
@@ -34,7 +34,7 @@ def test_a_node_that_gave_a_daemon_up_is_shunned_also_after_it_had_it_again(clus
 
     cluster.release("x", dispatch.tokens[0])
 
-    assert cluster.entry("x")["shun"] == N1
+    assert cluster.entry("x")["avoid"] == N1
 
 
 def test_a_traceback_is_kept_apart_from_the_entry_and_goes_with_it(cluster: StoreDriver) -> None:
@@ -57,7 +57,7 @@ def test_a_start_of_its_own_does_not_fulfil_a_wish_to_be_elsewhere(cluster: Stor
     same."""
     _, tokens = cluster.started("x")
     version = cluster.entry("x")["version"]
-    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
+    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", target=N2))
 
     again = cluster.claim("x", tokens["x"])
 
@@ -72,7 +72,7 @@ def test_nor_does_a_start_that_was_assigned_before(cluster: StoreDriver) -> None
     dispatch = cluster.assign(cluster.lead(), "x")
     assert dispatch is not None
     version = cluster.entry("x")["version"]
-    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
+    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", target=N2))
 
     claim = cluster.claim("x", dispatch.tokens[0])
 
@@ -82,7 +82,7 @@ def test_nor_does_a_start_that_was_assigned_before(cluster: StoreDriver) -> None
 def test_where_it_was_moved_to_the_wish_is_fulfilled(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
     cluster.join(N2)
-    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
+    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", target=N2))
     cluster.recall(epoch, "x")
     cluster.release("x", tokens["x"])
     dispatch = cluster.assign(epoch, "x", node=N2)

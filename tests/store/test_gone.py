@@ -47,9 +47,9 @@ def test_queues_that_were_removed_are_forgotten(cluster: StoreDriver) -> None:
     cluster.join()
     cluster.run(lease.leave(cluster.keys, N1, I1))
 
-    assert cluster.run(lease.bury(cluster.keys, epoch, N1))
-    assert not cluster.run(lease.bury(cluster.keys, epoch, N1))
-    assert not cluster.run(lease.bury(cluster.keys, epoch, N2))
+    assert cluster.run(lease.forget_queues(cluster.keys, epoch, N1))
+    assert not cluster.run(lease.forget_queues(cluster.keys, epoch, N1))
+    assert not cluster.run(lease.forget_queues(cluster.keys, epoch, N2))
     assert queries.gone(cluster.store) == {}
 
 
@@ -59,5 +59,5 @@ def test_only_the_leader_forgets_queues(cluster: StoreDriver) -> None:
     cluster.run(lease.leave(cluster.keys, N1, I1))
     before = cluster.contents()
 
-    assert not cluster.run(lease.bury(cluster.keys, Epoch(epoch - 1), N1))
+    assert not cluster.run(lease.forget_queues(cluster.keys, Epoch(epoch - 1), N1))
     assert cluster.contents() == before

@@ -31,7 +31,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "join": lambda s: s.run(lease.join(s.keys, N1, row(), ttl_ms=TTL_MS)),
     "reassert": lambda s: s.run(book.reassert(s.keys, N1, row(), [running("x", "7")], ttl_ms=TTL_MS)),
     "campaign": lambda s: s.run(lease.campaign(s.keys, N1, I1, ttl_ms=TTL_MS)),
-    "want": lambda s: s.run(specs.want(s.keys, [(X[0], TAIL, ARGUMENTS)], mode="replace")),
+    "want": lambda s: s.run(specs.record(s.keys, [(X[0], TAIL, ARGUMENTS)], mode="replace")),
     "stop": lambda s: s.run(specs.desire(s.keys, X[0], "stop")),
     "forget": lambda s: s.run(specs.forget(s.keys, X, cause="test")),
     "note": lambda s: s.run(journal.note(s.keys, "test")),

@@ -21,7 +21,7 @@ TIMEOUT = 0.3
 #: How long a call may take that has one timeout to wait for, on a busy machine.
 SOON = 1.5
 
-WANT = specs.want(KEYS, [(names(["x"])[0], TAIL, ARGUMENTS)], mode="spawn")
+WANT = specs.record(KEYS, [(names(["x"])[0], TAIL, ARGUMENTS)], mode="spawn")
 
 
 @pytest.fixture(params=["redis", "valkey"])

@@ -50,8 +50,8 @@ def test_a_scanner_replaces_its_own_launchers_specs_and_no_others(cluster: Store
     own = [(DaemonName("x"), TAIL, "[[1], {}]")]
     alien = [(DaemonName("x"), LauncherName("poll"), ARGUMENTS)]
 
-    assert cluster.run(specs.want(cluster.keys, own, mode="scan", epoch=epoch)) == ["replaced"]
-    assert cluster.run(specs.want(cluster.keys, alien, mode="scan", epoch=epoch)) == ["conflict"]
+    assert cluster.run(specs.record(cluster.keys, own, mode="scan", epoch=epoch)) == ["replaced"]
+    assert cluster.run(specs.record(cluster.keys, alien, mode="scan", epoch=epoch)) == ["conflict"]
     assert cluster.spec("x")["launcher"] == TAIL
 
 
@@ -62,7 +62,7 @@ def test_a_deposed_monitors_scan_changes_nothing(cluster: StoreDriver) -> None:
     before = cluster.contents()
 
     with pytest.raises(LeaseLost):
-        cluster.run(specs.want(cluster.keys, [(DaemonName("y"), TAIL, ARGUMENTS)], mode="scan", epoch=old))
+        cluster.run(specs.record(cluster.keys, [(DaemonName("y"), TAIL, ARGUMENTS)], mode="scan", epoch=old))
     with pytest.raises(LeaseLost):
         cluster.run(specs.forget(cluster.keys, names(["x"]), cause="pruned", epoch=old))
     assert not cluster.run(specs.scanned(cluster.keys, old, TAIL, listed=1, took_ms=1, error=None))
@@ -70,7 +70,7 @@ def test_a_deposed_monitors_scan_changes_nothing(cluster: StoreDriver) -> None:
 
 
 @pytest.mark.parametrize("mode", ["spawn", "replace", "scan"])
-def test_what_was_stopped_stays_stopped_whoever_wants_it(cluster: StoreDriver, mode: specs.WantMode) -> None:
+def test_what_was_stopped_stays_stopped_whoever_wants_it(cluster: StoreDriver, mode: specs.RecordMode) -> None:
     """Celery #4168: what was stopped comes back with the next restart."""
     epoch = cluster.lead()
     cluster.want("x")
@@ -78,7 +78,7 @@ def test_what_was_stopped_stays_stopped_whoever_wants_it(cluster: StoreDriver, m
 
     for arguments in (ARGUMENTS, "[[1], {}]"):
         items = [(DaemonName("x"), TAIL, arguments)]
-        cluster.run(specs.want(cluster.keys, items, mode=mode, epoch=epoch if mode == "scan" else None))
+        cluster.run(specs.record(cluster.keys, items, mode=mode, epoch=epoch if mode == "scan" else None))
 
     assert cluster.spec("x")["desired"] == "stopped"
 
@@ -171,24 +171,24 @@ def test_a_move_is_a_new_version_with_a_goal_that_the_next_restart_forgets(clust
     cluster.want("x")
     before = cluster.spec("x")
 
-    assert cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", goal=N1))
+    assert cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", target=N1))
 
     moved = cluster.spec("x")
     assert int(moved["version"]) > int(before["version"])
-    assert moved["goal"] == N1
+    assert moved["target"] == N1
     assert (cluster.last().event, cluster.last().node) == ("move", N1)
-    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", shun=N1))
-    assert (cluster.spec("x").get("goal"), cluster.spec("x")["shun"]) == (None, N1)
+    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", avoid=N1))
+    assert (cluster.spec("x").get("target"), cluster.spec("x")["avoid"]) == (None, N1)
     cluster.desire("x", "restart")
-    assert "shun" not in cluster.spec("x")
+    assert "avoid" not in cluster.spec("x")
 
 
 def test_rebalancing_is_paused_and_resumed_for_whoever_leads(cluster: StoreDriver) -> None:
     cluster.join()
 
-    cluster.run(specs.pace(cluster.keys, paused=True))
+    cluster.run(specs.pause_rebalance(cluster.keys, paused=True))
     assert cluster.run(queries.overview(cluster.keys)).paused
     assert (cluster.last().event, cluster.last().cause) == ("rebalance", "paused")
 
-    cluster.run(specs.pace(cluster.keys, paused=False))
+    cluster.run(specs.pause_rebalance(cluster.keys, paused=False))
     assert not cluster.run(queries.overview(cluster.keys)).paused

@@ -109,6 +109,6 @@ def test_nothing_to_move_is_found_out_once_while_nothing_changes(monkeypatch: py
 def test_who_moves_a_daemon_that_is_being_rebalanced_has_the_last_word(scene: Scene) -> None:
     (name,) = scene.wave()
     scene.book[name] = scene.row(None, "1", DaemonStatus.PENDING)
-    scene.specs[name] = scene.spec("2", goal=A)
+    scene.specs[name] = scene.spec("2", target=A)
 
     assert scene.planner.plan([name]).assign == {A: [(name, "moved here")]}

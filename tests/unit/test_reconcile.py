@@ -76,7 +76,7 @@ def test_the_next_step(spec: SpecRow | None, row: BookRow | None, fits: bool, st
 
 
 @pytest.mark.parametrize(
-    ("shun", "status", "others_fit", "step"),
+    ("avoid", "status", "others_fit", "step"),
     [
         ("n1", DaemonStatus.FAILED, True, (Step.RECALL, "failed here, another node can try")),
         ("n1", DaemonStatus.FAILED, False, (Step.REST, "placed")),
@@ -87,9 +87,9 @@ def test_the_next_step(spec: SpecRow | None, row: BookRow | None, fits: bool, st
     ],
 )
 def test_one_that_failed_where_there_was_no_other_node_has_its_second_chance(
-    shun: str | None, status: DaemonStatus, others_fit: bool, step: tuple[Step, str]
+    avoid: str | None, status: DaemonStatus, others_fit: bool, step: tuple[Step, str]
 ) -> None:
-    row = replace(on("n1", status), shun=NodeName(shun) if shun else None)
+    row = replace(on("n1", status), avoid=NodeName(avoid) if avoid else None)
 
     assert next_step(WANTED, row, NODES, fits=True, others_fit=others_fit) == step
 

@@ -23,13 +23,13 @@ AGAIN, ELSEWHERE, FAILED = Verdict
 
 
 def delays(
-    options: LauncherOptions, lives: list[float], dice: random.Random | None = None, *, exhausted: bool = False
+    options: LauncherOptions, lives: list[float], rng: random.Random | None = None, *, exhausted: bool = False
 ) -> list[tuple[float, Verdict]]:
     """What follows on each of these lives, each starting when the delay after the last one is over."""
     history, now, found = RestartHistory(exhausted=exhausted), 0.0, []
-    for lived in lives:
-        now += lived
-        answer = history.next_delay(options, now=now, lived=lived, dice=dice or Dice())
+    for ran_for in lives:
+        now += ran_for
+        answer = history.next_delay(options, now=now, ran_for=ran_for, rng=rng or Dice())
         found.append(answer)
         now += answer[0]
     return found
@@ -93,12 +93,12 @@ def test_delays_that_outlast_the_period_do_not_hide_a_daemon_that_never_lives() 
 @pytest.mark.parametrize("seed", range(200))
 def test_a_daemon_that_always_crashes_starts_twelve_times_at_most_in_its_first_ten_minutes(seed: int) -> None:
     """supervisor #487, circus #1157: neither given up for ever nor a hot loop; by virtual clock, on two nodes."""
-    options, dice = LauncherOptions(), random.Random(seed)
+    options, rng = LauncherOptions(), random.Random(seed)
     history, now, starts, given_up = RestartHistory(), 0.0, 0, False
 
     while now < 600:
         starts += 1
-        delay, verdict = history.next_delay(options, now=now, lived=0.0, dice=dice)
+        delay, verdict = history.next_delay(options, now=now, ran_for=0.0, rng=rng)
         now += delay
         if verdict is ELSEWHERE:
             assert not given_up
@@ -128,8 +128,8 @@ def test_an_end_without_a_word_is_followed_by_a_start_at_once_but_only_the_first
     options = LauncherOptions(backoff=1)
     history = RestartHistory()
 
-    first = history.next_delay(options, now=1.0, lived=1.0, dice=Dice(), at_once=True)
-    second = history.next_delay(options, now=2.0, lived=1.0, dice=Dice(), at_once=True)
+    first = history.next_delay(options, now=1.0, ran_for=1.0, rng=Dice(), at_once=True)
+    second = history.next_delay(options, now=2.0, ran_for=1.0, rng=Dice(), at_once=True)
 
     assert first == (0.0, AGAIN)
     assert second == (2.0, AGAIN)
@@ -141,7 +141,7 @@ def test_ends_that_were_the_hosts_are_backed_off_from_and_never_held_against_a_d
     history = RestartHistory(exhausted=True)
 
     answers = [
-        history.next_delay(options, now=float(now), lived=1.0, dice=Dice(), at_once=True, counts=False)
+        history.next_delay(options, now=float(now), ran_for=1.0, rng=Dice(), at_once=True, counts=False)
         for now in range(7)
     ]
 
@@ -152,7 +152,7 @@ def test_all_restarts_are_counted_for_ever() -> None:
     history = RestartHistory()
 
     for now in range(10):
-        history.next_delay(LauncherOptions(), now=1000.0 * now, lived=500.0, dice=Dice())
+        history.next_delay(LauncherOptions(), now=1000.0 * now, ran_for=500.0, rng=Dice())
 
     assert history.total == 10
     assert len(history.recent) == 1
@@ -163,7 +163,7 @@ def test_a_launcher_that_never_gives_up_is_delayed_for_ever() -> None:
     options = LauncherOptions(max_restarts=1_000_000, backoff_max=60)
     history = RestartHistory(streak=5000)
 
-    assert history.next_delay(options, now=0.0, lived=0.0, dice=Dice()) == (60.0, AGAIN)
+    assert history.next_delay(options, now=0.0, ran_for=0.0, rng=Dice()) == (60.0, AGAIN)
 
 
 @given(

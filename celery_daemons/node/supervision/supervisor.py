@@ -234,7 +234,7 @@ class Supervisor:
         now = time.monotonic()
         life.history = life.history or RestartHistory()
         delay, verdict = life.history.next_delay(
-            options, now=now, lived=now - life.since, dice=self._dice, at_once=at_once, counts=counts
+            options, now=now, ran_for=now - life.since, rng=self._dice, at_once=at_once, counts=counts
         )
         life.restarts += 1
         life.error, life.trace = end.error, end.trace

@@ -50,12 +50,12 @@ end
 
 -- What the records must look like: the same as in domain/records.py, or one side would wait for the other for ever.
 local SPEC = {launcher = TEXT, arguments = TEXT, desired = one_of('running', 'stopped'), version = TEXT,
-  goal = NULL_TEXT, shun = NULL_TEXT}
+  target = NULL_TEXT, avoid = NULL_TEXT}
 local ENTRY = {
   status = one_of('pending', 'assigned', 'starting', 'running', 'stopping', 'backoff', 'failed', 'stopped',
     'unplaceable'),
   token = TOKEN, launcher = TEXT, node = NULL_TEXT, incarnation = NULL_TEXT, error = NULL_TEXT, version = SPARE_TEXT,
-  pid = COUNT, started_ms = COUNT, restarts = COUNT, why = NULL_TEXT, shun = NULL_TEXT,
+  pid = COUNT, started_ms = COUNT, restarts = COUNT, why = NULL_TEXT, avoid = NULL_TEXT,
 }
 local NODE = {
   incarnation = TEXT, status = one_of('up', 'draining', 'lost'), queue = TEXT, spawn_queue = TEXT, host = TEXT,

@@ -32,7 +32,7 @@ for i, item in ipairs(items) do
     if record.status == 'unplaceable' then record.error = nil end
     records[name] = {
       launcher = spec.launcher, node = ARGV[2], incarnation = ARGV[3], status = 'assigned', token = text(token),
-      version = spec.version, restarts = record.restarts, error = record.error, why = item[2], shun = record.shun,
+      version = spec.version, restarts = record.restarts, error = record.error, why = item[2], avoid = record.avoid,
     }
     put_later(written, name, records[name])
     held[#held + 1] = name

@@ -28,14 +28,14 @@ local items = cjson.decode(ARGV[3])
 local names = column(items, 1)
 local specs = get_all(KEYS[3], names, SPEC)
 local records, corrupt = get_all(KEYS[4], names, ENTRY)
-local reply, done, written, alien = {}, {}, {}, {}
+local reply, done, written, stale = {}, {}, {}, {}
 for i, item in ipairs(items) do
   local name = item[1]
   local spec, record = specs[name], records[name]
   if not record or record.node ~= ARGV[1] then
     reply[i] = {'', 'not on this node'}
     -- Left in the set by old data: it would never empty, and the node could not leave.
-    if not corrupt[name] then alien[#alien + 1] = name end
+    if not corrupt[name] then stale[#stale + 1] = name end
   elseif record.token ~= item[2] then
     reply[i] = {'', 'superseded'}
   elseif record.status == 'stopping' or not spec or spec.desired ~= 'running' then
@@ -45,16 +45,16 @@ for i, item in ipairs(items) do
       record.token = text(mint(KEYS[5], 1))
     end
     -- Neither a start of its own nor one that was assigned before fulfils a wish to be elsewhere.
-    local moves = (spec.goal and spec.goal ~= ARGV[1]) or spec.shun == ARGV[1]
+    local moves = (spec.target and spec.target ~= ARGV[1]) or spec.avoid == ARGV[1]
     if not moves then record.version = spec.version end
     record.status, record.incarnation = 'starting', ARGV[2]
     record.launcher, record.pid, record.started_ms = spec.launcher, nil, nil
     put_later(written, name, record)
-    reply[i] = {record.token, spec.launcher, spec.arguments, record.version, record.restarts or 0, record.shun or ''}
+    reply[i] = {record.token, spec.launcher, spec.arguments, record.version, record.restarts or 0, record.avoid or ''}
     done[#done + 1] = {name, record.token, ''}
   end
 end
 write_all('HSET', KEYS[4], written)
-write_all('SREM', KEYS[8], alien)
+write_all('SREM', KEYS[8], stale)
 journal(KEYS[6], 'claim', ARGV[1], nil, nil, done)
 return reply

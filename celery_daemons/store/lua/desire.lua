@@ -5,8 +5,8 @@
 -- KEYS[3] journal  stream
 -- ARGV[1] name
 -- ARGV[2] action   'stop', 'start', 'restart' or 'move'
--- ARGV[3] goal     for 'move': the node where it shall start next, or ''
--- ARGV[4] shun     for 'move': the node where it shall not, or ''
+-- ARGV[3] target     for 'move': the node where it shall start next, or ''
+-- ARGV[4] avoid     for 'move': the node where it shall not, or ''
 --
 -- Returns 1, or 0 when no such daemon is known.
 local spec = get(KEYS[1], ARGV[1], SPEC)
@@ -18,7 +18,7 @@ elseif ARGV[2] == 'start' then
   spec.desired = 'running'
 else
   spec.version = version
-  spec.goal, spec.shun = ARGV[3] ~= '' and ARGV[3] or nil, ARGV[4] ~= '' and ARGV[4] or nil
+  spec.target, spec.avoid = ARGV[3] ~= '' and ARGV[3] or nil, ARGV[4] ~= '' and ARGV[4] or nil
 end
 put(KEYS[1], ARGV[1], spec)
 journal(KEYS[3], ARGV[2], ARGV[3], nil, nil, {{ARGV[1], version, ''}})

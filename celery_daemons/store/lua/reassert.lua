@@ -50,7 +50,7 @@ for i, item in ipairs(cjson.decode(ARGV[5])) do
       -- A recall that the node has not seen yet is not taken back.
       status = same.status == 'stopping' and 'stopping' or item.status,
       version = item.version, pid = item.pid, started_ms = same.started_ms or now, restarts = item.restarts,
-      error = same.error, why = same.why, shun = same.shun,
+      error = same.error, why = same.why, avoid = same.avoid,
     })
     redis.call('SADD', KEYS[6], item.name)
     -- With an entry but without a spec it was not lost but forgotten.

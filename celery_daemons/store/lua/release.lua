@@ -35,9 +35,9 @@ for i, item in ipairs(items) do
     if item.error then record.error = item.error end
     if item.trace then redis.call('HSET', KEYS[5], name, item.trace) end
     if item.outcome == 'exhausted' then
-      record.shun = ARGV[1]
-    elseif record.shun ~= ARGV[1] then
-      record.shun = nil
+      record.avoid = ARGV[1]
+    elseif record.avoid ~= ARGV[1] then
+      record.avoid = nil
     end
     unplace(spec, name, record, 'pending', kept, gone)
     left[#left + 1] = name

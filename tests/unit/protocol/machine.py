@@ -45,7 +45,7 @@ class Protocol(RuleBasedStateMachine):
         """Both nodes are up, one daemon runs, and somebody leads."""
         for node in NODES:
             self.nodes.start(node, None, "prompt", self.rates[0])
-        self.world.ask(specs.want(self.world.keys, [(DAEMONS[0], LAUNCHER, ARGUMENTS)], mode="spawn"))
+        self.world.ask(specs.record(self.world.keys, [(DAEMONS[0], LAUNCHER, ARGUMENTS)], mode="spawn"))
         self.monitors[0].campaign()
         for _ in range(2):
             self.let_time_pass(TTL_MS * 2 // 3)
@@ -178,7 +178,7 @@ class Protocol(RuleBasedStateMachine):
     def want(self, name: DaemonName, arguments: str) -> None:
         """Somebody wants a daemon."""
         self.world.forgotten.discard(name)
-        self.world.ask(specs.want(self.world.keys, [(name, LAUNCHER, arguments)], mode="replace"))
+        self.world.ask(specs.record(self.world.keys, [(name, LAUNCHER, arguments)], mode="replace"))
 
     @rule(name=names, action=st.sampled_from(["stop", "start", "restart"]))
     def desire(self, name: DaemonName, action: str) -> None:

@@ -26,7 +26,7 @@ class Story:
         self.rival = Monitor(self.world, "m2")
         self.a = self.nodes.start(A, None, "prompt")
         self.b = self.nodes.start(B, None, "prompt")
-        self.world.ask(specs.want(self.world.keys, [(X, LAUNCHER, ARGUMENTS)], mode="spawn"))
+        self.world.ask(specs.record(self.world.keys, [(X, LAUNCHER, ARGUMENTS)], mode="spawn"))
         self.monitor.campaign()
         self.time_passes()
         self.time_passes()
@@ -156,7 +156,7 @@ def all_data_is_lost(story: Story) -> None:
 
 def a_daemon_that_did_not_run_outlives_a_loss(story: Story) -> None:
     """y has run and stopped; Redis forgets that too. When y is wanted again, its token still grows."""
-    wanted = specs.want(story.world.keys, [(Y, LAUNCHER, ARGUMENTS)], mode="spawn")
+    wanted = specs.record(story.world.keys, [(Y, LAUNCHER, ARGUMENTS)], mode="spawn")
     story.world.ask(wanted)
     story.monitor.assign(Y, B)
     story.nodes.look(story.b)
@@ -241,7 +241,7 @@ def a_recall_meets_a_failover(story: Story) -> None:
 
 def a_daemon_is_replaced_as_it_finishes(story: Story) -> None:
     """x returns for good just when somebody wants it with other arguments: that is another life, and it is wanted."""
-    story.world.ask(specs.want(story.world.keys, [(X, LAUNCHER, "[[1], {}]")], mode="replace"))
+    story.world.ask(specs.record(story.world.keys, [(X, LAUNCHER, "[[1], {}]")], mode="replace"))
     story.nodes.finish(story.a, X, Outcome.FINISHED, "prompt")
     must(story.world.look().specs[X]["desired"] == "running", "the new life was stopped with the old one")
 
