@@ -40,27 +40,29 @@ def test_every_verb_takes_a_thousand_daemons_at_once(cluster: StoreDriver) -> No
     epoch = cluster.lead()
     began = time.monotonic()
 
-    assert cluster.run(specs.record(keys, [(name, TAIL, ARGUMENTS) for name in wanted], mode="spawn")) == ["new"] * BATCH
+    items = [(name, TAIL, ARGUMENTS) for name in wanted]
+    assert cluster.run(specs.record(keys, items, mode="spawn")) == ["new"] * BATCH
     assert cluster.run(book.park(keys, epoch, [(name, "no node is up") for name in wanted])) == BATCH
     dispatch = cluster.run(book.assign(keys, epoch, N1, I1, [(name, "test") for name in wanted]))
     assert len(set(dispatch.tokens)) == BATCH
     assert list(dispatch.tokens) == sorted(dispatch.tokens)
-    items = list(zip(wanted, dispatch.tokens, strict=True))
-    claims = cluster.run(book.claim(keys, N1, I1, items))
+    placed = [runs.Assignment(*item) for item in zip(wanted, dispatch.tokens, strict=True)]
+    claims = cluster.run(book.claim(keys, N1, I1, placed))
     assert [claim.token for claim in claims] == list(dispatch.tokens)
     reports = [
-        runs.Report(name=name, token=token, status=DaemonStatus.RUNNING, pid=1, restarts=0) for name, token in items
+        runs.Report(name=name, token=token, status=DaemonStatus.RUNNING, pid=1, restarts=0) for name, token in placed
     ]
     assert cluster.run(book.report(keys, N1, I1, reports)) == [True] * BATCH
     assert whole(cluster, N1).keys() == set(wanted)
     entries = queries.entries(cluster.store, wanted)
     assert [entry.token for entry in entries] == list(dispatch.tokens)
-    told = [running(name, token, version=claim.version) for (name, token), claim in zip(items, claims, strict=True)]
+    told = [running(name, token, version=claim.version) for (name, token), claim in zip(placed, claims, strict=True)]
     assert cluster.reassert(told)[1] == [True] * BATCH
     recalled = cluster.run(book.recall(keys, epoch, N1, [(name, "test") for name in wanted]))
     assert recalled.tokens == dispatch.tokens
     half = [
-        runs.Release(name=name, token=token, outcome=Outcome.STOPPED, restarts=0) for name, token in items[: BATCH // 2]
+        runs.Release(name=name, token=token, outcome=Outcome.STOPPED, restarts=0)
+        for name, token in placed[: BATCH // 2]
     ]
     assert cluster.run(book.release(keys, N1, half)) == [True] * (BATCH // 2)
     cluster.end_lease()

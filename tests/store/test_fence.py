@@ -54,7 +54,7 @@ def test_an_older_start_is_refused_once_a_newer_one_has_written(cluster: StoreDr
     write(fenced(cluster, NEW), key)
     before = cluster.client.dump(key)
 
-    with pytest.raises(ClaimLost, match=f"daemon x: token {OLD} may write to .* no more, token {NEW} has"):
+    with pytest.raises(ClaimLost, match=f"daemon x: token {OLD} may no longer write to .*, token {NEW} has"):
         write(fenced(cluster, OLD), key)
 
     assert cluster.client.dump(key) == before

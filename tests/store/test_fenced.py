@@ -43,7 +43,7 @@ def test_every_write_is_done_and_refused_to_an_older_token(store: Store) -> None
     # When the older writes again
     for name, write in writes:
         with pytest.raises(
-            ClaimLost, match=rf"daemon tail.web-1: token {OLD} may write to .*:{name} no more, token {NEW}"
+            ClaimLost, match=rf"daemon tail.web-1: token {OLD} may no longer write to .*:{name}, token {NEW}"
         ):
             write(older, f"{key}:{name}")
 

@@ -51,7 +51,7 @@ def test_a_new_client_of_another_version_is_refused_whatever_it_asks(
 ) -> None:
     client = connect(cluster.keys.namespace)
 
-    with pytest.raises(LayoutMismatch, match="holds key layout v9, this version of celery_daemons speaks v1"):
+    with pytest.raises(LayoutMismatch, match="uses key layout v9, this version of celery_daemons supports v1"):
         CALLS[call](client)
 
     client.close()
@@ -63,7 +63,7 @@ def test_a_node_of_another_version_is_refused_also_by_the_scripts_themselves(
     cluster: StoreDriver, other_version: dict[bytes, bytes], call: str
 ) -> None:
     """The layout may change between a client's check and its call."""
-    with pytest.raises(LayoutMismatch, match="run versions that share a layout"):
+    with pytest.raises(LayoutMismatch, match="run versions with the same layout"):
         CALLS[call](cluster.store)
 
     assert dump(cluster) == other_version

@@ -67,7 +67,7 @@ def test_a_version_that_will_do(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["6.0.16", "5.0.14", "2.8", "6", "", "unknown"])
 def test_a_version_that_is_too_old_is_refused_with_what_to_do(version: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"needs 6\.2 or newer.*upgrade it"):
+    with pytest.raises(ConfigurationError, match=r"needs 6\.2 or newer.*upgrade the server"):
         server.check({**GOOD, "redis_version": version}, "redis://db")
 
 
@@ -116,12 +116,12 @@ def test_a_url_that_a_client_can_be_made_from(url: str) -> None:
     ("url", "why"),
     [
         ("http://:secret@db", "scheme 'http' is not one of redis, "),
-        ("redis://:sec#ret@db:6379/0", "port is no number"),
-        ("redis://:sec/ret@db:6379/0", "port is no number"),
-        ("redis://db:port/0", "port is no number"),
+        ("redis://:sec#ret@db:6379/0", "port is not a number"),
+        ("redis://:sec/ret@db:6379/0", "port is not a number"),
+        ("redis://db:port/0", "port is not a number"),
         ("redis://db:6379/zero", "database 'zero'"),
-        ("sentinel://a:1;sentinel://b:2", "names no primary"),
-        ("sentinel://a:1;sentinel://b:x/0?master_name=main", "port is no number"),
+        ("sentinel://a:1;sentinel://b:2", "does not name a primary"),
+        ("sentinel://a:1;sentinel://b:x/0?master_name=main", "port is not a number"),
     ],
 )
 def test_a_url_that_no_client_can_be_made_from_is_refused_without_a_password(url: str, why: str) -> None:
