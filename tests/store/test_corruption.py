@@ -1,4 +1,4 @@
-"""Records that somebody or something has broken: no verb raises, and nothing is started on top of them."""
+"""Corrupt records: no verb crashes, and no daemon is started while its entry is corrupt."""
 
 import dataclasses
 from collections.abc import Callable
@@ -100,7 +100,7 @@ GOOD_ENTRY = msgspec.json.encode(
 def break_records(
     cluster: StoreDriver, *, nodes: str | None = None, specs: str | None = None, entries: str | None = None
 ) -> None:
-    """A cluster in which the given records are rubbish, and the others are as they should be."""
+    """Write a cluster with the given corrupt records; the other records are valid."""
     keys = cluster.keys
     pipe = cluster.client.pipeline(transaction=False)
     pipe.hset(keys.cluster, mapping={"layout": "1", "created_ms": "1795443778074"})
@@ -115,13 +115,13 @@ def break_records(
 
 
 def tidy(cluster: StoreDriver, epoch: Epoch) -> None:
-    """End the node as a monitor does, so that nothing is left without an owner."""
+    """Sweep the node, so that no key is left without an owner."""
     cluster.end_lease()
     cluster.sweep(epoch)
 
 
 @pytest.mark.parametrize("rubbish", RUBBISH, ids=lambda text: text[:30] or "nothing")
-def test_no_verb_raises_whatever_a_record_holds(cluster: StoreDriver, epoch: Epoch, rubbish: str) -> None:
+def test_no_verb_crashes_on_a_corrupt_record(cluster: StoreDriver, epoch: Epoch, rubbish: str) -> None:
     for where in ("nodes", "specs", "entries", "everything"):
         for verb in VERBS.values():
             broken = {key: rubbish if where in (key, "everything") else None for key in ("nodes", "specs", "entries")}
@@ -129,13 +129,13 @@ def test_no_verb_raises_whatever_a_record_holds(cluster: StoreDriver, epoch: Epo
             try:
                 verb(cluster, epoch)
             except LeaseLost:
-                # A node without a readable record is fenced: that is an answer, and a cautious one.
+                # A node with a corrupt record counts as fenced, which is the safe answer.
                 assert where in ("nodes", "everything")
     tidy(cluster, epoch)
 
 
-def test_nothing_is_assigned_over_an_entry_that_cannot_be_read(cluster: StoreDriver, epoch: Epoch) -> None:
-    """It may be that of a daemon that runs."""
+def test_a_daemon_with_a_corrupt_entry_is_neither_assigned_nor_parked(cluster: StoreDriver, epoch: Epoch) -> None:
+    """The entry may be that of a running daemon."""
     break_records(cluster, entries="{rubbish")
 
     dispatch = cluster.assign(epoch, "x")
@@ -146,9 +146,7 @@ def test_nothing_is_assigned_over_an_entry_that_cannot_be_read(cluster: StoreDri
     assert cluster.client.hget(cluster.keys.book, "x") == b"{rubbish"
 
 
-def test_a_node_is_told_of_an_entry_that_cannot_be_read_and_can_let_go_of_it(
-    cluster: StoreDriver, epoch: Epoch
-) -> None:
+def test_a_node_sees_a_corrupt_entry_and_can_release_the_daemon(cluster: StoreDriver, epoch: Epoch) -> None:
     break_records(cluster, entries="{rubbish")
 
     assert cluster.run(assignments.page(cluster.keys, N1)).rows == {"x": None}
@@ -156,21 +154,21 @@ def test_a_node_is_told_of_an_entry_that_cannot_be_read_and_can_let_go_of_it(
     assert cluster.held() == set()
 
 
-def test_a_node_that_tells_again_what_it_runs_mends_the_entry(cluster: StoreDriver, epoch: Epoch) -> None:
+def test_reasserting_repairs_a_corrupt_entry(cluster: StoreDriver, epoch: Epoch) -> None:
     break_records(cluster, entries="{rubbish")
 
     assert cluster.reassert([running("x", TOKEN)])[1] == [True]
     assert cluster.entry("x")["token"] == str(TOKEN)
 
 
-def test_wanting_a_daemon_again_mends_its_spec(cluster: StoreDriver, epoch: Epoch) -> None:
+def test_recording_a_spec_again_repairs_a_corrupt_spec(cluster: StoreDriver, epoch: Epoch) -> None:
     break_records(cluster, specs="{rubbish")
 
     assert cluster.want("x") == ["new"]
     assert cluster.spec("x")["desired"] == "running"
 
 
-def test_a_node_whose_record_was_broken_mends_it_by_telling_again(cluster: StoreDriver, epoch: Epoch) -> None:
+def test_reasserting_repairs_a_corrupt_node_record(cluster: StoreDriver, epoch: Epoch) -> None:
     break_records(cluster, nodes="{rubbish")
 
     assert cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS)).verdict == "data_lost"
@@ -178,7 +176,7 @@ def test_a_node_whose_record_was_broken_mends_it_by_telling_again(cluster: Store
     assert cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS)).verdict == "ok"
 
 
-def test_a_broken_record_does_not_give_a_name_away_while_its_lease_runs(cluster: StoreDriver, epoch: Epoch) -> None:
+def test_a_node_name_with_a_corrupt_record_is_taken_while_its_lease_runs(cluster: StoreDriver, epoch: Epoch) -> None:
     break_records(cluster, nodes="{rubbish")
 
     answer = cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
@@ -186,8 +184,8 @@ def test_a_broken_record_does_not_give_a_name_away_while_its_lease_runs(cluster:
     assert isinstance(answer, lease.Taken)
 
 
-def test_fields_of_a_newer_version_survive_an_older_ones_change(cluster: StoreDriver, epoch: Epoch) -> None:
-    """Two versions of one layout may run beside each other."""
+def test_changes_by_an_older_version_keep_fields_of_a_newer_version(cluster: StoreDriver, epoch: Epoch) -> None:
+    """Two versions with the same layout may run at the same time."""
     break_records(cluster)
     for key in (cluster.keys.book, cluster.keys.specs):
         record = msgspec.json.decode(cluster.client.hget(key, "x"))
@@ -220,7 +218,7 @@ GOOD: dict[type[Any], dict[str, Any]] = {
 def test_python_and_lua_agree_on_what_is_a_record(
     cluster: StoreDriver, kind: tuple[type[Any], str], data: st.DataObject
 ) -> None:
-    """What one side takes for a record and the other for none would be waited for for ever."""
+    """If only one side took a value for a record, each side would wait for the other forever."""
     record_type, shape = kind
     fields = st.sampled_from([field.name for field in dataclasses.fields(record_type)])
     changed, gone = st.dictionaries(fields, values, max_size=3), st.sets(fields, max_size=1)
@@ -235,10 +233,10 @@ def test_python_and_lua_agree_on_what_is_a_record(
 
 
 def probe(shape: str) -> str:
-    """Lua that says whether its argument is a record of this shape."""
+    """Return Lua that checks whether its argument is a record of this shape."""
     shared = (files("celery_daemons.store") / "lua" / "_shared.lua").read_text("utf-8")
     return f"{shared}\nreturn read(ARGV[1], {shape}) and 1 or 0"
 
 
-def test_the_scans_of_a_launcher_with_an_error_of_any_kind_are_kept(cluster: StoreDriver, epoch: Epoch) -> None:
+def test_a_scan_error_with_invalid_characters_is_recorded(cluster: StoreDriver, epoch: Epoch) -> None:
     assert cluster.run(specs.scanned(cluster.keys, epoch, TAIL, listed=0, took_ms=1, error="\udcff no"))

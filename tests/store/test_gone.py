@@ -1,4 +1,4 @@
-"""What is remembered of nodes that are gone: the queues that somebody has to remove from the broker."""
+"""The queues of departed nodes, which are remembered until they are deleted from the broker."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_a_node_that_comes_back_keeps_its_queues(cluster: StoreDriver, how: str)
     assert queries.gone(cluster.store) == {}
 
 
-def test_queues_that_were_removed_are_forgotten(cluster: StoreDriver) -> None:
+def test_deleted_queues_are_forgotten(cluster: StoreDriver) -> None:
     epoch = cluster.lead()
     cluster.join()
     cluster.run(lease.leave(cluster.keys, N1, I1))

@@ -1,4 +1,4 @@
-"""Telling Redis again what it lost."""
+"""Reasserting: a node restores its record and its daemons after Redis has lost data."""
 
 from celery_daemons.domain.states import DaemonStatus
 from celery_daemons.store import lease
@@ -38,8 +38,8 @@ def test_a_node_without_daemons_restores_itself(cluster: StoreDriver) -> None:
     assert cluster.node()["status"] == "up"
 
 
-def test_tokens_go_on_growing_past_everything_that_was_told(cluster: StoreDriver) -> None:
-    """Also past a token that is ahead of this server's clock."""
+def test_tokens_grow_past_every_reasserted_token(cluster: StoreDriver) -> None:
+    """Even if a reasserted token is ahead of the clock of this server."""
     ahead = cluster.now_ms() * 1000 + 10**9
     cluster.reassert([running("x", ahead)])
 
@@ -64,7 +64,7 @@ def test_a_newer_token_in_the_book_wins(cluster: StoreDriver) -> None:
     assert cluster.held(N2) == {"y"}
 
 
-def test_telling_twice_changes_nothing_but_the_generation(cluster: StoreDriver) -> None:
+def test_reasserting_twice_changes_only_the_generation(cluster: StoreDriver) -> None:
     cluster.started("x")
     items = [running("x", int(cluster.entry("x")["token"]), version=cluster.spec("x")["version"])]
     first = cluster.reassert(items)
@@ -77,8 +77,8 @@ def test_telling_twice_changes_nothing_but_the_generation(cluster: StoreDriver) 
     assert (cluster.entry("x"), cluster.spec("x")) == (entry, spec)
 
 
-def test_what_was_not_lost_is_kept(cluster: StoreDriver) -> None:
-    """A promoted replica that lacked nothing: starting times, an operator's drain, a spec that was stopped."""
+def test_reasserting_keeps_data_that_was_not_lost(cluster: StoreDriver) -> None:
+    """After the promotion of a complete replica, start times, a drain and a stopped spec stay as they were."""
     _, tokens = cluster.started("x")
     cluster.run(lease.drain(cluster.keys, N1))
     cluster.desire("x", "stop")
@@ -91,7 +91,7 @@ def test_what_was_not_lost_is_kept(cluster: StoreDriver) -> None:
     assert cluster.spec("x") == spec
 
 
-def test_a_recall_that_the_node_has_not_seen_is_not_taken_back(cluster: StoreDriver) -> None:
+def test_reasserting_keeps_a_recall_that_the_node_has_not_received(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
     cluster.recall(epoch, "x")
 
@@ -100,7 +100,7 @@ def test_a_recall_that_the_node_has_not_seen_is_not_taken_back(cluster: StoreDri
     assert cluster.entry("x")["status"] == "stopping"
 
 
-def test_what_was_forgotten_is_not_wanted_again(cluster: StoreDriver) -> None:
+def test_reasserting_does_not_restore_the_spec_of_a_forgotten_daemon(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
     cluster.forget("x")
 
@@ -110,13 +110,13 @@ def test_what_was_forgotten_is_not_wanted_again(cluster: StoreDriver) -> None:
     assert cluster.entry("x")["node"] == N1
 
 
-def test_a_daemon_that_waits_for_its_next_start_is_told_too(cluster: StoreDriver) -> None:
+def test_a_daemon_in_back_off_is_reasserted_too(cluster: StoreDriver) -> None:
     cluster.reassert([running("x", "1795443778122221", status=DaemonStatus.BACKOFF, pid=0)])
 
     assert cluster.entry("x")["status"] == "backoff"
 
 
-def test_a_name_that_another_incarnation_holds_is_not_taken(cluster: StoreDriver) -> None:
+def test_reasserting_is_refused_while_another_incarnation_holds_the_node(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
     before = cluster.contents()
 
@@ -124,7 +124,7 @@ def test_a_name_that_another_incarnation_holds_is_not_taken(cluster: StoreDriver
     assert cluster.contents() == before
 
 
-def test_a_name_whose_holder_is_gone_is_taken(cluster: StoreDriver) -> None:
+def test_reasserting_takes_a_node_name_whose_lease_has_ended(cluster: StoreDriver) -> None:
     cluster.join(incarnation=I2)
     cluster.end_lease()
 

@@ -1,4 +1,4 @@
-"""One client in many threads, and on both sides of a fork: everybody gets the answer to their own question."""
+"""A client that is shared by threads and by forked processes: each caller gets the reply to its own command."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from tests.store.driver import StoreDriver
 from tests.support.servers import Server
 
 NAMES = [f"x{number}" for number in range(32)]
-#: Look-ups of each thread and process: enough that they meet on the way.
+#: Look-ups per thread and process; enough for replies to be mixed up if connections were shared.
 TIMES = 200
 
 
 @pytest.fixture
 def client(valkey: Server, namespace: str) -> Iterator[Client]:
-    """A client that has been used, of a cluster that runs some daemons."""
+    """Return a client that has already been used, for a cluster with some daemons."""
     one = Client(valkey.url, namespace, vnodes=40)
     StoreDriver(Store(valkey.url, Keys(namespace))).started(*NAMES)
     assert one.locate(NAMES[0]) is not None
@@ -29,7 +29,7 @@ def client(valkey: Server, namespace: str) -> Iterator[Client]:
 
 
 def mistakes(client: Client, name: str) -> int:
-    """How many of many look-ups do not find this daemon."""
+    """Look a daemon up many times; return how often the answer was wrong."""
     found = (client.locate(name) for _ in range(TIMES))
     return sum(address is None or address.name != name for address in found)
 
@@ -43,8 +43,8 @@ def test_many_threads_share_a_client(client: Client) -> None:
     assert many == [set(NAMES)] * 16
 
 
-def test_processes_that_were_forked_with_a_client_do_not_read_each_others_answers(client: Client) -> None:
-    """A connection that two processes read from gives each the other's answers."""
+def test_forked_processes_do_not_read_each_others_replies(client: Client) -> None:
+    """If two processes read from one connection, each may get the replies of the other."""
     context = multiprocessing.get_context("fork")
 
     def look(name: str, tell: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Records to and from what Redis holds."""
+"""The codec: encoding and decoding records."""
 
 import contextlib
 import dataclasses
@@ -41,14 +41,14 @@ SPEC = SpecRow(launcher=LauncherName("tail"), arguments="[[1],{}]", desired=Desi
 
 
 @pytest.mark.parametrize("record", [NODE, ENTRY, SPEC])
-def test_a_record_comes_back_as_it_was(record: NodeRow | BookRow | SpecRow) -> None:
+def test_a_record_round_trips(record: NodeRow | BookRow | SpecRow) -> None:
     plain = dataclasses.asdict(record)
     if isinstance(record, BookRow):
         plain["token"] = str(record.token)  # as the scripts write it
     assert decode(type(record), encode(plain)) == record  # type: ignore[type-var]
 
 
-def test_a_field_of_a_newer_version_is_passed_over() -> None:
+def test_a_field_of_a_newer_version_is_ignored() -> None:
     raw = encode({**dataclasses.asdict(SPEC), "colour": "red"})
 
     assert decode(SpecRow, raw) == SPEC
@@ -84,39 +84,39 @@ RUBBISH = [
 
 
 @pytest.mark.parametrize("raw", RUBBISH)
-def test_rubbish_is_corrupt_and_nothing_worse(raw: bytes) -> None:
+def test_an_invalid_record_is_corrupt(raw: bytes) -> None:
     assert decode_or_none(BookRow, raw) is None
     with pytest.raises(Corrupt):
         decode(BookRow, raw)
 
 
 @pytest.mark.parametrize("token", ["0", "7", "0007", "1795443778122220"])
-def test_a_token_is_read_from_its_text_wherever_it_stands(token: str) -> None:
+def test_a_token_is_read_from_its_text_at_any_position(token: str) -> None:
     raw = f'{{"error": "the \\"token\\": \\"5\\"", "token" : "{token}", "launcher": "tail", "status": "running"}}'
 
     assert decode(BookRow, raw).token == int(token)
 
 
-def test_what_is_not_there_is_not_corrupt() -> None:
+def test_an_absent_record_is_not_corrupt() -> None:
     assert decode_or_none(SpecRow, None) is None
 
 
 @given(st.binary(max_size=60))
-def test_no_bytes_at_all_raise_anything_else(raw: bytes) -> None:
+def test_no_bytes_raise_another_error_than_corrupt(raw: bytes) -> None:
     for kind in (SpecRow, BookRow, NodeRow):
         with contextlib.suppress(Corrupt):
             decode(kind, raw)  # type: ignore[type-var]
 
 
 @given(st.text(st.characters()))
-def test_text_of_whatever_origin_becomes_printable(text: str) -> None:
+def test_any_text_becomes_printable(text: str) -> None:
     encode({"error": printable(text)})
     assert printable(text).isprintable() or not text.isprintable()
 
 
-def test_a_file_name_that_is_no_text_is_shown_as_far_as_it_is() -> None:
+def test_invalid_characters_of_a_file_name_are_replaced() -> None:
     assert printable("cannot open /tmp/\udcff.log") == "cannot open /tmp/?.log"
 
 
-def test_what_is_none_is_left_out_for_lua() -> None:
+def test_values_that_are_none_are_left_out_for_lua() -> None:
     assert compact({"a": 1, "b": None, "c": 0}) == {"a": 1, "c": 0}

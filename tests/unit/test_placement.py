@@ -1,4 +1,4 @@
-"""Which node a daemon is placed on: fitting, within bounds, and the same every time."""
+"""Placement: fitting nodes, bounded loads, and the same result every time."""
 
 import math
 from collections import Counter
@@ -70,7 +70,7 @@ factors = st.sampled_from([1.0, 1.1, 1.25, 2.0])
 
 
 @given(node_sets, demand_lists, factors)
-def test_a_daemon_only_comes_to_a_node_that_fits(
+def test_a_daemon_is_placed_only_on_a_fitting_node(
     nodes: dict[NodeName, NodeRow], wanted: list[Demand], factor: float
 ) -> None:
     placed = NodeLoads(nodes=nodes, load_factor=factor, vnodes=40).place(wanted)
@@ -89,9 +89,7 @@ def test_a_daemon_only_comes_to_a_node_that_fits(
 
 
 @given(node_sets, demand_lists, factors)
-def test_the_same_question_has_the_same_answer(
-    nodes: dict[NodeName, NodeRow], wanted: list[Demand], factor: float
-) -> None:
+def test_placement_is_deterministic(nodes: dict[NodeName, NodeRow], wanted: list[Demand], factor: float) -> None:
     backwards = dict(reversed(nodes.items()))
 
     first = NodeLoads(nodes=nodes, load_factor=factor, vnodes=40).place(wanted)
@@ -100,7 +98,9 @@ def test_the_same_question_has_the_same_answer(
 
 
 @given(node_sets, demand_lists, factors)
-def test_loads_add_up(nodes: dict[NodeName, NodeRow], wanted: list[Demand], factor: float) -> None:
+def test_loads_are_the_sums_of_placed_weights(
+    nodes: dict[NodeName, NodeRow], wanted: list[Demand], factor: float
+) -> None:
     one = NodeLoads(nodes=nodes, load_factor=factor, vnodes=40)
 
     placed = one.place(wanted)
@@ -133,7 +133,7 @@ def test_no_node_holds_more_than_the_load_factor_times_its_fair_share(
 @given(lost=st.integers(0, 4), count=st.integers(1, 100))
 @settings(max_examples=50)
 def test_a_lost_node_moves_exactly_its_own_daemons(lost: int, count: int) -> None:
-    """What runs stays: only the daemons of the lost node are placed anew, and nobody is pushed over the bound."""
+    """Only the daemons of the lost node are placed again, and no node exceeds its bound."""
     nodes = {f"n{i}": node() for i in range(5)}
     before = cluster(1.25, **nodes)
     where = {one.name: home for one, home, _ in before.place(demands(count))}
@@ -151,7 +151,7 @@ def test_a_lost_node_moves_exactly_its_own_daemons(lost: int, count: int) -> Non
     assert sum(after.loads.values()) == count
 
 
-def test_where_bounds_permit_every_daemon_of_another_node_keeps_its_choice() -> None:
+def test_daemons_of_other_nodes_keep_their_choice_within_bounds() -> None:
     wanted = demands(300)
     four = cluster(100.0, a=node(), b=node(), c=node(), d=node())
     three = cluster(100.0, a=node(), b=node(), d=node())
@@ -172,7 +172,7 @@ def test_the_first_choice_of_the_ring_is_taken_while_there_is_room() -> None:
 
 
 @given(few=st.sets(st.integers(0, 19), min_size=1))
-def test_few_that_fit_come_in_the_order_of_the_ring(few: set[int]) -> None:
+def test_a_few_fitting_nodes_come_in_ring_order(few: set[int]) -> None:
     one = cluster(**{f"n{number}": node() for number in range(20)})
     names = {NodeName(f"n{number}") for number in few}
 
@@ -181,7 +181,7 @@ def test_few_that_fit_come_in_the_order_of_the_ring(few: set[int]) -> None:
         assert narrowed == [name for name in one.ring.preference(asked.name) if name in names]
 
 
-def test_a_full_node_passes_to_the_next_choice_and_says_so() -> None:
+def test_a_full_node_is_passed_over_for_the_next_choice() -> None:
     one = cluster(1.0, a=node(), b=node())
 
     reasons = Counter(why for _, _, why in one.place(demands(100)))
@@ -190,8 +190,8 @@ def test_a_full_node_passes_to_the_next_choice_and_says_so() -> None:
     assert set(reasons) == {"preferred by the ring", "choice 2 of the ring"}
 
 
-def test_more_than_the_bound_is_better_than_not_to_run() -> None:
-    """Only one of three nodes carries the label: it takes all that ask for it."""
+def test_the_only_fitting_node_takes_daemons_above_the_bound() -> None:
+    """Only one of three nodes carries the label, so that node takes all daemons that require the label."""
     one = cluster(a=node(labels="gpu"), b=node(), c=node())
 
     placed = one.place([demand(f"x{i}", labels=("gpu",)) for i in range(9)])
@@ -200,7 +200,7 @@ def test_more_than_the_bound_is_better_than_not_to_run() -> None:
     assert "all that fit are above the load factor: the least loaded" in {why for *_, why in placed}
 
 
-def test_of_those_above_the_bound_the_least_loaded_for_its_weight_is_taken() -> None:
+def test_above_the_bound_the_node_least_loaded_for_its_weight_is_chosen() -> None:
     one = cluster(1.0, a=node(labels="gpu", weight=2.0), b=node(labels="gpu"), c=node(weight=50.0))
 
     placed = one.place([demand(f"x{i}", labels=("gpu",)) for i in range(30)])
@@ -209,7 +209,7 @@ def test_of_those_above_the_bound_the_least_loaded_for_its_weight_is_taken() -> 
     assert homes == {"a": 20, "b": 10}
 
 
-def test_a_daemon_without_a_fitting_node_is_told_what_is_missing() -> None:
+def test_the_reason_says_what_is_missing_without_a_fitting_node() -> None:
     gpu = demand("x", labels=("gpu", "eu"))
 
     assert cluster().choose(gpu) == (None, "no node is up")
@@ -224,7 +224,7 @@ def test_a_daemon_without_a_fitting_node_is_told_what_is_missing() -> None:
     )
 
 
-def test_a_daemon_that_cannot_be_placed_leaves_no_trace_in_the_loads() -> None:
+def test_a_daemon_that_cannot_be_placed_does_not_change_the_loads() -> None:
     one = cluster(a=node())
 
     one.place([demand("x", labels=("gpu",)), demand("y")])
@@ -233,13 +233,13 @@ def test_a_daemon_that_cannot_be_placed_leaves_no_trace_in_the_loads() -> None:
     assert one.loads == {"a": 1.0}
 
 
-def test_a_draining_node_takes_nothing() -> None:
+def test_a_draining_node_takes_no_daemons() -> None:
     one = cluster(a=node(status=NodeStatus.DRAINING), b=node())
 
     assert {home for _, home, _ in one.place(demands(20))} == {"b"}
 
 
-def test_what_is_taken_away_makes_room() -> None:
+def test_removing_a_daemon_makes_room() -> None:
     one = cluster(1.0, a=node(), b=node())
     one.place(demands(10))
 
@@ -250,7 +250,7 @@ def test_what_is_taken_away_makes_room() -> None:
     assert one.place(demands(1, first=10))[0][1] == "a"
 
 
-def test_heavy_daemons_count_for_what_they_weigh() -> None:
+def test_daemons_count_by_their_weight() -> None:
     one = cluster(1.0, a=node(), b=node())
 
     one.place([demand("heavy", weight=10.0), *demands(10)])
