@@ -1,4 +1,4 @@
-"""Convert records to and from the JSON that Redis holds, and tell a corrupt record from an absent one."""
+"""Convert records to and from the JSON that Redis holds, and distinguish corrupt records from absent ones."""
 
 import re
 from collections.abc import Callable

@@ -33,7 +33,7 @@ def _unavailable(url: str, error: Exception) -> StoreUnavailable:
             f"Redis at {server.shown(url)} is a read-only replica; point daemons_redis_url at the primary"
         )
     return StoreUnavailable(
-        f"a command to Redis at {server.shown(url)} failed ({type(error).__name__}: {error}); "
+        f"Redis at {server.shown(url)} does not answer correctly ({type(error).__name__}: {error}); "
         "check that the server runs and that daemons_redis_url is correct"
     )
 

@@ -23,9 +23,9 @@ def test_a_server_on_a_unix_socket_is_reached(kind: str, new_server: NewServer, 
     async def ask() -> object:
         store = AsyncStore(url, KEYS, timeout=5.0)
         await store.check()
-        found = await store.run(queries.overview(KEYS))
+        result = await store.run(queries.overview(KEYS))
         await store.close()
-        return found.leases
+        return result.leases
 
     # When / Then
     assert Store(url, KEYS).run(queries.overview(KEYS)).leases == {}

@@ -182,14 +182,14 @@ MONITOR_VERBS: dict[str, Callable[[StoreDriver, Epoch], Any]] = {
 
 
 @pytest.mark.parametrize("verb", MONITOR_VERBS)
-@pytest.mark.parametrize("now", ["another leads", "nobody leads"])
+@pytest.mark.parametrize("now", ["another leads", "no monitor leads"])
 def test_a_deposed_monitor_changes_nothing(cluster: StoreDriver, verb: str, now: str) -> None:
     """Attacks invariant 3: a monitor that was paused past its lease continues."""
     old, _ = cluster.started("x")
     cluster.want("free")
     cluster.end_lease()
     cluster.depose()
-    if now == "nobody leads":
+    if now == "no monitor leads":
         cluster.client.delete(cluster.keys.monitor)
     before = cluster.contents()
 

@@ -56,8 +56,10 @@ def test_every_verb_takes_a_thousand_daemons_at_once(cluster: StoreDriver) -> No
     assert whole(cluster, N1).keys() == set(wanted)
     entries = queries.entries(cluster.store, wanted)
     assert [entry.token for entry in entries] == list(dispatch.tokens)
-    told = [running(name, token, version=claim.version) for (name, token), claim in zip(placed, claims, strict=True)]
-    assert cluster.reassert(told)[1] == [True] * BATCH
+    reasserted = [
+        running(name, token, version=claim.version) for (name, token), claim in zip(placed, claims, strict=True)
+    ]
+    assert cluster.reassert(reasserted)[1] == [True] * BATCH
     recalled = cluster.run(book.recall(keys, epoch, N1, [(name, "test") for name in wanted]))
     assert recalled.tokens == dispatch.tokens
     half = [
@@ -163,8 +165,8 @@ def test_tokens_grow_across_a_loss_of_all_data(cluster: StoreDriver) -> None:
 
 
 def test_a_corrupt_counter_does_not_stop_tokens(cluster: StoreDriver) -> None:
-    for rubbish in ("", "x", "inf", "nan", "-1", "1e400", "99999999999999999999999"):
-        cluster.client.set(cluster.keys.clock, rubbish)
+    for counter in ("", "x", "inf", "nan", "-1", "1e400", "99999999999999999999999"):
+        cluster.client.set(cluster.keys.clock, counter)
 
         assert 10**15 < cluster.depose() < 2**53
     cluster.client.delete(cluster.keys.clock)

@@ -23,7 +23,7 @@ from tests.store.driver import ARGUMENTS, I1, I2, N1, TAIL, TTL_MS, StoreDriver,
 X = DaemonName("x")
 TOKEN = Token(1795443778122220)
 
-RUBBISH = [
+CORRUPT = [
     "",
     "{",
     "null",
@@ -56,7 +56,7 @@ RUBBISH = [
 
 VERBS: dict[str, Callable[[StoreDriver, Epoch], Any]] = {
     "join": lambda c, e: c.run(lease.join(c.keys, N1, row(), ttl_ms=TTL_MS)),
-    "join anew": lambda c, e: c.run(lease.join(c.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1)),
+    "join again": lambda c, e: c.run(lease.join(c.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1)),
     "beat": lambda c, e: c.run(lease.beat(c.keys, N1, I1, ttl_ms=TTL_MS)),
     "drain": lambda c, e: c.run(lease.drain(c.keys, N1)),
     "leave": lambda c, e: c.run(lease.leave(c.keys, N1, I1)),
@@ -120,11 +120,11 @@ def tidy(cluster: StoreDriver, epoch: Epoch) -> None:
     cluster.sweep(epoch)
 
 
-@pytest.mark.parametrize("rubbish", RUBBISH, ids=lambda text: text[:30] or "nothing")
-def test_no_verb_crashes_on_a_corrupt_record(cluster: StoreDriver, epoch: Epoch, rubbish: str) -> None:
+@pytest.mark.parametrize("corrupt", CORRUPT, ids=lambda text: text[:30] or "nothing")
+def test_no_verb_crashes_on_a_corrupt_record(cluster: StoreDriver, epoch: Epoch, corrupt: str) -> None:
     for where in ("nodes", "specs", "entries", "everything"):
         for verb in VERBS.values():
-            broken = {key: rubbish if where in (key, "everything") else None for key in ("nodes", "specs", "entries")}
+            broken = {key: corrupt if where in (key, "everything") else None for key in ("nodes", "specs", "entries")}
             break_records(cluster, **broken)
             try:
                 verb(cluster, epoch)
@@ -136,18 +136,18 @@ def test_no_verb_crashes_on_a_corrupt_record(cluster: StoreDriver, epoch: Epoch,
 
 def test_a_daemon_with_a_corrupt_entry_is_neither_assigned_nor_parked(cluster: StoreDriver, epoch: Epoch) -> None:
     """The entry may be that of a running daemon."""
-    break_records(cluster, entries="{rubbish")
+    break_records(cluster, entries="{corrupt")
 
     dispatch = cluster.assign(epoch, "x")
 
     assert dispatch is not None
     assert dispatch.tokens == (0,)
     assert cluster.run(book.park(cluster.keys, epoch, [(X, "why")])) == 0
-    assert cluster.client.hget(cluster.keys.book, "x") == b"{rubbish"
+    assert cluster.client.hget(cluster.keys.book, "x") == b"{corrupt"
 
 
 def test_a_node_sees_a_corrupt_entry_and_can_release_the_daemon(cluster: StoreDriver, epoch: Epoch) -> None:
-    break_records(cluster, entries="{rubbish")
+    break_records(cluster, entries="{corrupt")
 
     assert cluster.run(assignments.page(cluster.keys, N1)).rows == {"x": None}
     assert not cluster.release("x", TOKEN)
@@ -155,21 +155,21 @@ def test_a_node_sees_a_corrupt_entry_and_can_release_the_daemon(cluster: StoreDr
 
 
 def test_reasserting_repairs_a_corrupt_entry(cluster: StoreDriver, epoch: Epoch) -> None:
-    break_records(cluster, entries="{rubbish")
+    break_records(cluster, entries="{corrupt")
 
     assert cluster.reassert([running("x", TOKEN)])[1] == [True]
     assert cluster.entry("x")["token"] == str(TOKEN)
 
 
 def test_recording_a_spec_again_repairs_a_corrupt_spec(cluster: StoreDriver, epoch: Epoch) -> None:
-    break_records(cluster, specs="{rubbish")
+    break_records(cluster, specs="{corrupt")
 
     assert cluster.want("x") == ["new"]
     assert cluster.spec("x")["desired"] == "running"
 
 
 def test_reasserting_repairs_a_corrupt_node_record(cluster: StoreDriver, epoch: Epoch) -> None:
-    break_records(cluster, nodes="{rubbish")
+    break_records(cluster, nodes="{corrupt")
 
     assert cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS)).verdict == "data_lost"
     assert cluster.reassert([running("x", TOKEN)]) is not None
@@ -177,7 +177,7 @@ def test_reasserting_repairs_a_corrupt_node_record(cluster: StoreDriver, epoch: 
 
 
 def test_a_node_name_with_a_corrupt_record_is_taken_while_its_lease_runs(cluster: StoreDriver, epoch: Epoch) -> None:
-    break_records(cluster, nodes="{rubbish")
+    break_records(cluster, nodes="{corrupt")
 
     answer = cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
 

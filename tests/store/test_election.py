@@ -113,10 +113,10 @@ def test_only_the_leader_can_confirm_a_server(cluster: StoreDriver) -> None:
     assert cluster.run(queries.overview(cluster.keys)).server == "server-1"
 
 
-@pytest.mark.parametrize("rubbish", ["", "{", "[]", "7", '{"epoch":7}', '{"node":"n"}', '{"node":"n","epoch":"x"}'])
-def test_a_corrupt_monitor_lease_counts_as_free(cluster: StoreDriver, rubbish: str) -> None:
+@pytest.mark.parametrize("value", ["", "{", "[]", "7", '{"epoch":7}', '{"node":"n"}', '{"node":"n","epoch":"x"}'])
+def test_a_corrupt_monitor_lease_counts_as_free(cluster: StoreDriver, value: str) -> None:
     """A corrupt value has no expiry and would lock out all candidates forever."""
-    cluster.client.set(cluster.keys.monitor, rubbish)
+    cluster.client.set(cluster.keys.monitor, value)
 
     assert queries.leader(cluster.store) is None
     assert not cluster.run(lease.resign(cluster.keys, Epoch(7), cause="late"))

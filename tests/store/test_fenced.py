@@ -56,9 +56,9 @@ def test_the_fence_is_in_the_slot_of_the_key(store: Store) -> None:
     client = store.client
     for key in ("plain", "with{tag}inside"):
         context(NEW).fenced(client).set(key, "v")
-    found = {key.decode() for key in client.keys("*fence")}
-    assert found == {"{plain}:fence", "with{tag}inside:fence"}
-    client.delete("plain", "with{tag}inside", *found)
+    fences = {key.decode() for key in client.keys("*fence")}
+    assert fences == {"{plain}:fence", "with{tag}inside:fence"}
+    client.delete("plain", "with{tag}inside", *fences)
 
 
 @pytest.mark.asyncio

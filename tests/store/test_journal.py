@@ -55,10 +55,10 @@ def test_a_follower_continues_from_its_position(cluster: StoreDriver) -> None:
     cluster.want("x")
     cluster.want("y")
 
-    found = journal.follow(cluster.store, position, block_ms=0)
-    assert [entry.items[0][0] for entry in found] == ["x", "y"]
+    entries = journal.follow(cluster.store, position, block_ms=0)
+    assert [entry.items[0][0] for entry in entries] == ["x", "y"]
     assert len(journal.follow(cluster.store, position, block_ms=0, count=1)) == 1
-    assert journal.follow(cluster.store, found[-1].id, block_ms=0) == []
+    assert journal.follow(cluster.store, entries[-1].id, block_ms=0) == []
 
 
 def test_a_follower_that_waits_is_woken_by_the_next_entry(cluster: StoreDriver) -> None:
@@ -66,10 +66,10 @@ def test_a_follower_that_waits_is_woken_by_the_next_entry(cluster: StoreDriver) 
     timer.start()
     began = time.monotonic()
 
-    found = journal.follow(cluster.store, "0-0", block_ms=3000)
+    entries = journal.follow(cluster.store, "0-0", block_ms=3000)
 
     timer.join()
-    assert [entry.event for entry in found] == ["want"]
+    assert [entry.event for entry in entries] == ["want"]
     assert time.monotonic() - began < 2
 
 

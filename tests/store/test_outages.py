@@ -67,7 +67,7 @@ def test_a_server_that_does_not_listen_is_unavailable() -> None:
 
     error = unavailable(store)
 
-    assert "a command to Redis at" in str(error)
+    assert "does not answer correctly" in str(error)
     assert "daemons_redis_url" in str(error)
     assert "secret" not in str(error)
 

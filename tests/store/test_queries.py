@@ -26,13 +26,13 @@ def test_a_running_daemon_is_found_with_its_complete_address(cluster: StoreDrive
     before = cluster.now_ms() / 1000
     _, tokens = cluster.started("x")
 
-    found = locate(cluster)
+    result = locate(cluster)
 
-    assert found is not None
-    assert (found.name, found.launcher, found.node, found.incarnation) == ("x", TAIL, N1, I1)
-    assert found.token == tokens["x"]
-    assert (found.status, found.queue, found.host, found.pid) == (DaemonStatus.RUNNING, "q1", "machine", 11)
-    assert before <= found.started_at <= cluster.now_ms() / 1000
+    assert result is not None
+    assert (result.name, result.launcher, result.node, result.incarnation) == ("x", TAIL, N1, I1)
+    assert result.token == tokens["x"]
+    assert (result.status, result.queue, result.host, result.pid) == (DaemonStatus.RUNNING, "q1", "machine", 11)
+    assert before <= result.started_at <= cluster.now_ms() / 1000
 
 
 def test_an_assigned_daemon_has_an_address_but_no_process_yet(cluster: StoreDriver) -> None:
@@ -40,10 +40,10 @@ def test_an_assigned_daemon_has_an_address_but_no_process_yet(cluster: StoreDriv
     cluster.want("x")
     cluster.assign(cluster.lead(), "x")
 
-    found = locate(cluster)
+    result = locate(cluster)
 
-    assert found is not None
-    assert (found.status, found.pid, found.started_at) == (DaemonStatus.ASSIGNED, 0, 0.0)
+    assert result is not None
+    assert (result.status, result.pid, result.started_at) == (DaemonStatus.ASSIGNED, 0, 0.0)
 
 
 def test_a_daemon_of_a_node_whose_lease_ended_is_not_found(cluster: StoreDriver) -> None:
@@ -98,10 +98,10 @@ def test_many_daemons_are_located_in_pages_and_only_under_running_leases(cluster
         cluster.run(book.assign(cluster.keys, epoch, node, incarnation, [(name, "test") for name in names(some)]))
     cluster.end_lease(N2)
 
-    found = Locator(cluster.store).locate_many(wanted)
+    result = Locator(cluster.store).locate_many(wanted)
 
-    assert list(found) == wanted[:1000] + wanted[1500:2400]
-    assert {address.node for address in found.values()} == {N1}
+    assert list(result) == wanted[:1000] + wanted[1500:2400]
+    assert {address.node for address in result.values()} == {N1}
 
 
 def test_daemons_are_located_on_a_node_that_joined_after_the_first_page(cluster: StoreDriver) -> None:
@@ -119,9 +119,9 @@ def test_daemons_are_located_on_a_node_that_joined_after_the_first_page(cluster:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(queries, "entries_and_nodes", join_after)
-        found = Locator(cluster.store).locate_many([*(f"d{number}" for number in range(1000)), "new"])
+        result = Locator(cluster.store).locate_many([*(f"d{number}" for number in range(1000)), "new"])
 
-    assert found["new"].node == N2
+    assert result["new"].node == N2
     assert asked == [1000, 1]
 
 
@@ -152,9 +152,9 @@ def test_every_daemon_with_a_spec_is_listed_once(cluster: StoreDriver) -> None:
     cluster.run(book.park(cluster.keys, epoch, [(DaemonName("parked"), "no node is up")]))
     cluster.desire("stopped", "stop")
 
-    found = {record.name: record for record in queries.records(cluster.store)}
+    result = {record.name: record for record in queries.records(cluster.store)}
 
-    assert {name: record.status for name, record in found.items()} == {
+    assert {name: record.status for name, record in result.items()} == {
         "runs": DaemonStatus.RUNNING,
         "stopping": DaemonStatus.STOPPING,
         "wanted": DaemonStatus.PENDING,
@@ -162,9 +162,9 @@ def test_every_daemon_with_a_spec_is_listed_once(cluster: StoreDriver) -> None:
         "stopped": DaemonStatus.STOPPED,
         "again": DaemonStatus.PENDING,
     }
-    runs = found[DaemonName("runs")]
+    runs = result[DaemonName("runs")]
     assert (runs.node, runs.token, runs.pid, runs.desired) == (N1, tokens["runs"], 11, Desired.RUNNING)
-    parked = found[DaemonName("parked")]
+    parked = result[DaemonName("parked")]
     assert (parked.node, parked.token, parked.pid, parked.started_at) == (None, None, None, None)
     assert parked.error == "no node is up"
 

@@ -21,17 +21,17 @@ TIMES = 200
 @pytest.fixture
 def client(valkey: Server, namespace: str) -> Iterator[Client]:
     """Return a client that has already been used, for a cluster with some daemons."""
-    one = Client(valkey.url, namespace, vnodes=40)
+    used = Client(valkey.url, namespace, vnodes=40)
     StoreDriver(Store(valkey.url, Keys(namespace))).started(*NAMES)
-    assert one.locate(NAMES[0]) is not None
-    yield one
-    one.close()
+    assert used.locate(NAMES[0]) is not None
+    yield used
+    used.close()
 
 
 def mistakes(client: Client, name: str) -> int:
     """Look a daemon up many times; return how often the answer was wrong."""
-    found = (client.locate(name) for _ in range(TIMES))
-    return sum(address is None or address.name != name for address in found)
+    addresses = (client.locate(name) for _ in range(TIMES))
+    return sum(address is None or address.name != name for address in addresses)
 
 
 def test_many_threads_share_a_client(client: Client) -> None:
@@ -47,19 +47,19 @@ def test_forked_processes_do_not_read_each_others_replies(client: Client) -> Non
     """If two processes read from one connection, each may get the replies of the other."""
     context = multiprocessing.get_context("fork")
 
-    def look(name: str, tell: Connection) -> None:
-        tell.send(mistakes(client, name))
+    def count(name: str, pipe: Connection) -> None:
+        pipe.send(mistakes(client, name))
 
     pipes, children = [], []
     for name in NAMES[:4]:
         ours, theirs = context.Pipe(duplex=False)
-        child = context.Process(target=look, args=(name, theirs))
+        child = context.Process(target=count, args=(name, theirs))
         child.start()
         pipes.append(ours)
         children.append(child)
     own = mistakes(client, NAMES[10])
-    told = [pipe.recv() for pipe in pipes]
+    in_children = [pipe.recv() for pipe in pipes]
     for child in children:
         child.join(10)
 
-    assert (own, told) == (0, [0] * 4)
+    assert (own, in_children) == (0, [0] * 4)

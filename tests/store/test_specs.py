@@ -48,10 +48,10 @@ def test_a_scan_replaces_specs_of_its_own_launcher_only(cluster: StoreDriver) ->
     epoch = cluster.lead()
     cluster.want("x")
     own = [(DaemonName("x"), TAIL, "[[1], {}]")]
-    alien = [(DaemonName("x"), LauncherName("poll"), ARGUMENTS)]
+    other_launcher = [(DaemonName("x"), LauncherName("poll"), ARGUMENTS)]
 
     assert cluster.run(specs.record(cluster.keys, own, mode="scan", epoch=epoch)) == ["replaced"]
-    assert cluster.run(specs.record(cluster.keys, alien, mode="scan", epoch=epoch)) == ["conflict"]
+    assert cluster.run(specs.record(cluster.keys, other_launcher, mode="scan", epoch=epoch)) == ["conflict"]
     assert cluster.spec("x")["launcher"] == TAIL
 
 

@@ -54,7 +54,7 @@ def test_a_field_of_a_newer_version_is_ignored() -> None:
     assert decode(SpecRow, raw) == SPEC
 
 
-RUBBISH = [
+INVALID = [
     b"",
     b"{",
     b"null",
@@ -83,7 +83,7 @@ RUBBISH = [
 ]
 
 
-@pytest.mark.parametrize("raw", RUBBISH)
+@pytest.mark.parametrize("raw", INVALID)
 def test_an_invalid_record_is_corrupt(raw: bytes) -> None:
     assert decode_or_none(BookRow, raw) is None
     with pytest.raises(Corrupt):

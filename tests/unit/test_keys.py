@@ -36,5 +36,5 @@ def test_no_two_keys_are_equal_whatever_the_names_of_nodes() -> None:
 
 
 def test_no_two_namespaces_share_a_key() -> None:
-    for one, other in itertools.combinations(["a", "a:v1", "b", "a:v1:node"], 2):
-        assert not set(all_keys(one)) & set(all_keys(other))
+    for first, second in itertools.combinations(["a", "a:v1", "b", "a:v1:node"], 2):
+        assert not set(all_keys(first)) & set(all_keys(second))

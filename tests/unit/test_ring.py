@@ -73,9 +73,9 @@ def test_a_new_node_becomes_first_choice_of_about_its_share_only() -> None:
 
 
 def test_a_node_of_twice_the_weight_is_first_choice_about_twice_as_often() -> None:
-    one = Ring({NodeName("a"): 1.0, NodeName("b"): 2.0}, vnodes=200)
+    ring_of_two = Ring({NodeName("a"): 1.0, NodeName("b"): 2.0}, vnodes=200)
 
-    firsts = [next(one.preference(name)) for name in names(6000)]
+    firsts = [next(ring_of_two.preference(name)) for name in names(6000)]
 
     assert 1.5 < firsts.count(NodeName("b")) / firsts.count(NodeName("a")) < 2.7
 

@@ -89,9 +89,9 @@ def test_a_server_that_hides_its_policy_is_accepted() -> None:
 
 
 def test_sentinel_urls_are_parsed_in_celerys_format() -> None:
-    found = server.sentinels("sentinel://u:p%40ss@a:1;sentinel://b;sentinel://c:3/2?master_name=main")
+    parsed = server.sentinels("sentinel://u:p%40ss@a:1;sentinel://b;sentinel://c:3/2?master_name=main")
 
-    assert found == server.Sentinels(
+    assert parsed == server.Sentinels(
         hosts=(("a", 1), ("b", 26379), ("c", 3)), service="main", database=2, username="u", password="p@ss"
     )
     assert server.sentinels("redis://a") is None
