@@ -1,12 +1,12 @@
-"""Every error the package raises; the message names the thing and says what to do."""
+"""Every error that the package raises. A message names the thing, its value, the rule and the remedy."""
 
 
 class DaemonsError(Exception):
-    """The root of all errors of this package."""
+    """The base class of all errors of this package."""
 
 
 class ConfigurationError(DaemonsError):
-    """A setting, launcher, server or registration is wrong; the message names it, its value and the rule."""
+    """A setting, launcher, server or registration is wrong; the message says which, its value and the rule."""
 
 
 class InvalidName(DaemonsError, ValueError):
@@ -18,11 +18,11 @@ class UnknownLauncher(DaemonsError, LookupError):
 
 
 class SpecConflict(DaemonsError):
-    """Another spec already stands under the name; pass ``replace=True`` to replace it."""
+    """The daemon already has a different spec; pass ``replace=True`` to replace that spec."""
 
 
 class SpawnTimeout(DaemonsError, TimeoutError):
-    """The daemon was recorded but did not run within the wait; the message says why not."""
+    """The daemon was recorded but did not start within the wait; the message says why."""
 
 
 class StoreUnavailable(DaemonsError):
@@ -30,16 +30,16 @@ class StoreUnavailable(DaemonsError):
 
 
 class LayoutMismatch(DaemonsError):
-    """The namespace holds a key layout that this version does not speak; nothing was touched."""
+    """The namespace uses a key layout that this version does not support; nothing was changed."""
 
 
 class Fenced(DaemonsError):
-    """A newer holder exists: what this caller holds is void."""
+    """A newer holder exists: the lease, claim or token of the caller is no longer valid."""
 
 
 class LeaseLost(Fenced):
-    """The node's or the monitor's lease has ended or belongs to another incarnation."""
+    """The lease of the node or the monitor has ended, or another incarnation holds the lease."""
 
 
 class ClaimLost(Fenced):
-    """The daemon's token is no longer the one in the address book."""
+    """A newer token exists for the daemon: another start of the daemon has replaced this one."""

@@ -1,4 +1,4 @@
-"""The settings of the package: read from a mapping of ``daemons_*`` keys, checked once, frozen."""
+"""The settings of the package: read from a mapping of ``daemons_*`` keys, checked once, then frozen."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from celery_daemons.errors import ConfigurationError
 
 PREFIX: Final = "daemons_"
-#: A lease of fewer heartbeats than this is lost to one late beat.
+#: A lease of fewer heartbeats would end after one late heartbeat.
 _BEATS_PER_LEASE: Final = 3
 _ABOVE_ZERO: Final = (
     "heartbeat_interval",
@@ -29,7 +29,7 @@ _REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket", "valkey", "v
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings without their prefix; times in seconds, memory in KiB."""
+    """All settings, named without their prefix. Times are in seconds, memory is in KiB."""
 
     redis_url: str
     namespace: str = "celery-daemons"
@@ -53,14 +53,14 @@ class Settings:
 
     @property
     def lease_ttl_ms(self) -> int:
-        """The lease in whole milliseconds, as Redis counts it."""
+        """Return the lease in whole milliseconds, the unit that Redis uses."""
         return int(self.lease_ttl * 1000)
 
     @property
     def lease_margin(self) -> float:
-        """Seconds before its end at which a holder takes its lease for lost.
+        """Return how many seconds before the end of a lease its holder treats the lease as lost.
 
-        It covers a difference of clock rates and the time that the kernel takes to end a process.
+        The margin covers a difference in clock rates, and the time that the kernel takes to end a process.
         """
         return max(0.2, self.lease_ttl * 0.1)
 
@@ -113,40 +113,40 @@ _KINDS: Final = {f.name: str(getattr(f.type, "__name__", f.type)) for f in field
     "node_labels": "tuple[str, ...]",
     "host_max_memory": "float",
 }
-#: Every setting but the URL, which is derived, with its default.
+#: The default of every setting except redis_url, which is derived from the broker.
 DEFAULTS: Final[dict[str, Any]] = {f.name: f.default for f in fields(Settings) if f.name != "redis_url"}
 NAMES: Final = frozenset(_KINDS)
 
 
 def load(values: Mapping[str, Any], *, fallback_urls: tuple[str | None, ...] = ()) -> Settings:
-    """Build the settings from ``values`` (keys without prefix; ``None`` means unset).
+    """Build the settings from ``values``, whose keys have no prefix; the value ``None`` means unset.
 
-    ``fallback_urls`` are tried in order for ``redis_url`` if it is unset: the broker's, then the result backend's.
-    Raises :exc:`ConfigurationError` that names the setting, its value and the rule.
+    If ``redis_url`` is unset, the first Redis URL of ``fallback_urls`` is used: the broker's or the result backend's.
+    Raises :exc:`ConfigurationError` with the setting, its value and the rule.
     """
     unknown = sorted(set(values) - NAMES)
     if unknown:
         known = ", ".join(sorted(NAMES))
         raise ConfigurationError(
-            f"there is no setting {PREFIX}{unknown[0]}; the settings are (each with {PREFIX}): {known}"
+            f"there is no setting {PREFIX}{unknown[0]}; the settings are (each with the prefix {PREFIX}): {known}"
         )
-    found: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for name, value in values.items():
         if value is None:
             continue
         reader, form = _READERS[_KINDS[name]]
         try:
-            found[name] = reader(value)
+            given[name] = reader(value)
         except (TypeError, ValueError, OverflowError):
             shown = repr(value) if name != "redis_url" else "the value given"
             raise ConfigurationError(f"{PREFIX}{name}: {shown} is not {form}") from None
-    found.setdefault("redis_url", next((url for url in fallback_urls if url and _is_redis(url)), None))
-    if found["redis_url"] is None:
+    given.setdefault("redis_url", next((url for url in fallback_urls if url and _is_redis(url)), None))
+    if given["redis_url"] is None:
         raise ConfigurationError(
             f"{PREFIX}redis_url is not set and neither the broker nor the result backend is Redis; "
-            f"set it to where the address book shall live, as in redis://localhost:6379/0"
+            "set it to the Redis that should hold the address book, for example redis://localhost:6379/0"
         )
-    settings = Settings(**found)
+    settings = Settings(**given)
     _check(settings)
     return settings
 
@@ -156,9 +156,9 @@ def _is_redis(url: str) -> bool:
 
 
 def refuse_unread(conf: Mapping[str, Any], namespace: str) -> None:
-    """Raise ConfigurationError for a key of Celery's configuration that is meant for us and that nobody reads.
+    """Raise ConfigurationError for a ``daemons_*`` key of Celery's configuration that would be ignored.
 
-    ``namespace`` is what the keys of the configuration begin with, as ``CELERY_``; empty if there is none.
+    ``namespace`` is the prefix of all keys in the configuration, for example ``CELERY_``; empty if there is none.
     """
     for key in map(str, conf):
         spaced = bool(namespace) and key.startswith(namespace)
@@ -172,7 +172,7 @@ def refuse_unread(conf: Mapping[str, Any], namespace: str) -> None:
 
 
 def check_scheme(url: str) -> None:
-    """Raise ConfigurationError for a URL of something else than a Redis."""
+    """Raise ConfigurationError if the scheme of ``url`` is not one of Redis or Valkey."""
     if not _is_redis(url):
         raise ConfigurationError(
             f"{PREFIX}redis_url: scheme {urlsplit(url).scheme!r} is not one of {', '.join(_REDIS_SCHEMES)}; "
@@ -194,10 +194,10 @@ def _check(s: Settings) -> None:
     _rule(
         s,
         "lease_ttl",
-        # Rounded: 3 × 0.4 is a little more than 1.2.
+        # Rounded, because 3 × 0.4 is slightly more than 1.2 in floating point.
         s.lease_ttl >= round(_BEATS_PER_LEASE * s.heartbeat_interval, 9),
         f"must be at least {_BEATS_PER_LEASE} × {PREFIX}heartbeat_interval ({s.heartbeat_interval}), "
-        "or one late heartbeat costs the lease",
+        "or one late heartbeat loses the lease",
     )
 
 

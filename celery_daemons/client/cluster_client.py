@@ -9,14 +9,14 @@ from celery_daemons.client.lookups import Lookups
 from celery_daemons.domain import placement
 from celery_daemons.domain.names import DaemonName, LauncherName, NodeName, Token, daemon_name, launcher_name, node_name
 from celery_daemons.domain.rebalance import Move
-from celery_daemons.domain.records import Address, needs_told
+from celery_daemons.domain.records import Address, needs_by_launcher
 from celery_daemons.domain.states import DaemonStatus, Desired
 from celery_daemons.errors import ConfigurationError, DaemonsError, SpawnTimeout, SpecConflict
 from celery_daemons.settings import Settings
 from celery_daemons.store import journal, lease, queries, specs
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
-from celery_daemons.store.specs import Action, Wanted
+from celery_daemons.store.specs import Action, RecordOutcome
 from celery_daemons.wire.arguments import encode_arguments
 
 #: Seconds between two checks while waiting: at first, and at most. A start takes a few milliseconds.
@@ -70,10 +70,10 @@ class ClusterClient:
         newer_than = before.token if before is not None and outcome == "replaced" else None
         return self.wait_running(name, within=wait, newer_than=newer_than)
 
-    def want(self, name: str, launcher: str, arguments: str, *, replace: bool = False) -> Wanted:
+    def want(self, name: str, launcher: str, arguments: str, *, replace: bool = False) -> RecordOutcome:
         """Record a spec with encoded arguments, and return the outcome. Raises SpecConflict, InvalidName."""
         item = (daemon_name(name), launcher_name(launcher), arguments)
-        (outcome,) = self.store.run(specs.want(self.store.keys, [item], mode="replace" if replace else "spawn"))
+        (outcome,) = self.store.run(specs.record(self.store.keys, [item], mode="replace" if replace else "spawn"))
         if outcome == "conflict":
             ((spec, _),) = queries.rows(self.store, [item[0]])
             # Without the arguments: the error of a launcher's task is written to a worker's log.
@@ -181,7 +181,7 @@ class ClusterClient:
             raise DaemonsError(f"daemon {name} cannot move: no other node is up and {required}")
         if to is not None and before is not None and before.node == to:
             return before
-        self._desire(name, "move", goal=to or "", shun="" if to else record.node or "")
+        self._desire(name, "move", target=to or "", avoid="" if to else record.node or "")
         if wait is None:
             return None
         # A newer token alone is not enough: the daemon may crash and restart on its node before it is recalled.
@@ -191,7 +191,7 @@ class ClusterClient:
     def _suitable_nodes(self, launcher: LauncherName) -> tuple[list[NodeName], str]:
         """Return the nodes that can take a launcher's daemons, and the requirements as a clause for a message."""
         rows = queries.node_rows(self.store)
-        labels, _ = needs_told({name: row for name, (row, _) in rows.items()}).get(launcher, ((), 1.0))
+        labels, _ = needs_by_launcher({name: row for name, (row, _) in rows.items()}).get(launcher, ((), 1.0))
         live = {name: row for name, (row, left_ms) in rows.items() if left_ms > 0}
         demand = placement.Demand(name=DaemonName(""), launcher=launcher, labels=labels)
         nodes = sorted(placement.NodeLoads(nodes=live, load_factor=1.0, vnodes=1).fitting(demand))
@@ -221,7 +221,7 @@ class ClusterClient:
 
     def pause_rebalance(self, *, paused: bool = True) -> None:
         """Pause or resume rebalancing: while paused, the monitor moves no daemon that may stay where it is."""
-        self.store.run(specs.pace(self.store.keys, paused=paused))
+        self.store.run(specs.pause_rebalance(self.store.keys, paused=paused))
 
     def drain(self, node: str, wait: float | None = None, *, stranded: Callable[[], Collection[str]] = tuple) -> None:
         """Move all daemons off a node and give it no new ones; with ``wait`` seconds, return once it holds none.
@@ -261,8 +261,8 @@ class ClusterClient:
             known = ", ".join(one.name for one in self.lookups.nodes()) or "none"
             raise DaemonsError(f"no node {node} is registered (registered: {known})")
 
-    def _desire(self, name: str, action: Action, *, goal: str = "", shun: str = "") -> None:
-        if not self.store.run(specs.desire(self.store.keys, daemon_name(name), action, goal=goal, shun=shun)):
+    def _desire(self, name: str, action: Action, *, target: str = "", avoid: str = "") -> None:
+        if not self.store.run(specs.desire(self.store.keys, daemon_name(name), action, target=target, avoid=avoid)):
             raise _unknown(name)
 
     def _wait_gone(self, name: DaemonName, within: float) -> None:

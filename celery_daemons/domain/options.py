@@ -1,4 +1,4 @@
-"""What a launcher says about how its daemons are run, restarted and placed."""
+"""The options of a launcher: how its daemons run, restart and are placed."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -17,7 +17,7 @@ def _above_zero(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LauncherOptions:
-    """The options of a launcher; times in seconds."""
+    """The options of a launcher. Times are in seconds."""
 
     isolation: Isolation = "shared"
     restart: Restart = "permanent"
@@ -32,7 +32,7 @@ class LauncherOptions:
     prune: bool = False
 
     def check(self, launcher: str) -> None:
-        """Raise :exc:`ConfigurationError` that names the launcher, the option and the rule."""
+        """Raise :exc:`ConfigurationError` for a wrong option, with the launcher, the option, its value and the rule."""
 
         def rule(option: str, holds: bool, text: str) -> None:
             if not holds:

@@ -10,7 +10,7 @@ from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.placement import Demand, NodeLoads
 from celery_daemons.domain.rebalance import Move, rebalance
 from celery_daemons.domain.reconcile import Step, next_step
-from celery_daemons.domain.records import BookRow, Needs, NodeRow, SpecRow, needs_told
+from celery_daemons.domain.records import BookRow, Needs, NodeRow, SpecRow, needs_by_launcher
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
 
 
@@ -75,7 +75,7 @@ class Planner:
         """Build the ring again and count all daemons."""
         self._loads = self._no_loads()
         # During a deploy, a monitor with older code leads nodes with launchers that it lacks: nodes report their needs.
-        self._reported_needs = needs_told(self._snapshot.nodes)
+        self._reported_needs = needs_by_launcher(self._snapshot.nodes)
         self._fitting_nodes.clear()
         self._weights.clear()
         self._counted = {
@@ -189,25 +189,25 @@ class Planner:
 
     def _placement(self, name: DaemonName, spec: SpecRow, row: BookRow | None, move: Move | None) -> Demand:
         """Return the demand of a daemon to place: an operator's choice of node comes first, then the rebalancer's."""
-        shun = row.shun if row is not None else None
+        avoid = row.avoid if row is not None else None
         is_new_version = row is None or row.version != spec.version
-        if is_new_version and (spec.goal or spec.shun):
-            return self._demand(name, spec.launcher, goal=spec.goal, why="moved here", shun=spec.shun or shun)
+        if is_new_version and (spec.target or spec.avoid):
+            return self._demand(name, spec.launcher, target=spec.target, why="moved here", avoid=spec.avoid or avoid)
         if move is not None:
-            return self._demand(name, spec.launcher, goal=move.target, why=f"rebalanced: {move.why}", shun=shun)
-        return self._demand(name, spec.launcher, shun=shun)
+            return self._demand(name, spec.launcher, target=move.target, why=f"rebalanced: {move.why}", avoid=avoid)
+        return self._demand(name, spec.launcher, avoid=avoid)
 
     def _demand(
         self,
         name: DaemonName,
         launcher: LauncherName,
         *,
-        goal: NodeName | None = None,
+        target: NodeName | None = None,
         why: str = "",
-        shun: NodeName | None = None,
+        avoid: NodeName | None = None,
     ) -> Demand:
         labels, weight = self._needs(launcher)
-        return Demand(name=name, launcher=launcher, labels=labels, weight=weight, goal=goal, why=why, shun=shun)
+        return Demand(name=name, launcher=launcher, labels=labels, weight=weight, target=target, why=why, avoid=avoid)
 
     def _needs(self, launcher: LauncherName) -> Needs:
         options = self._options(launcher)

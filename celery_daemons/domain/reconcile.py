@@ -1,4 +1,4 @@
-"""What to do about one daemon: the difference between its spec and its entry in the book, as a pure function."""
+"""Decide the next step for one daemon from its spec and its entry in the address book, as a pure function."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -9,12 +9,12 @@ from celery_daemons.domain.states import DaemonStatus, Desired
 
 
 class Step(Enum):
-    """What the monitor does next about a daemon."""
+    """The next action of the monitor for one daemon."""
 
-    REST = "rest"  #: nothing: it is as it should be, or the node is at work on it
+    REST = "rest"  #: nothing: the daemon is as it should be, or its node is busy with it
     PLACE = "place"  #: choose a node and assign it
-    RECALL = "recall"  #: ask its node to stop and release it
-    SWEEP = "sweep"  #: its node is gone: free what that node left
+    RECALL = "recall"  #: ask its node to stop and release the daemon
+    SWEEP = "sweep"  #: its node is gone: free the daemons of that node
 
 
 def next_step(
@@ -25,9 +25,10 @@ def next_step(
     fits: bool,
     others_fit: bool = False,
 ) -> tuple[Step, str]:
-    """Say what to do and why; ``fits`` tells if the node it is on may keep it, ``others_fit`` if another could take it.
+    """Return the next step and the reason.
 
-    A daemon that is on a node is never placed anew from here: its node releases it, or its node is swept, first.
+    ``fits`` says whether its node may keep the daemon, ``others_fit`` whether another node could take it. A daemon on a
+    node is never placed elsewhere directly: first its node releases the daemon, or the node is swept.
     """
     placed = row is not None and row.node is not None
     if placed and row is not None and row.node is not None:
@@ -40,11 +41,11 @@ def next_step(
         if spec.desired is Desired.STOPPED:
             return Step.RECALL, "stopped"
         if row.version != spec.version:
-            return Step.RECALL, "moved" if spec.goal or spec.shun else "replaced"
+            return Step.RECALL, "moved" if spec.target or spec.avoid else "replaced"
         if not fits:
             return Step.RECALL, "its node no longer takes it"
-        if others_fit and row.status is DaemonStatus.FAILED and row.shun == row.node:
-            # There was no other node when this one gave it up.
+        if others_fit and row.status is DaemonStatus.FAILED and row.avoid == row.node:
+            # No other node fitted when this one gave up on the daemon.
             return Step.RECALL, "failed here, another node can try"
         return Step.REST, "placed"
     if spec is None or spec.desired is Desired.STOPPED:

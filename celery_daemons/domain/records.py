@@ -1,4 +1,4 @@
-"""The records that the address book, the specs and the journal are made of."""
+"""The records of the address book, the specs and the journal."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a daemon runs, as far as its node's lease vouches for it.
+    """Where a daemon runs, valid while its node's lease runs.
 
-    ``queue`` is the node's own task queue, ``host`` the machine, ``pid`` the process that runs the daemon (0 until it
-    starts) and ``started_at`` Unix seconds by Redis's clock (0.0 until it runs).
+    ``queue`` is the node's own task queue, ``host`` the machine and ``pid`` the process that runs the daemon (0 until
+    the daemon starts). ``started_at`` is in Unix seconds by Redis's clock, 0.0 until the daemon runs.
     """
 
     name: DaemonName
@@ -30,7 +30,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One worker that takes part, as the address book knows it; ``lease_ms`` is what is left of its lease."""
+    """A worker that is registered in the address book; ``lease_ms`` is the time left of its lease."""
 
     name: NodeName
     incarnation: Incarnation
@@ -48,7 +48,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonRecord:
-    """What is known of a daemon: its address, if it has one, how often it was restarted, and what is wanted of it.
+    """A daemon's address, restart count, last error and desired state.
 
     Fields of the address are ``None`` while the daemon is on no live node.
     """
@@ -70,7 +70,7 @@ class DaemonRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonSpec:
-    """The wish that a daemon run: its name, its launcher and what the launcher is called with."""
+    """A daemon that should run: its name, its launcher, and the arguments for the launcher."""
 
     name: DaemonName
     launcher: LauncherName
@@ -82,23 +82,23 @@ class DaemonSpec:
 class SpecRow:
     """A spec as Redis holds it.
 
-    ``arguments`` is the encoded call; ``version`` changes whenever a running daemon has to be replaced by a new start.
-    ``goal`` and ``shun`` are the nodes where the next start of this version shall be, or shall not.
+    ``arguments`` is the encoded call. A new ``version`` means that a running daemon must be stopped and started again.
+    ``target`` is the node on which the next start of this version should be, ``avoid`` a node on which it should not.
     """
 
     launcher: LauncherName
     arguments: str
     desired: Desired
     version: str
-    goal: NodeName | None = None
-    shun: NodeName | None = None
+    target: NodeName | None = None
+    avoid: NodeName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookRow:
-    """A daemon's entry in the address book as Redis holds it; without a node it is on none.
+    """A daemon's entry in the address book as Redis holds it; ``node`` is ``None`` while no node holds the daemon.
 
-    ``why`` is the reason of its placement; ``shun`` a node that has given up on it.
+    ``why`` is the reason for the placement, ``avoid`` a node that has given up on the daemon.
     """
 
     status: DaemonStatus
@@ -112,15 +112,15 @@ class BookRow:
     restarts: int = 0
     error: str | None = None
     why: str | None = None
-    shun: NodeName | None = None
+    avoid: NodeName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRow:
     """A node as Redis holds it; labels and launchers are joined by commas, which no name contains.
 
-    ``candidate`` says whether it runs for election; ``needs`` is what its launchers ask of a node, as
-    :func:`needs_text` writes it.
+    ``candidate`` says whether the node runs for election as monitor. ``needs`` has the labels and weights that its
+    launchers require, as :func:`needs_text` writes them.
     """
 
     incarnation: Incarnation
@@ -138,20 +138,21 @@ class NodeRow:
 
     @property
     def label_set(self) -> frozenset[str]:
-        """The node's labels."""
+        """Return the node's labels."""
         return frozenset(self.labels.split(",")) if self.labels else frozenset()
 
     @property
     def launcher_set(self) -> frozenset[str]:
-        """The launchers that the node has registered."""
+        """Return the launchers that the node has registered."""
         return frozenset(self.launchers.split(",")) if self.launchers else frozenset()
 
 
+#: What a launcher requires of a node: labels, and the weight of one daemon.
 Needs = tuple[tuple[str, ...], float]
 
 
 def needs_text(launchers: Mapping[str, Needs]) -> str:
-    """The labels and the weight of launchers, but for those without labels that weigh one: ``gpu=2|arm|cuda,…``."""
+    """Encode labels and weights as ``gpu=2|arm|cuda,…``; launchers without labels and with weight 1 are left out."""
     return ",".join(
         "|".join((f"{name}={weight:g}", *labels))
         for name, (labels, weight) in sorted(launchers.items())
@@ -160,26 +161,26 @@ def needs_text(launchers: Mapping[str, Needs]) -> str:
 
 
 def read_needs(text: str) -> dict[LauncherName, Needs]:
-    """Read what :func:`needs_text` wrote; what cannot be read asks for nothing."""
-    found: dict[LauncherName, Needs] = {}
+    """Decode the text of :func:`needs_text`, without the parts that cannot be read."""
+    needs: dict[LauncherName, Needs] = {}
     for part in filter(None, text.split(",")):
         head, *labels = part.split("|")
         name, _, weight = head.partition("=")
         try:
-            found[LauncherName(name)] = tuple(labels), float(weight)
+            needs[LauncherName(name)] = tuple(labels), float(weight)
         except ValueError:
             continue
-    return found
+    return needs
 
 
-def needs_told(nodes: Mapping[NodeName, NodeRow]) -> dict[LauncherName, Needs]:
-    """What launchers ask for, as the nodes that have them tell; where they differ, the last by name counts."""
+def needs_by_launcher(nodes: Mapping[NodeName, NodeRow]) -> dict[LauncherName, Needs]:
+    """Return what each launcher requires; if nodes disagree, the node with the last name in sort order decides."""
     return {launcher: needs for _, row in sorted(nodes.items()) for launcher, needs in read_needs(row.needs).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leader:
-    """Who holds the monitor's lease, and under which epoch."""
+    """The node that holds the monitor's lease, and the epoch of that lease."""
 
     node: NodeName
     epoch: Epoch
@@ -187,7 +188,7 @@ class Leader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:
-    """One change as the journal holds it: a batch of ``(name, token, cause)``, or something that befell a node."""
+    """One change in the journal: a batch of ``(name, token, cause)``, or an event of a node."""
 
     id: str
     at_ms: int

@@ -1,4 +1,4 @@
-"""When a daemon that ended starts again: the restart policy, the back-off, and the restart intensity."""
+"""Decide whether, when and where a daemon starts again after its run ended."""
 
 import random
 from dataclasses import dataclass, field
@@ -8,45 +8,46 @@ from typing import Final
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.states import Outcome
 
-#: More would overflow a float in a long streak, which a large max_restarts allows; no backoff_max is reached so late.
+#: The most doublings of the back-off. A large max_restarts allows streaks that would overflow a float without a limit;
+#: every backoff_max is reached long before.
 _DOUBLINGS: Final = 64
-#: How often the wait of a daemon that failed for good is doubled: from backoff_max to sixteen times that.
+#: How often the wait of a failed daemon doubles: from backoff_max to sixteen times backoff_max.
 _SLOWER: Final = 4
 
 
 def restarts_after(options: LauncherOptions, outcome: Outcome) -> bool:
-    """Whether the policy wants another life after one that ended in ``outcome``, unasked by its node."""
+    """Return whether the restart policy starts a daemon again; ``outcome`` is that of a run its node did not stop."""
     if options.restart == "permanent" or outcome is Outcome.STOPPED:
-        # Stopped, and not by us: a service manager ends a worker with a signal to every process of it. No policy takes
-        # that for an end of the daemon's own, or the daemon would stay stopped on all nodes.
+        # Something else stopped the daemon: a service manager signals every process of a worker that it stops. If that
+        # counted as an end of the daemon, the daemon would stay stopped on all nodes.
         return True
     return options.restart == "transient" and outcome is Outcome.FAILED
 
 
 class Verdict(Enum):
-    """What becomes of a daemon that ended and shall live again."""
+    """What happens to a daemon that ended and should run again."""
 
-    AGAIN = "again"  #: it starts again here after its back-off
-    ELSEWHERE = "elsewhere"  #: this node has tried often enough: another one should
-    FAILED = "failed"  #: others have tried too: it is tried again slowly
+    AGAIN = "again"  #: restart on this node after the back-off
+    ELSEWHERE = "elsewhere"  #: restart limit reached on this node: another node should try
+    FAILED = "failed"  #: another node gave up before: keep retrying, slowly
 
 
 @dataclass(slots=True)
 class RestartHistory:
-    """The failures of one daemon within its restart period, on this node.
+    """The failures of one daemon on this node, and the delay before its next run.
 
-    The delay is exponential with full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015);
-    it starts anew once a life lasted a whole ``restart_period``. ``exhausted`` says that another node has given up on
-    the daemon before: then the first failure here is one too many.
+    The delay is exponential with full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+    A run that lasts ``restart_period`` resets the history. ``exhausted`` means that another node has already given up
+    on the daemon: after one more failure on this node, the daemon counts as failed.
     """
 
     exhausted: bool = False
     total: int = 0
     recent: list[float] = field(default_factory=list)
     streak: int = 0
-    #: Ends in a row that were not of its own making.
-    shaken: int = 0
-    #: Waits since it counts as failed.
+    #: Runs in a row that ended because the host died.
+    host_deaths: int = 0
+    #: Waits since the daemon counts as failed.
     slow: int = 0
 
     def next_delay(
@@ -54,37 +55,40 @@ class RestartHistory:
         options: LauncherOptions,
         *,
         now: float,
-        lived: float,
+        ran_for: float,
         rng: random.Random,
         at_once: bool = False,
         counts: bool = True,
     ) -> tuple[float, Verdict]:
-        """Note an end at ``now`` (monotonic seconds) after ``lived`` seconds; say how long to wait, and for what.
+        """Record the end of a run and return the seconds to wait and what to do then.
 
-        Past ``max_restarts`` within the period the daemon is for another node to try; past that, it counts as failed,
-        and is tried again after ``backoff_max``, then twice that, up to sixteen times. ``at_once`` marks an end after
-        which the first restart of a streak does not wait; one that does not count was its host's, and is backed off
-        from, but never held against the daemon.
+        The run lasted ``ran_for`` seconds and ended at ``now``, in monotonic seconds. After ``max_restarts`` within the
+        period, another node should try. If another node already has, the daemon counts as failed and is retried after
+        ``backoff_max``, then twice that, up to sixteen times that. With ``at_once``, the first restart of a streak does
+        not wait. ``counts=False`` is for the death of a host that is not blamed on the daemon: the restart is delayed,
+        but does not count towards ``max_restarts``.
         """
         self.total += 1
-        if lived >= options.restart_period:
-            self.streak = self.shaken = self.slow = 0
+        if ran_for >= options.restart_period:
+            self.streak = self.host_deaths = self.slow = 0
             self.exhausted = False
             self.recent.clear()
         if not counts:
-            self.shaken += 1
-            return (0.0 if at_once and self.shaken == 1 else _jittered(options, self.shaken, rng)), Verdict.AGAIN
+            self.host_deaths += 1
+            wait = 0.0 if at_once and self.host_deaths == 1 else _jittered(options, self.host_deaths, rng)
+            return wait, Verdict.AGAIN
         self.recent = [then for then in self.recent if now - then < options.restart_period]
         self.recent.append(now)
         self.streak += 1
         if self.exhausted:
             longest = options.backoff_max * 2.0 ** min(self.slow, _SLOWER)
             self.slow += 1
-            # Full jitter over the upper half only: a slow retry that may come at once is not slow.
+            # Jitter over the upper half only: full jitter could retry immediately.
             return rng.uniform(longest / 2, longest), Verdict.FAILED
         if len(self.recent) > options.max_restarts or self.streak > options.max_restarts:
             return 0.0, Verdict.ELSEWHERE
-        return (0.0 if at_once and self.streak == 1 else _jittered(options, self.streak, rng)), Verdict.AGAIN
+        wait = 0.0 if at_once and self.streak == 1 else _jittered(options, self.streak, rng)
+        return wait, Verdict.AGAIN
 
 
 def _jittered(options: LauncherOptions, streak: int, rng: random.Random) -> float:

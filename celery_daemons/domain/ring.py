@@ -14,7 +14,7 @@ def _point(key: str) -> int:
 
 
 class Ring:
-    """The nodes' points on a circle; the same nodes, weights and vnodes give the same ring in every process."""
+    """The points of the nodes on the ring; equal nodes, weights and vnodes give an equal ring in every process."""
 
     __slots__ = ("_owners", "_points", "nodes")
 
@@ -26,7 +26,7 @@ class Ring:
         self._owners = [NodeName(owner) for _, owner in points]
 
     def narrowed(self, nodes: Collection[NodeName]) -> "Ring":
-        """The points of these nodes alone: who preferred one of the others goes on to its next choice."""
+        """Return a ring with the points of ``nodes`` only; the order of preference among these nodes stays the same."""
         if self.nodes <= set(nodes):
             return self
         ring = Ring({}, vnodes=0)
@@ -37,13 +37,13 @@ class Ring:
         return ring
 
     def first(self, name: DaemonName) -> NodeName | None:
-        """The node that the ring prefers for ``name``; ``None`` on an empty ring."""
+        """Return the node that the ring prefers for ``name``; ``None`` on an empty ring."""
         if not self._points:
             return None
         return self._owners[bisect_right(self._points, _point(name)) % len(self._owners)]
 
     def preference(self, name: DaemonName) -> Iterator[NodeName]:
-        """Every node once, in the order in which the ring prefers them for ``name``."""
+        """Yield every node once, the most preferred for ``name`` first."""
         owners = self._owners
         size = len(owners)
         start = bisect_right(self._points, _point(name))

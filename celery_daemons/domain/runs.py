@@ -1,4 +1,4 @@
-"""What a node knows and reports about the daemons assigned to it: assignments, claims, starts, ends and releases."""
+"""The records that nodes exchange with Redis and with hosts: assignments, claims, starts, ends and releases."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from celery_daemons.domain.states import DaemonStatus, Outcome
 
 
 class Assignment(NamedTuple):
-    """A daemon that the address book assigns to a node, under a token."""
+    """A daemon that is assigned to a node, and the token of the assignment."""
 
     name: DaemonName
     token: Token
@@ -18,10 +18,10 @@ class Assignment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
-    """The answer to one claim; ``refused`` is the reason of a refusal and empty for a granted claim.
+    """The answer to one claim; ``refused`` is the reason for a refusal, and empty for a granted claim.
 
-    A granted claim has the token under which to start, which may be newer than the claimed one. ``avoid`` is a node
-    that has given up on the daemon, ``None`` for none.
+    The token of a granted claim is the one to start under; it may be newer than the claimed token. ``avoid`` is a node
+    that has given up on the daemon, or ``None``.
     """
 
     token: Token
@@ -48,7 +48,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """A daemon that its node gives back, and how its last run ended."""
+    """A daemon that its node releases, and how its last run ended."""
 
     name: DaemonName
     token: Token
@@ -60,7 +60,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A daemon that a node runs, with everything that Redis must know of it after it lost its data."""
+    """A daemon that a node runs, with everything needed to restore its entry after Redis lost its data."""
 
     name: DaemonName
     token: Token

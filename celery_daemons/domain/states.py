@@ -1,10 +1,10 @@
-"""The states of nodes and daemons, and nothing else."""
+"""The states of nodes and daemons."""
 
 from enum import StrEnum
 
 
 class NodeStatus(StrEnum):
-    """What a node does: takes daemons, hands them over, or has let its lease run out."""
+    """Whether a node takes daemons, hands its daemons over, or has lost its lease."""
 
     UP = "up"
     DRAINING = "draining"
@@ -12,14 +12,14 @@ class NodeStatus(StrEnum):
 
 
 class Desired(StrEnum):
-    """What the spec wants of a daemon."""
+    """The state that a spec asks for."""
 
     RUNNING = "running"
     STOPPED = "stopped"
 
 
 class DaemonStatus(StrEnum):
-    """Where a daemon is in its life."""
+    """The state of a daemon."""
 
     PENDING = "pending"
     ASSIGNED = "assigned"
@@ -33,10 +33,10 @@ class DaemonStatus(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How one life of a daemon ended."""
+    """How one run of a daemon ended."""
 
-    STOPPED = "stopped"  #: it was asked to stop, and did
-    FINISHED = "finished"  #: its code returned, and its restart policy wants no other life
-    FAILED = "failed"  #: it raised or its process died
-    REFUSED = "refused"  #: this node cannot run it: another one should
-    EXHAUSTED = "exhausted"  #: it failed here too often: another node should try
+    STOPPED = "stopped"  #: stopped on request
+    FINISHED = "finished"  #: its code returned and its restart policy does not start it again
+    FAILED = "failed"  #: its code raised or its process died
+    REFUSED = "refused"  #: this node cannot run it: another node should
+    EXHAUSTED = "exhausted"  #: it failed too often on this node: another node should try

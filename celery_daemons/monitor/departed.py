@@ -38,7 +38,7 @@ class DepartedNodes:
         if now < self._next_run_at:
             return
         while self._removed:
-            self._store.run(lease.bury(self._store.keys, self._epoch, self._removed.popleft()))
+            self._store.run(lease.forget_queues(self._store.keys, self._epoch, self._removed.popleft()))
         now_ms = self._store.now_ms()
         for node, queues in queries.gone(self._store).items():
             if now_ms - queues.at_ms >= _RETENTION * 1000:

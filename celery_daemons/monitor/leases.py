@@ -39,7 +39,7 @@ class LeaseWatcher:
         """Return what the leases call for; ``server`` is the run id of the server that gave the overview."""
         hold_off, now = self._hold_off, self._clock()
         hold_off.on_data_age(overview.age_ms)
-        hold_off.on_cluster_silence(overview.heard_ms)
+        hold_off.on_cluster_silence(overview.first_beat_age_ms)
         confirms = hold_off.on_server(server, confirmed=overview.server)
         mass_failure = hold_off.on_mass_loss(overview.leases)
         ended = tuple(node for node, left in overview.leases.items() if left <= 0)

@@ -220,7 +220,7 @@ class Scans:
             logger.warning("launcher %s: scan not reported (%s)", name, failed)
 
     def _record(self, scan: Scan, page: list[_Row]) -> None:
-        outcomes = self._store.run(specs.want(self._store.keys, page, mode="scan", epoch=self._epoch))
+        outcomes = self._store.run(specs.record(self._store.keys, page, mode="scan", epoch=self._epoch))
         for (name, launcher, _), outcome in zip(page, outcomes, strict=True):
             if outcome == "conflict":
                 scan.add_problem(f"lists {name} for launcher {launcher}, but the name is taken by another launcher")

@@ -1,4 +1,4 @@
-"""The verb by which a node reads what it should run, a page at a time."""
+"""The verb with which a node reads the daemons assigned to it, page by page."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,10 @@ from celery_daemons.store.script import BATCH, ScriptCall, text
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """A page of what is on a node, and the generation it stands at; ``None`` for a record that is corrupt.
+    """One page of a node's daemons and the node's generation; a corrupt record is ``None``.
 
-    The ``cursor`` leads to the next page, and is ``"0"`` on the last. The whole holds at the first page's generation:
-    what came or went after it grew may be missing or be there.
+    ``cursor`` leads to the next page and is ``"0"`` on the last page. All pages together are complete as of the
+    generation of the first page; daemons that were assigned or released after that may be on a page or not.
     """
 
     generation: int
@@ -24,7 +24,7 @@ class Holdings:
 
 
 def page(keys: Keys, node: NodeName, cursor: str = "0") -> ScriptCall[Holdings]:
-    """One page of what the book says is on a node."""
+    """Read one page of the daemons that the address book assigns to a node."""
 
     def decode(reply: Any) -> Holdings:
         pairs = zip(reply[2::2], reply[3::2], strict=True)

@@ -1,4 +1,4 @@
-"""The verbs about daemons: what is wanted, where it is assigned, who runs it."""
+"""The verbs that change entries of the address book: assign, recall, park, sweep, claim, report, release, reassert."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from celery_daemons.domain.runs import Assignment, ClaimResult, Release, Report,
 from celery_daemons.errors import LeaseLost
 from celery_daemons.store.codec import encode, printable
 from celery_daemons.store.keys import LAYOUT, Keys
-from celery_daemons.store.lease import mismatch
+from celery_daemons.store.lease import layout_mismatch
 from celery_daemons.store.script import ScriptCall, compact, text
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """What was assigned to, or recalled from, one node: per item its token, 0 for an item that was refused."""
+    """The result of an assignment to, or a recall from, one node: a token per item, 0 for a refused item."""
 
     generation: int
     tokens: tuple[Token, ...]
@@ -24,7 +24,11 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one sweep freed; ``left`` daemons wait for the next call. ``alive_ms`` is set when the lease still runs."""
+    """The daemons that one sweep freed.
+
+    ``left`` daemons remain for the next call. If the lease still runs, ``alive_ms`` is the time left and nothing was
+    freed.
+    """
 
     names: tuple[DaemonName, ...]
     left: int
@@ -34,11 +38,11 @@ class Swept:
 def _plain(items: Iterable[Any]) -> bytes:
     plain = [compact({slot: getattr(item, slot) for slot in item.__slots__}) for item in items]
     for fields in plain:
-        # As text: Lua would round a large number.
+        # As text, because Lua would round a large number.
         fields["token"] = str(fields["token"])
-        for told in ("error", "trace"):
-            if told in fields:
-                fields[told] = printable(fields[told])
+        for key in ("error", "trace"):
+            if key in fields:
+                fields[key] = printable(fields[key])
     return encode(plain)
 
 
@@ -46,24 +50,24 @@ def _token(raw: Any) -> Token:
     return Token(int(raw or 0))
 
 
-def _flags(fenced: str) -> Any:
-    def decode(reply: Any) -> list[bool]:
-        if not reply:
-            raise LeaseLost(fenced)
-        return [flag == 1 for flag in reply]
-
-    return decode
+def _fenced(node: NodeName, incarnation: Incarnation, refused: str) -> LeaseLost:
+    return LeaseLost(
+        f"node {node}: incarnation {incarnation} is fenced and cannot {refused}: its lease has ended, or another "
+        "incarnation has joined; its daemons must stop"
+    )
 
 
 def epoch_over(epoch: Epoch) -> LeaseLost:
-    """The error for a monitor that has been deposed."""
-    return LeaseLost(f"the monitor's epoch {epoch} is over: another monitor leads")
+    """Return the error for a monitor that no longer holds the lease of ``epoch``."""
+    return LeaseLost(
+        f"the monitor's epoch {epoch} is over: its lease has ended or another monitor leads; nothing was changed"
+    )
 
 
 def assign(
     keys: Keys, epoch: Epoch, node: NodeName, incarnation: Incarnation, items: Sequence[tuple[DaemonName, str]]
 ) -> ScriptCall[Dispatch | None]:
-    """Assign ``(name, cause)`` each to a node; ``None`` when it is not up any more. Raises LeaseLost."""
+    """Assign daemons, ``(name, cause)`` each; answer ``None`` if the node is no longer up. Raises LeaseLost."""
 
     def decode(reply: Any) -> Dispatch | None:
         if reply[0] == -1:
@@ -90,7 +94,7 @@ def assign(
 
 
 def recall(keys: Keys, epoch: Epoch, node: NodeName, items: Sequence[tuple[DaemonName, str]]) -> ScriptCall[Dispatch]:
-    """Ask a node to stop and release ``(name, cause)`` each. Raises LeaseLost."""
+    """Ask a node to stop and release daemons, ``(name, cause)`` each. Raises LeaseLost."""
 
     def decode(reply: Any) -> Dispatch:
         if reply[0] == -1:
@@ -106,7 +110,7 @@ def recall(keys: Keys, epoch: Epoch, node: NodeName, items: Sequence[tuple[Daemo
 
 
 def park(keys: Keys, epoch: Epoch, items: Sequence[tuple[DaemonName, str]]) -> ScriptCall[int]:
-    """Record that daemons have no node, ``(name, why)`` each; answers how many records changed. Raises LeaseLost."""
+    """Record that no node fits daemons, ``(name, reason)`` each; answer how many records changed. Raises LeaseLost."""
 
     def decode(reply: Any) -> int:
         if reply == -1:
@@ -117,7 +121,7 @@ def park(keys: Keys, epoch: Epoch, items: Sequence[tuple[DaemonName, str]]) -> S
 
 
 def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int) -> ScriptCall[Swept]:
-    """Free what a node whose lease has ended left behind. Raises LeaseLost."""
+    """Free up to ``limit`` daemons of a node whose lease has ended. Raises LeaseLost."""
 
     def decode(reply: Any) -> Swept:
         verdict = text(reply[0])
@@ -154,14 +158,14 @@ def claim(
     *,
     server: str = "",
 ) -> ScriptCall[list[ClaimResult] | None]:
-    """Take ``(name, token)`` each so as to start them; ``None`` while no monitor has settled with ``server``.
+    """Claim assigned daemons before starting them; answer ``None`` until a monitor has confirmed ``server``.
 
-    Raises LeaseLost when the node is fenced.
+    ``server`` is the run id of the Redis server; empty to claim without a confirmation. Raises LeaseLost.
     """
 
     def decode(reply: Any) -> list[ClaimResult] | None:
         if not reply:
-            raise LeaseLost(f"node {node}: incarnation {incarnation} is fenced, it claims nothing")
+            raise _fenced(node, incarnation, "claim daemons")
         if isinstance(reply[0], bytes):
             return None
         claims = []
@@ -169,10 +173,17 @@ def claim(
             if len(item) == 2:
                 claims.append(ClaimResult(Token(0), LauncherName(""), "", "", 0, refused=text(item[1])))
             else:
-                token, launcher, arguments, version, restarts, shun = item
-                kind = LauncherName(text(launcher))
-                avoid = NodeName(text(shun)) if shun else None
-                claims.append(ClaimResult(_token(token), kind, text(arguments), text(version), int(restarts), avoid))
+                token, launcher, arguments, version, restarts, avoid = item
+                claims.append(
+                    ClaimResult(
+                        token=_token(token),
+                        launcher=LauncherName(text(launcher)),
+                        arguments=text(arguments),
+                        version=text(version),
+                        restarts=int(restarts),
+                        avoid=NodeName(text(avoid)) if avoid else None,
+                    )
+                )
         return claims
 
     return ScriptCall(
@@ -184,17 +195,23 @@ def claim(
 
 
 def report(keys: Keys, node: NodeName, incarnation: Incarnation, items: Sequence[Report]) -> ScriptCall[list[bool]]:
-    """Say how claimed daemons are doing; false for one whose token is no longer the book's. Raises LeaseLost."""
+    """Report the states of claimed daemons; false for a daemon whose token is out of date. Raises LeaseLost."""
+
+    def decode(reply: Any) -> list[bool]:
+        if not reply:
+            raise _fenced(node, incarnation, "report daemons")
+        return [flag == 1 for flag in reply]
+
     return ScriptCall(
         "report",
         (keys.nodes, keys.book, keys.journal, keys.traces),
         (node, incarnation, _plain(items)),
-        _flags(f"node {node}: incarnation {incarnation} is fenced, it reports nothing"),
+        decode,
     )
 
 
 def release(keys: Keys, node: NodeName, items: Sequence[Release]) -> ScriptCall[list[bool]]:
-    """Give daemons back; false for one that the caller did not hold."""
+    """Release daemons; false for a daemon that the caller did not hold."""
     return ScriptCall(
         "release",
         (keys.specs, keys.book, keys.held(node), keys.journal, keys.traces),
@@ -206,16 +223,16 @@ def release(keys: Keys, node: NodeName, items: Sequence[Release]) -> ScriptCall[
 def reassert(
     keys: Keys, node: NodeName, row: NodeRow, items: Sequence[Running], *, ttl_ms: int
 ) -> ScriptCall[tuple[int, list[bool]] | None]:
-    """Tell a Redis that lost data what this node runs.
+    """Restore the entries of the daemons that this node runs, after Redis has lost data.
 
-    Answers the generation and, per item, false where a newer token holds the name; ``None`` when another incarnation of
-    the node is alive. Raises LayoutMismatch.
+    Answers the generation and, per item, false if a newer token exists; ``None`` if another incarnation of the node is
+    alive. Raises LayoutMismatch.
     """
 
     def decode(reply: Any) -> tuple[int, list[bool]] | None:
         if isinstance(reply[0], bytes):
             if text(reply[0]) == "layout":
-                raise mismatch(text(reply[1]))
+                raise layout_mismatch(text(reply[1]))
             return None
         return int(reply[0]), [flag == 1 for flag in reply[1:]]
 

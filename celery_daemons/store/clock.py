@@ -1,4 +1,4 @@
-"""The clock of leases on one machine."""
+"""The clock on which the processes of one machine measure leases."""
 
 import time
 
@@ -6,5 +6,5 @@ _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def lease_clock() -> float:
-    """Seconds on a clock that all processes of this machine share, that no one sets, and that runs on in suspend."""
+    """Return seconds on a clock that is shared by all processes, never set, and also runs during suspend."""
     return time.clock_gettime(_BOOTTIME)

@@ -1,4 +1,4 @@
-"""The only way to Redis: runs calls, blocking or async, and turns the client's errors into the package's."""
+"""Run script calls and queries on Redis, blocking or async, and translate the client's errors."""
 
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -15,25 +15,26 @@ from celery_daemons.domain.names import DaemonName
 from celery_daemons.errors import ConfigurationError, StoreUnavailable
 from celery_daemons.store import server
 from celery_daemons.store.keys import LAYOUT, Keys
-from celery_daemons.store.lease import mismatch
+from celery_daemons.store.lease import layout_mismatch
 from celery_daemons.store.script import ScriptCall
 from celery_daemons.store.server_pin import ServerPin
 
 T = TypeVar("T")
 
-#: Seconds for one command of a client that is not on a heartbeat. Longer than any script takes, short for a person.
+#: Seconds for one command of a client without a heartbeat. Longer than any script runs, and short enough for a person
+#: to wait.
 TIMEOUT: Final = 5.0
 
 
 def _unavailable(url: str, error: Exception) -> StoreUnavailable:
-    """The package's error for one of the client's."""
+    """Translate an error of the Redis client."""
     if isinstance(error, ReadOnlyError):
         return StoreUnavailable(
             f"Redis at {server.shown(url)} is a read-only replica; point daemons_redis_url at the primary"
         )
     return StoreUnavailable(
-        f"Redis at {server.shown(url)} does not answer as it should ({type(error).__name__}: {error}); "
-        "check that it runs and that daemons_redis_url is right"
+        f"Redis at {server.shown(url)} does not answer correctly ({type(error).__name__}: {error}); "
+        "check that the server runs and that daemons_redis_url is correct"
     )
 
 
@@ -57,50 +58,49 @@ def _options(timeout: float) -> dict[str, Any]:
     return {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
-        # RESP2 whatever the client's default: replies keep one shape.
+        # RESP2 whatever the default of the client: the types of replies must not depend on its version.
         "protocol": 2,
     }
 
 
 def _client(library: Any, url: str, **options: Any) -> Any:
-    """A client of ``library`` (redis, redis.asyncio): of one server, or of the one that sentinels call the primary."""
-    found = server.sentinels(url)
-    if found is None:
+    """Return a client of ``library``, redis or redis.asyncio, for a server or for the primary that sentinels name."""
+    sentinels = server.sentinels(url)
+    if sentinels is None:
         return _plain_client(library, url, options)
     timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
-    asked = library.sentinel.Sentinel(found.hosts, sentinel_kwargs=timeouts)
-    return asked.master_for(
-        found.service,
-        db=found.database,
-        username=found.username,
-        password=found.password,
+    return library.sentinel.Sentinel(sentinels.hosts, sentinel_kwargs=timeouts).master_for(
+        sentinels.service,
+        db=sentinels.database,
+        username=sentinels.username,
+        password=sentinels.password,
         socket_keepalive=True,
         **options,
     )
 
 
 def _plain_client(library: Any, url: str, options: dict[str, Any]) -> Any:
-    place = server.normalise(url)
-    if not place.startswith("unix:"):
-        options = {"socket_keepalive": True, **options}  # a socket file has none
+    address = server.normalise(url)
+    if not address.startswith("unix:"):
+        options = {"socket_keepalive": True, **options}  # not for a Unix socket
     try:
-        client = library.Redis.from_url(place, **options)
+        client = library.Redis.from_url(address, **options)
         pool = client.connection_pool
-        pool.connection_kwargs["decode_responses"] = False  # replies keep one shape, whatever the URL asks for
-        # Connections are made when they are needed: a wrong option in the URL would come up at the first call.
+        pool.connection_kwargs["decode_responses"] = False  # replies stay bytes, whatever the URL says
+        # The pool connects lazily. Build a connection now, so that a wrong option in the URL is found here.
         pool.connection_class(**pool.connection_kwargs)
     except (TypeError, ValueError, RedisError) as error:
         raise ConfigurationError(
-            f"daemons_redis_url: the Redis client refuses an option of {server.shown(url)} ({error}); mend what is "
-            "behind the ? in the URL"
+            f"daemons_redis_url: the Redis client rejects an option of {server.shown(url)} ({error}); correct the part "
+            "after the ? of the URL"
         ) from error
     return client
 
 
 class Store:
-    """A blocking connection pool to one namespace; safe to share between threads and to use after a fork.
+    """A blocking connection pool to one namespace; threads may share a store, and a forked child may use one.
 
-    A ``pin_server`` one talks to another server than before only after ``trust.accept()``.
+    With ``pin_server``, connections to a different server fail until ``pin.accept_new_server()``.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Store:
         self.client: Any = client or _client(
             redis,
             url,
-            # A broken connection is worth a second try, a server that is silent for the whole timeout is not.
+            # Retry once after a broken connection, but not after a timeout: the caller has waited long enough.
             retry=redis.retry.Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
             redis_connect_func=self._on_connect,
             **_options(timeout),
@@ -135,7 +135,7 @@ class Store:
             self.pin.check(connection.read_response())
 
     def check(self) -> None:
-        """Raise ConfigurationError or LayoutMismatch if this server or namespace will not do; asks once."""
+        """Raise ConfigurationError or LayoutMismatch for an unsuitable server or namespace; queries Redis only once."""
         if self._checked:
             return
         with _translated(self.url):
@@ -143,16 +143,16 @@ class Store:
             info, memory, layout = pipe.info("server").info("memory").hget(self.keys.cluster, "layout").execute()
         server.check({**info, **memory}, self.url)
         if layout is not None and layout.decode() != LAYOUT:
-            raise mismatch(layout.decode())
+            raise layout_mismatch(layout.decode())
         self._checked = True
 
     def now_ms(self) -> int:
-        """The server's clock."""
+        """Return the server's time in Unix milliseconds."""
         seconds, micros = self.read(lambda client: client.time())
         return int(seconds) * 1000 + int(micros) // 1000
 
     def run(self, call: ScriptCall[T]) -> T:
-        """Run one verb."""
+        """Run one verb and decode the reply. Raises StoreUnavailable, and what the verb raises."""
         if not self._checked:
             self.check()
         with _translated(self.url):
@@ -162,13 +162,13 @@ class Store:
                 except NoScriptError:
                     reply = self.client.execute_command(*_pack_whole(call))
             except ReadOnlyError:
-                # Not to be met again: by the next call the address may lead to the new primary.
+                # Reconnect for the next call: the address may then lead to the new primary.
                 self.client.connection_pool.disconnect()
                 raise
         return call.decode(reply)
 
     def entry(self, name: DaemonName) -> bytes | None:
-        """A daemon's entry in the book as it stands in Redis: one HGET, and as little else as can be."""
+        """Return a daemon's undecoded entry in the address book: one HGET with minimal overhead, for look-ups."""
         if not self._checked:
             self.check()
         try:
@@ -178,7 +178,7 @@ class Store:
         return raw
 
     def read(self, query: Callable[[Any], T]) -> T:
-        """Run plain commands: ``query`` gets the client; its errors become the package's."""
+        """Call ``query`` with the client and translate its errors. Raises StoreUnavailable."""
         if not self._checked:
             self.check()
         with _translated(self.url):
@@ -190,9 +190,9 @@ class Store:
 
 
 class AsyncStore:
-    """The same for an asyncio loop; every command has ``timeout`` seconds and no retry: the caller keeps the clock.
+    """A store for asyncio. Each command has ``timeout`` seconds and no retry; retries are up to the caller.
 
-    A ``pin_server`` one talks to another server than before only after ``trust.accept()``.
+    With ``pin_server``, connections to a different server fail until ``pin.accept_new_server()``.
     """
 
     def __init__(self, url: str, keys: Keys, *, timeout: float, client: Any = None, pin_server: bool = False) -> None:
@@ -215,14 +215,14 @@ class AsyncStore:
             self.pin.check(await connection.read_response())
 
     async def check(self) -> None:
-        """Raise ConfigurationError if the server will not do."""
+        """Raise ConfigurationError if the server is unsuitable."""
         with _translated(self.url):
             info = await self.client.info("server")
             memory = await self.client.info("memory")
         server.check({**info, **memory}, self.url)
 
     async def run(self, call: ScriptCall[T]) -> T:
-        """Run one verb."""
+        """Run one verb and decode the reply. Raises StoreUnavailable, and what the verb raises."""
         with _translated(self.url):
             try:
                 try:
@@ -235,7 +235,7 @@ class AsyncStore:
         return call.decode(reply)
 
     async def read(self, query: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-        """Run plain commands."""
+        """Await ``query``, called with the client, and translate its errors. Raises StoreUnavailable."""
         with _translated(self.url):
             return await query(self.client)
 

@@ -1,4 +1,4 @@
-"""Fenced writes: the resource itself refuses what an older start of a daemon still tries to write."""
+"""Fenced writes: keys of the user that refuse writes of an older start of a daemon."""
 
 import inspect
 import re
@@ -10,17 +10,17 @@ from redis.exceptions import NoScriptError
 from celery_daemons.errors import ClaimLost
 from celery_daemons.store.script import script
 
-#: What Redis Cluster takes for a hash tag: the first brace opens it, and it is not empty.
+#: A key with a hash tag by the rule of Redis Cluster: not empty, and opened by the first brace.
 _TAGGED: Final = re.compile(r"[^{]*\{[^}]+\}")
 
 
 class FencedRedis:
-    """Writes to keys of the user's own, each under the daemon's token.
+    """Write to keys of the user under the token of a daemon.
 
-    Once a newer token has written to a key, older ones are refused: :exc:`ClaimLost`, and nothing is written. The token
-    stands beside the key, as ``{key}:fence``, in the same hash slot. With an async client every call is awaitable.
-    After Kleppmann, "How to do distributed locking" (2016): a lease alone is no mutual exclusion, the resource has to
-    check.
+    After a write under a newer token, a write under an older token raises :exc:`ClaimLost` and changes nothing. The
+    newest token of a key is in ``{key}:fence``, in the same hash slot. With an async client, every call is awaitable.
+    See Kleppmann, "How to do distributed locking" (2016): a lease alone does not give mutual exclusion; the resource
+    has to check a token.
     """
 
     def __init__(self, client: Any, *, name: str, token: int) -> None:
@@ -29,44 +29,44 @@ class FencedRedis:
         self._token = token
 
     def set(self, key: str, value: Any) -> Any:
-        """SET."""
+        """Run SET."""
         return self._write(key, "SET", value)
 
     def delete(self, key: str) -> Any:
-        """DEL; the fence stays."""
+        """Run DEL; the fence stays."""
         return self._write(key, "DEL")
 
     def incrby(self, key: str, amount: int = 1) -> Any:
-        """INCRBY."""
+        """Run INCRBY."""
         return self._write(key, "INCRBY", amount)
 
     def hset(self, key: str, mapping: Mapping[str, Any]) -> Any:
-        """HSET of some fields."""
+        """Run HSET with the fields of ``mapping``."""
         return self._write(key, "HSET", *(part for pair in mapping.items() for part in pair))
 
     def hdel(self, key: str, *fields: str) -> Any:
-        """HDEL."""
+        """Run HDEL."""
         return self._write(key, "HDEL", *fields)
 
     def rpush(self, key: str, *values: Any) -> Any:
-        """RPUSH."""
+        """Run RPUSH."""
         return self._write(key, "RPUSH", *values)
 
     def sadd(self, key: str, *members: Any) -> Any:
-        """SADD."""
+        """Run SADD."""
         return self._write(key, "SADD", *members)
 
     def zadd(self, key: str, mapping: Mapping[Any, float]) -> Any:
-        """ZADD of members with their scores."""
+        """Run ZADD; ``mapping`` has a score for each member."""
         return self._write(key, "ZADD", *(part for member, score in mapping.items() for part in (score, member)))
 
     def xadd(self, key: str, fields: Mapping[str, Any]) -> Any:
-        """XADD under an id that the server chooses."""
+        """Run XADD with an id that the server generates."""
         return self._write(key, "XADD", "*", *(part for pair in fields.items() for part in pair))
 
     def _write(self, key: str, command: str, *arguments: Any) -> Any:
         verb = script("fenced")
-        # A key with a hash tag of its own keeps it; any other becomes the tag.
+        # The fence needs the slot of the key. A key without a hash tag becomes the tag itself.
         fence = f"{key}:fence" if _TAGGED.match(key) else f"{{{key}}}:fence"
         words = (2, key, fence, self._token, command, *arguments)
         try:
@@ -90,6 +90,6 @@ class FencedRedis:
             return answer
         newest = answer.decode() if isinstance(answer, bytes) else answer
         raise ClaimLost(
-            f"daemon {self._name}: token {self._token} may write to {key} no more, token {newest} has: "
-            "a newer start of this daemon is at work, end this one"
+            f"daemon {self._name}: token {self._token} may no longer write to {key}, token {newest} has: "
+            "a newer start of this daemon is running, so end this one"
         )

@@ -1,4 +1,4 @@
-"""The journal: a capped stream of every change, for people, for replicas and for the monitor."""
+"""Read and write the journal: a capped stream of every change, for people, replicas and the monitor."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,17 +17,17 @@ _ITEMS = msgspec.json.Decoder(tuple[tuple[str, ...], ...])
 def note(
     keys: Keys, event: str, *, node: str = "", cause: str = "", items: Sequence[tuple[str, str, str]] = ()
 ) -> ScriptCall[int]:
-    """Write to the journal what befell, without changing anything else."""
+    """Write an event to the journal without changing anything else."""
     return ScriptCall("note", (keys.journal,), (event, node, printable(cause), encode(items)), int)
 
 
 def decode_entry(raw_id: Any, raw: Any) -> JournalEntry:
-    """Read one stream entry; one whose items cannot be read has none."""
+    """Decode one stream entry; items that cannot be read are left out."""
     entry_id = text(raw_id)
-    listed = raw.pop(b"items", b"[]")
+    raw_items = raw.pop(b"items", b"[]")
     fields = {text(key): text(value) for key, value in raw.items()}
     try:
-        items = _ITEMS.decode(listed)
+        items = _ITEMS.decode(raw_items)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         items = ()
     epoch = fields.get("epoch", "")
@@ -43,30 +43,30 @@ def decode_entry(raw_id: Any, raw: Any) -> JournalEntry:
 
 
 def last_id(store: Store) -> str:
-    """The id of the newest entry, ``"0-0"`` for none."""
+    """Return the id of the newest entry, ``"0-0"`` if there is none."""
     newest = store.read(lambda client: client.xrevrange(store.keys.journal, count=1))
     return text(newest[0][0]) if newest else "0-0"
 
 
 def follow(store: Store, after: str, *, block_ms: int, count: int = 200) -> list[JournalEntry]:
-    """The entries after ``after``; waits up to ``block_ms`` for the first, 0 to not wait at all."""
+    """Return the entries after ``after``; wait up to ``block_ms`` milliseconds for the first, not at all if 0."""
     reply = store.read(lambda client: client.xread({store.keys.journal: after}, count=count, block=block_ms or None))
     return [decode_entry(entry_id, raw) for _, entries in reply or () for entry_id, raw in entries]
 
 
 def newest(store: Store, count: int) -> list[JournalEntry]:
-    """The last ``count`` entries, oldest first."""
+    """Return the last ``count`` entries, oldest first."""
     entries = store.read(lambda client: client.xrevrange(store.keys.journal, count=count))
     return [decode_entry(entry_id, raw) for entry_id, raw in reversed(entries)]
 
 
 def oldest_id(store: Store) -> str | None:
-    """The id of the oldest entry still held; a follower that stands before it has missed something."""
+    """Return the id of the oldest entry; a follower whose position is older may have missed entries."""
     entries = store.read(lambda client: client.xrange(store.keys.journal, count=1))
     return text(entries[0][0]) if entries else None
 
 
 def position(entry_id: str) -> tuple[int, int]:
-    """A stream id in an order that can be compared."""
+    """Return a stream id as numbers, which compare in the order of the stream."""
     ms, _, sequence = entry_id.partition("-")
     return int(ms), int(sequence or 0)

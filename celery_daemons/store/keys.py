@@ -1,17 +1,17 @@
-"""The one place that knows how the keys are called."""
+"""The names of all Redis keys."""
 
 from dataclasses import dataclass
 from typing import Final
 
 from celery_daemons.domain.names import NodeName
 
-#: The version of the key layout and of what the values look like; part of every key.
+#: The version of the key layout and of the format of values; part of every key.
 LAYOUT: Final = "1"
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one namespace; they share a hash slot, so that every script is atomic on a Redis Cluster too."""
+    """The keys of one namespace; all share a hash slot, so that every script is atomic on a Redis Cluster too."""
 
     namespace: str
 
@@ -20,7 +20,7 @@ class Keys:
 
     @property
     def cluster(self) -> str:
-        """Hash: layout, created_ms; its absence means that the data was lost."""
+        """Hash: layout, created_ms, server, heard_ms, rebalance. A missing key means that Redis lost the data."""
         return self._key("cluster")
 
     @property
@@ -50,7 +50,7 @@ class Keys:
 
     @property
     def book(self) -> str:
-        """Hash: daemon → address record."""
+        """Hash: daemon → entry of the address book."""
         return self._key("book")
 
     @property
@@ -60,12 +60,12 @@ class Keys:
 
     @property
     def scans(self) -> str:
-        """Hash: launcher → how its recovery scanner last went."""
+        """Hash: launcher → result of the last run of its recovery scanner."""
         return self._key("scans")
 
     @property
     def gone(self) -> str:
-        """Hash: node that left or was lost → its queues, until the monitor has removed them from the broker."""
+        """Hash: departed node → its queues, until the monitor has deleted these from the broker."""
         return self._key("gone")
 
     @property
@@ -78,5 +78,5 @@ class Keys:
         return self._key("node", node, "daemons")
 
     def generation(self, node: NodeName) -> str:
-        """String: grows with every assignment to a node and every recall from it."""
+        """String: a number that grows with every assignment to a node and every recall from that node."""
         return self._key("node", node, "generation")

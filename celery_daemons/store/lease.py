@@ -1,4 +1,4 @@
-"""The verbs about rights that expire: a node's to run daemons, and the monitor's to assign them."""
+"""The verbs for leases: the lease of a node to run daemons, and the lease of the monitor to assign daemons."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from celery_daemons.store.script import ScriptCall, text
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The node takes part; its lease runs from the moment the call was sent."""
+    """The node has joined; its lease runs from the moment at which the call was sent."""
 
     generation: int
     created_ms: str
@@ -21,7 +21,7 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Another incarnation of the name is alive for at least so long."""
+    """The node was not joined: the lease of another incarnation runs for ``left_ms`` more."""
 
     left_ms: int
     incarnation: Incarnation
@@ -29,7 +29,10 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """The answer to a heartbeat: ``fenced`` by another incarnation, ``data_lost``, or ``ok``."""
+    """The answer to a heartbeat; ``led`` says whether a monitor leads.
+
+    ``fenced`` means that another incarnation has joined, ``data_lost`` that Redis does not know the node.
+    """
 
     verdict: Literal["ok", "fenced", "data_lost"]
     generation: int = 0
@@ -37,23 +40,26 @@ class Beat:
     led: bool = False
 
 
-def mismatch(found: str) -> LayoutMismatch:
-    """The error for a namespace with another layout."""
+def layout_mismatch(found: str) -> LayoutMismatch:
+    """Return the error for a namespace that uses layout ``found``."""
     return LayoutMismatch(
-        f"this namespace holds key layout v{found}, this version of celery_daemons speaks v{LAYOUT}: "
-        "run versions that share a layout, or give this one a daemons_namespace of its own"
+        f"this namespace uses key layout v{found}, this version of celery_daemons supports v{LAYOUT}: "
+        "run versions with the same layout, or set another daemons_namespace for this one"
     )
 
 
 def join(
     keys: Keys, node: NodeName, row: NodeRow, *, ttl_ms: int, previous: Incarnation | None = None
 ) -> ScriptCall[Joined | Taken]:
-    """Take part as ``row.incarnation``; ``previous`` is one that the caller has seen dead. Raises LayoutMismatch."""
+    """Join the cluster as ``row.incarnation``. Raises LayoutMismatch.
+
+    ``previous`` is an earlier incarnation that the caller knows to be dead, so that its lease need not end first.
+    """
 
     def decode(reply: Any) -> Joined | Taken:
         verdict = text(reply[0])
         if verdict == "layout":
-            raise mismatch(text(reply[1]))
+            raise layout_mismatch(text(reply[1]))
         if verdict == "taken":
             return Taken(int(reply[1]), Incarnation(text(reply[2])))
         return Joined(int(reply[1]), text(reply[2]))
@@ -83,13 +89,13 @@ def beat(keys: Keys, node: NodeName, incarnation: Incarnation, *, ttl_ms: int) -
 
 
 def drain(keys: Keys, node: NodeName, *, on: bool = True, incarnation: Incarnation | None = None) -> ScriptCall[bool]:
-    """Let a node take no more daemons, or take them again; false when no such node is registered."""
+    """Stop a node from being assigned daemons, or allow this again; false if no such node is registered."""
     status = "draining" if on else "up"
     return ScriptCall("drain", (keys.nodes, keys.journal), (node, status, incarnation or ""), bool)
 
 
 def leave(keys: Keys, node: NodeName, incarnation: Incarnation) -> ScriptCall[int]:
-    """Leave the cluster; 0 when done, else how many daemons the node still holds, or -1 when it is fenced."""
+    """Leave the cluster; answer 0 when done, -1 if fenced, else how many daemons the node still holds."""
     return ScriptCall(
         "leave",
         (keys.nodes, keys.leases, keys.held(node), keys.generation(node), keys.journal, keys.gone),
@@ -101,7 +107,7 @@ def leave(keys: Keys, node: NodeName, incarnation: Incarnation) -> ScriptCall[in
 def campaign(
     keys: Keys, node: NodeName, incarnation: Incarnation, *, ttl_ms: int, epoch: Epoch | None = None
 ) -> ScriptCall[Epoch | None]:
-    """Take the monitor's lease if it is free, or renew the one of ``epoch``; ``None`` when it is another's."""
+    """Take the monitor's lease if the lease is free, or renew that of ``epoch``; ``None`` if another node holds it."""
     return ScriptCall(
         "campaign",
         (keys.monitor, keys.clock, keys.journal),
@@ -111,15 +117,15 @@ def campaign(
 
 
 def confirm_server(keys: Keys, epoch: Epoch, server: str) -> ScriptCall[bool]:
-    """Record that the leases on a server, named by its run id, can be trusted; false when the epoch is over."""
+    """Record that leases on the server with this run id can be trusted; false if the epoch is over."""
     return ScriptCall("confirm_server", (keys.monitor, keys.cluster), (str(epoch), server), bool)
 
 
-def bury(keys: Keys, epoch: Epoch, node: NodeName) -> ScriptCall[bool]:
-    """Forget the queues of a node that is gone; false when it has come back."""
+def forget_queues(keys: Keys, epoch: Epoch, node: NodeName) -> ScriptCall[bool]:
+    """Forget the queues of a departed node; false if the epoch is over or the node has come back."""
     return ScriptCall("bury", (keys.monitor, keys.gone), (str(epoch), node), bool)
 
 
 def resign(keys: Keys, epoch: Epoch, *, cause: str) -> ScriptCall[bool]:
-    """Give the monitor's lease back; false when the epoch was over already."""
+    """Give the monitor's lease back; false if the epoch was over already."""
     return ScriptCall("resign", (keys.monitor, keys.journal), (str(epoch), cause), bool)

@@ -1,4 +1,4 @@
-"""Reading the address book: look-ups, nodes and listings, joined with the leases that vouch for them."""
+"""Read the address book: look-ups, nodes and listings, joined with the leases that make an address valid."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def address(name: DaemonName, row: BookRow | None, node: NodeRow | None) -> Address | None:
-    """Join a daemon's entry with its node's record; ``None`` unless that very incarnation vouches for it."""
+    """Join a daemon's entry with its node's record; ``None`` unless both name the same incarnation."""
     if row is None or node is None or row.node is None or row.incarnation != node.incarnation:
         return None
     return Address(
@@ -38,16 +38,17 @@ def address(name: DaemonName, row: BookRow | None, node: NodeRow | None) -> Addr
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The cluster in numbers; ``leases`` are the milliseconds left, negative for what has ended.
+    """The cluster in numbers.
 
-    ``age_ms`` is how long ago the cluster's data was created, ``None`` if there is none; ``heard_ms`` how long ago the
-    first node was heard again after a time in which no lease ran, ``None`` if there was no such time; ``server`` is the
-    run id of the server that a monitor last settled with, empty for none; ``paused`` while nothing shall be rebalanced.
+    ``age_ms`` is the age of the cluster's data, ``None`` if there is none. ``first_beat_age_ms`` is the time since the
+    first heartbeat after a period in which no lease ran, ``None`` if there was no such period. ``server`` is the run id
+    of the server that a monitor last confirmed, empty for none. ``paused`` says whether rebalancing is paused.
+    ``leases`` has the milliseconds left of each node's lease, negative after its end.
     """
 
     created_ms: str
     age_ms: int | None
-    heard_ms: int | None
+    first_beat_age_ms: int | None
     specs: int
     entries: int
     server: str
@@ -56,15 +57,15 @@ class Overview:
 
 
 def overview(keys: Keys) -> ScriptCall[Overview]:
-    """The state of the cluster, at a cost that does not depend on the number of daemons."""
+    """Return the overview of the cluster, in a time that does not depend on the number of daemons."""
 
     def decode(reply: Any) -> Overview:
-        now, created, heard = int(reply[0]), text(reply[1]), text(reply[5])
+        now, created, first_beat = int(reply[0]), text(reply[1]), text(reply[5])
         ends = zip(reply[7::2], reply[8::2], strict=True)
         return Overview(
             created_ms=created,
             age_ms=now - int(created) if created else None,
-            heard_ms=now - int(heard) if heard else None,
+            first_beat_age_ms=now - int(first_beat) if first_beat else None,
             specs=int(reply[2]),
             entries=int(reply[3]),
             server=text(reply[4]),
@@ -76,13 +77,13 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
 
 
 def trace(store: Store, name: DaemonName) -> str | None:
-    """The traceback of a daemon's last failure."""
+    """Return the traceback of a daemon's last failure, ``None`` if there is none."""
     raw = store.read(lambda client: client.hget(store.keys.traces, name))
     return text(raw) if raw else None
 
 
 def leader(store: Store) -> Leader | None:
-    """Who leads now; ``None`` for nobody, also while the value is corrupt: it counts as free."""
+    """Return the current leader; ``None`` if no monitor leads or the value is corrupt, which counts as free."""
     raw = store.read(lambda client: client.get(store.keys.monitor))
     try:
         held = msgspec.json.decode(raw or b"null", type=dict[str, str] | None)
@@ -92,7 +93,7 @@ def leader(store: Store) -> Leader | None:
 
 
 def scans(store: Store, kind: type[T]) -> dict[str, T]:
-    """How each launcher's recovery scanner last went, as ``kind``."""
+    """Return the result of each launcher's last recovery scan, decoded as ``kind``."""
     raw = store.read(lambda client: client.hgetall(store.keys.scans))
     return {text(launcher): msgspec.json.decode(record, type=kind) for launcher, record in raw.items()}
 
@@ -109,16 +110,16 @@ def _ask_nodes(pipe: Any, keys: Keys) -> None:
 def _read_nodes(rows: Any, leases: Any, time: tuple[int, int]) -> NodeRows:
     now_ms = time[0] * 1000 + time[1] // 1000
     ends = {text(node): int(end) for node, end in leases}
-    found: NodeRows = {}
+    nodes: NodeRows = {}
     for raw_name, raw in rows.items():
         name, row = text(raw_name), decode_or_none(NodeRow, raw)
         if row is not None:
-            found[NodeName(name)] = (row, ends.get(name, 0) - now_ms)
-    return found
+            nodes[NodeName(name)] = (row, ends.get(name, 0) - now_ms)
+    return nodes
 
 
 def node_rows(store: Store) -> NodeRows:
-    """Every registered node's record with what is left of its lease in ms, in one round trip."""
+    """Return the record of every registered node and the milliseconds left of its lease, in one round trip."""
 
     def query(client: Any) -> Any:
         pipe = client.pipeline(transaction=False)
@@ -129,7 +130,7 @@ def node_rows(store: Store) -> NodeRows:
 
 
 def entries_and_nodes(store: Store, names: Sequence[DaemonName]) -> tuple[list[BookRow | None], NodeRows]:
-    """The entries of up to 1,000 daemons beside all nodes and leases, in one round trip."""
+    """Return the entries of up to 1,000 daemons, and all nodes with their leases, in one round trip."""
 
     def query(client: Any) -> Any:
         pipe = client.pipeline(transaction=False)
@@ -137,23 +138,23 @@ def entries_and_nodes(store: Store, names: Sequence[DaemonName]) -> tuple[list[B
         _ask_nodes(pipe, store.keys)
         return pipe.execute()
 
-    found, *nodes = store.read(query)
-    return [decode_or_none(BookRow, raw) for raw in found], _read_nodes(*nodes)
+    entries, *nodes = store.read(query)
+    return [decode_or_none(BookRow, raw) for raw in entries], _read_nodes(*nodes)
 
 
 def raw(store: Store, key: str, names: Sequence[DaemonName]) -> list[bytes | None]:
-    """Records of up to 1,000 daemons as they stand in one of the hashes."""
-    found: list[bytes | None] = store.read(lambda client: client.hmget(key, names))
-    return found
+    """Return the undecoded records of up to 1,000 daemons from the hash ``key``."""
+    values: list[bytes | None] = store.read(lambda client: client.hmget(key, names))
+    return values
 
 
 def entries(store: Store, names: Sequence[DaemonName]) -> list[BookRow | None]:
-    """The entries of up to 1,000 daemons alone."""
+    """Return the entries of up to 1,000 daemons."""
     return [decode_or_none(BookRow, entry) for entry in raw(store, store.keys.book, names)]
 
 
 def nodes(store: Store) -> list[Node]:
-    """Every registered node with how many daemons it holds."""
+    """Return every registered node with its number of daemons, sorted by name."""
     rows = node_rows(store)
     names = list(rows)
 
@@ -166,13 +167,13 @@ def nodes(store: Store) -> list[Node]:
     counts = store.read(query) if names else []
     return sorted(
         (node(name, *rows[name], daemons=count) for name, count in zip(names, counts, strict=True)),
-        key=lambda one: one.name,
+        key=lambda entry: entry.name,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gone:
-    """The queues of a node that is gone since ``at_ms``."""
+    """The queues of a node that left or was lost at ``at_ms``, in Unix milliseconds."""
 
     at_ms: int
     queue: str
@@ -180,18 +181,18 @@ class Gone:
 
 
 def gone(store: Store) -> dict[NodeName, Gone]:
-    """Nodes that are gone and whose queues may still be in the broker."""
+    """Return the departed nodes whose queues may still be in the broker."""
     raw = store.read(lambda client: client.hgetall(store.keys.gone))
-    found = {}
+    departed = {}
     for name, record in raw.items():
-        # One that cannot be read says of no queue that it may be removed.
+        # A record that cannot be read is skipped: no queue may be deleted because of a corrupt record.
         with contextlib.suppress(msgspec.MsgspecError):
-            found[NodeName(text(name))] = msgspec.json.decode(record, type=Gone)
-    return found
+            departed[NodeName(text(name))] = msgspec.json.decode(record, type=Gone)
+    return departed
 
 
 def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:
-    """A node's public record."""
+    """Return the public record of a node."""
     return Node(
         name=name,
         incarnation=row.incarnation,
@@ -209,13 +210,13 @@ def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:
 
 
 def scan_specs(store: Store, cursor: int) -> tuple[int, dict[DaemonName, SpecRow | None]]:
-    """One page of the specs, and the cursor of the next (0 after the last); ``None`` for a record that is corrupt."""
+    """Return the cursor of the next page, 0 after the last, and one page of specs; a corrupt record is ``None``."""
     cursor, page = store.read(lambda client: client.hscan(store.keys.specs, cursor, count=BATCH))
     return cursor, {DaemonName(text(name)): decode_or_none(SpecRow, raw) for name, raw in page.items()}
 
 
 def rows(store: Store, names: Sequence[DaemonName]) -> list[tuple[SpecRow | None, BookRow | None]]:
-    """Spec and entry of up to 1,000 daemons, in one round trip."""
+    """Return the specs and entries of up to 1,000 daemons, in one round trip."""
     if not names:
         return []
 
@@ -233,7 +234,7 @@ def rows(store: Store, names: Sequence[DaemonName]) -> list[tuple[SpecRow | None
 
 
 def record(name: DaemonName, spec: SpecRow, row: BookRow | None, node: NodeRow | None) -> DaemonRecord:
-    """A daemon's public record from what Redis holds of it."""
+    """Return the public record of a daemon."""
     where = address(name, row, node)
     if where is not None:
         status = where.status
@@ -261,7 +262,7 @@ def record(name: DaemonName, spec: SpecRow, row: BookRow | None, node: NodeRow |
 
 
 def records(store: Store) -> Iterator[DaemonRecord]:
-    """Every daemon that is wanted, a page at a time; what changes meanwhile may be seen before or after the change."""
+    """Yield every daemon that has a spec; a daemon that changes meanwhile may be seen before or after the change."""
     live = {name: row for name, (row, lease_ms) in node_rows(store).items() if lease_ms > 0}
     cursor, seen = 0, set[DaemonName]()
     while True:

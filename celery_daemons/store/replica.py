@@ -1,4 +1,4 @@
-"""A copy of the address book in memory that follows the journal; for the monitor, and for clients."""
+"""An in-memory copy of the address book that follows the journal, for the monitor and for clients."""
 
 import logging
 import sys
@@ -16,23 +16,23 @@ from celery_daemons.store.script import BATCH, text
 
 logger = logging.getLogger(__name__)
 
-#: Journal entries read at once; each is a batch of up to 1,000 daemons, and bounds what is held in memory for a moment.
+#: Journal entries per read. An entry can name 1,000 daemons, so this bounds how many records are refreshed at once.
 _ENTRIES: Final = 20
-#: What changes specs and no entry of the book, and the other way round. Whatever else there is may change both.
+#: Events that change only specs, and events that change only entries of the book. Any other event may change both.
 _OF_SPECS: Final = frozenset(("want", "stop", "start", "restart", "move"))
 _OF_THE_BOOK: Final = frozenset(("assign", "recall", "park", "claim", "report", "sweep"))
-#: What many records have in common; of a hundred thousand, the copies would be a third. Nothing that each has of its
-#: own: that costs more, and some releases of Python never give it back.
+#: Fields whose text many records share. Interning these saves a third of the memory of 100,000 records. A field that is
+#: different in each record must not be here: interning takes memory, which some releases of Python never free.
 _SHARED: Final = {SpecRow: ("launcher",), BookRow: ("launcher", "node", "incarnation", "why")}
-#: What names launchers, not daemons.
+#: Events whose items name launchers, not daemons.
 _OF_SCANS: Final = frozenset(("scan-failed", "rescan"))
-#: What changes the set of nodes or their records.
+#: Events that change the set of nodes or a node's record.
 _NODE_EVENTS: Final = frozenset(("join", "leave", "drain", "uncordon", "lost", "reassert"))
 
 
 @dataclass(slots=True)
 class Changes:
-    """What one look at the journal brought; ``everything`` means that the copy was made anew."""
+    """The changes of one read of the journal; ``everything`` means that the whole copy was reloaded."""
 
     names: set[DaemonName] = field(default_factory=set)
     nodes: bool = False
@@ -41,24 +41,24 @@ class Changes:
 
 
 class Replica:
-    """Specs, book and nodes as of the last journal entry read. One thread follows, any thread may read."""
+    """Specs, book and nodes as of the last journal entry read. One thread follows; any thread may read."""
 
     def __init__(self, store: Store, *, with_specs: bool, on_page: Callable[[], None] = lambda: None) -> None:
-        """``on_page`` is called after each page of :meth:`load`, which may take long."""
+        """Create an empty copy; ``on_page`` is called after each page of :meth:`load`, which may take long."""
         self._store = store
         self._on_page = on_page
         self._with_specs = with_specs
         self.specs: dict[DaemonName, SpecRow] = {}
         self.book: dict[DaemonName, BookRow] = {}
         self.nodes: dict[NodeName, NodeRow] = {}
-        #: Daemons with a record that cannot be read: left alone until an operator has put it right.
+        #: Daemons with a corrupt record. Nothing changes such a record until an operator repairs or deletes it.
         self.corrupt: set[DaemonName] = set()
         self._unreadable: set[tuple[type[Any], DaemonName]] = set()
         self.position = "0-0"
         self.created_ms = ""
 
     def load(self) -> None:
-        """Read everything, a page at a time; what changes meanwhile is caught up with by :meth:`follow`."""
+        """Read everything, page by page; the next :meth:`follow` reads what changed meanwhile."""
         position = journal.last_id(self._store)
         keys = self._store.keys
         self.corrupt = set()
@@ -71,16 +71,16 @@ class Replica:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many specs and entries Redis should hold if this copy agrees with it."""
+        """Return how many specs and entries Redis must hold if this copy is complete."""
         unreadable = [kind for kind, _ in self._unreadable]
         return len(self.specs) + unreadable.count(SpecRow), len(self.book) + unreadable.count(BookRow)
 
     def load_nodes(self) -> None:
-        """Read the nodes' records."""
+        """Reload the records of all nodes."""
         self.nodes = {name: row for name, (row, _) in queries.node_rows(self._store).items()}
 
     def follow(self, *, block_ms: int) -> Changes:
-        """Wait up to ``block_ms`` for changes and take them over."""
+        """Wait up to ``block_ms`` milliseconds for changes, and apply the changes to the copy."""
         entries = journal.follow(self._store, self.position, block_ms=block_ms, count=_ENTRIES)
         if not entries:
             return Changes()
@@ -89,7 +89,7 @@ class Replica:
             oldest is None or journal.position(oldest) > journal.position(self.position)
         )
         if fell_behind:
-            logger.info("replica: fell behind the journal, reading the book anew")
+            logger.info("replica: fell behind the journal, reloading the address book")
             self.load()
             return Changes(everything=True, nodes=True, entries=entries)
         changes = Changes(entries=entries)
@@ -99,10 +99,10 @@ class Replica:
             if entry.event in _OF_SCANS:
                 continue
             named = [DaemonName(sys.intern(item[0])) for item in entry.items]
-            # What could not be read is looked at whatever happens to it: an operator may have put it right.
-            mended = self.corrupt.intersection(named)
-            book.update(mended if entry.event in _OF_SPECS else named)
-            specs.update(mended if entry.event in _OF_THE_BOOK else named)
+            # A corrupt record is read again after any event of the daemon: an operator may have repaired the record.
+            doubtful = self.corrupt.intersection(named)
+            book.update(doubtful if entry.event in _OF_SPECS else named)
+            specs.update(doubtful if entry.event in _OF_THE_BOOK else named)
         changes.names = book | specs
         self._refresh(self._store.keys.book, self.book, BookRow, book)
         if self._with_specs:
@@ -115,9 +115,9 @@ class Replica:
     def _refresh(
         self, key: str, rows: dict[DaemonName, Any], kind: type[BookRow] | type[SpecRow], names: set[DaemonName]
     ) -> None:
-        """Read some records again, a round trip per 1,000."""
-        wanted = iter(names)
-        while chunk := list(islice(wanted, BATCH)):
+        """Read some records again, with a round trip per 1,000."""
+        remaining = iter(names)
+        while chunk := list(islice(remaining, BATCH)):
             for name, raw in zip(chunk, queries.raw(self._store, key, chunk), strict=True):
                 self._take(rows, name, kind, raw)
 
@@ -131,8 +131,8 @@ class Replica:
         readable = raw is None or row is not None
         if not readable:
             logger.error(
-                "daemon %s: its record in %s is corrupt and left alone; once you know that the daemon does not run, "
-                "HDEL that name there",
+                "daemon %s: record in %s is corrupt and will not be changed; make sure that the daemon does not run, "
+                "then delete the record with HDEL",
                 name,
                 self._store.keys.specs if kind is SpecRow else self._store.keys.book,
             )
@@ -159,8 +159,8 @@ class Replica:
 
 
 def _share(row: BookRow | SpecRow) -> None:
-    """Let a record that nobody else has seen yet use the one copy of each text that others have too."""
-    for field_ in _SHARED[type(row)]:
-        text_ = getattr(row, field_)
-        if text_:
-            object.__setattr__(row, field_, sys.intern(text_))
+    """Intern the texts of a new record that other records share. Call before any other code has the record."""
+    for name in _SHARED[type(row)]:
+        value = getattr(row, name)
+        if value:
+            object.__setattr__(row, name, sys.intern(value))

@@ -1,4 +1,4 @@
-"""One verb of the protocol, ready to be sent: which script, on which keys, and how to read the reply."""
+"""A call of one verb: the Lua script, its keys and arguments, and how to decode the reply."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-#: The most daemons that one script call handles: bounds how long Redis is busy with it.
+#: The most daemons per script call. More would block Redis, and all its other clients, for longer.
 BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua verb with its digest."""
+    """The Lua source of a verb, and its digest for EVALSHA."""
 
     verb: str
     source: str
@@ -24,7 +24,7 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class ScriptCall(Generic[T]):
-    """A script call whose reply decodes to ``T``; pure, so that the blocking and the async store share it."""
+    """A script call whose reply decodes to ``T``; does no I/O, so that the blocking and the async store can run it."""
 
     verb: str
     keys: tuple[str, ...]
@@ -33,29 +33,30 @@ class ScriptCall(Generic[T]):
 
     @property
     def script(self) -> Script:
-        """The verb's script."""
+        """Return the verb's script."""
         return script(self.verb)
 
 
 @cache
 def script(verb: str) -> Script:
-    """A verb's script: its Lua file, with the shared part before it."""
+    """Return a verb's script: the shared Lua, followed by the file of the verb."""
     source = _files()["_shared"] + _files()[verb]
     return Script(verb, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
 @cache
 def _files() -> dict[str, str]:
-    # All with the first: were the package replaced under an agent at work, its last verbs would be another release's.
+    # All files are read at the first call. If the package is upgraded while a process runs, a verb that the process
+    # reads later would be of another release.
     folder = files("celery_daemons.store") / "lua"
     return {file.name.removesuffix(".lua"): file.read_text("utf-8") for file in folder.iterdir()}
 
 
 def text(value: Any) -> str:
-    """A bulk string as text; what is not UTF-8 was not written by this package, and shall not end who reads it."""
+    """Decode a bulk string. Invalid UTF-8, which this package never writes, is replaced, so that no reader crashes."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def compact(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what is ``None``: Lua's JSON turns null into a value that counts as true."""
+    """Drop the values that are ``None``: Lua's JSON decodes null as a value that counts as true."""
     return {key: value for key, value in item.items() if value is not None}

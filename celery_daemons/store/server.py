@@ -1,4 +1,4 @@
-"""What the package asks of a Redis: its address, its version, and that it evicts nothing."""
+"""Parse the URL of a Redis server, and check that the server is suitable."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 from celery_daemons.errors import ConfigurationError
 from celery_daemons.settings import check_scheme
 
-#: Effects replication of scripts that call TIME, and LMOVE-era commands, are dependable from here on.
+#: Older servers do not reliably replicate the effects of scripts that call TIME.
 _OLDEST: Final = (6, 2)
 _SCHEMES: Final = {"valkey": "redis", "valkeys": "rediss", "redis+socket": "unix", "unix": "unix"}
 
 
 def normalise(url: str) -> str:
-    """A Celery broker URL as the Redis client reads it."""
+    """Translate a Celery broker URL into a URL for the Redis client."""
     parts = urlsplit(url)
     scheme = _SCHEMES.get(parts.scheme, parts.scheme)
     query = [(k, v.removeprefix("CERT_").lower() if k == "ssl_cert_reqs" else v) for k, v in parse_qsl(parts.query)]
     if parts.scheme == "redis+socket":
         query = [("db" if k == "virtual_host" else k, v) for k, v in query]
-    # By hand: urlunsplit drops the empty authority of unix:///path.
+    # Assembled by hand, because urlunsplit drops the empty authority of unix:///path.
     rest = urlunsplit(("", parts.netloc, parts.path, urlencode(query), ""))
     if not parts.netloc and not rest.startswith("//"):
         rest = "//" + rest
@@ -29,7 +29,7 @@ def normalise(url: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sentinels:
-    """Sentinels to ask for the primary of ``service``, and how to speak to that."""
+    """The sentinels that know the primary of ``service``, and the database and login for the primary."""
 
     hosts: tuple[tuple[str, int], ...]
     service: str
@@ -39,7 +39,7 @@ class Sentinels:
 
 
 def sentinels(url: str) -> Sentinels | None:
-    """Read ``sentinel://host:26379;sentinel://host:26379/0?master_name=…``; ``None`` for another kind of URL."""
+    """Parse ``sentinel://host:26379;sentinel://host:26379/0?master_name=…``; return ``None`` for any other URL."""
     if not url.startswith("sentinel://"):
         return None
     places = [urlsplit(place) for place in url.split(";")]
@@ -56,31 +56,33 @@ def sentinels(url: str) -> Sentinels | None:
 
 
 def check_url(url: str) -> None:
-    """Raise :exc:`ConfigurationError` for a URL that no client can be made from; it quotes nothing of a password."""
+    """Raise :exc:`ConfigurationError` for a URL that the client could not use; the message quotes no password."""
     check_scheme(url)
     for place in url.split(";"):
         try:
             _ = urlsplit(place).port
         except ValueError:
             raise ConfigurationError(
-                "daemons_redis_url: its port is no number; write redis://host:6379/0, and percent-encode characters "
-                "like # / ? @ in a password"
+                "daemons_redis_url: the port is not a number; write redis://host:6379/0, and percent-encode the "
+                "characters # / ? @ in a password"
             ) from None
         parts = urlsplit(normalise(place))
         database = parts.path.strip("/")
         if parts.scheme != "unix" and database and not database.isdigit():
             raise ConfigurationError(
-                f"daemons_redis_url: the database {database!r} of {shown(url)} is no number; write redis://host:6379/0"
+                f"daemons_redis_url: the database {database!r} of {shown(url)} is not a number; "
+                "write redis://host:6379/0"
             )
-    found = sentinels(url)
-    if found is not None and not found.service:
+    parsed = sentinels(url)
+    if parsed is not None and not parsed.service:
         raise ConfigurationError(
-            f"daemons_redis_url: {shown(url)} names no primary; append ?master_name=… as the sentinels call it"
+            f"daemons_redis_url: {shown(url)} does not name a primary; append ?master_name=NAME, where NAME is what "
+            "the sentinels call the primary"
         )
 
 
 def shown(url: str) -> str:
-    """The URL without passwords and query, for messages and logs."""
+    """Return the URL without passwords and query, for messages and logs."""
     places = []
     for place in url.split(";"):
         parts = urlsplit(place)
@@ -89,13 +91,13 @@ def shown(url: str) -> str:
 
 
 def check(info: Mapping[str, Any], url: str) -> None:
-    """Raise :exc:`ConfigurationError` if the server that answered ``INFO`` with ``info`` will not do."""
+    """Raise :exc:`ConfigurationError` if the server that answered ``INFO`` with ``info`` is unsuitable."""
     version = str(info.get("redis_version", "0"))
     numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2])
     if numbers < _OLDEST:
         raise ConfigurationError(
             f"Redis at {shown(url)} is version {version}; celery_daemons needs 6.2 or newer, or any Valkey: "
-            "upgrade it, or point daemons_redis_url at a newer one"
+            "upgrade the server, or point daemons_redis_url at a newer one"
         )
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy != "noeviction":

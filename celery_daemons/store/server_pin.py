@@ -1,4 +1,4 @@
-"""Which server a store counts on: another one, that may lack the last writes, is not talked to unawares."""
+"""Pin a store to one Redis server: connections to a different server fail until that server is accepted."""
 
 import re
 from typing import Any
@@ -9,35 +9,35 @@ _RUN_ID = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
 
 
 class ServerChanged(RedisError):
-    """A connection met another server than the one that is counted on; not one of the errors that are tried again."""
+    """A connection leads to a different server; the Redis client does not retry after this error."""
 
 
 class ServerPin:
-    """Knows the server by its run id; a restart and the promotion of a replica change it.
+    """The run id of the server that a store may use. A restart, or the promotion of a replica, changes the run id.
 
-    Connections to another server fail until :meth:`accept_new_server`, so that a process whose decisions rest on the
-    data learns of the change before its next command is carried out there, not after it.
+    A different server may lack the last writes. Connections to it fail until :meth:`accept_new_server`, so that a
+    process that decides from the data notices the change before its next command runs there.
     """
 
     def __init__(self) -> None:
-        #: The run id of the server that is counted on; empty before the first connection, or if it tells none.
+        #: The run id of the pinned server; empty before the first connection, or if the server reports none.
         self.server = ""
-        self._met = ""
+        self._rejected = ""
 
     def check(self, info: Any) -> None:
-        """See who answered ``INFO server`` on a new connection; raises ServerChanged."""
-        found = _RUN_ID.search(info if isinstance(info, bytes) else str(info).encode())
-        met = found[1].decode() if found else ""
+        """Compare the reply to ``INFO server`` on a new connection with the pin. Raises ServerChanged."""
+        match = _RUN_ID.search(info if isinstance(info, bytes) else str(info).encode())
+        run_id = match[1].decode() if match else ""
         if not self.server:
-            self.server = met
-        if met != self.server:
-            self._met = met
-            raise ServerChanged("it is another server than before")
+            self.server = run_id
+        if run_id != self.server:
+            self._rejected = run_id
+            raise ServerChanged(f"connected to a different server: run id {run_id}, expected {self.server}")
 
     def accept_new_server(self) -> bool:
-        """Count on the server that was met last; whether that is another one than before."""
-        met, self._met = self._met, ""
-        if met in ("", self.server):
+        """Pin the server that was rejected last; return whether the pin changed."""
+        run_id, self._rejected = self._rejected, ""
+        if run_id in ("", self.server):
             return False
-        self.server = met
+        self.server = run_id
         return True

@@ -1,4 +1,4 @@
-"""The verbs about what should run: specs, and the desired state in them."""
+"""The verbs that change specs: which daemons should run, and in which desired state."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -9,23 +9,23 @@ from celery_daemons.store.codec import encode, printable
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.script import ScriptCall, text
 
-WantMode = Literal["spawn", "replace", "scan"]
-Wanted = Literal["new", "same", "replaced", "conflict"]
+RecordMode = Literal["spawn", "replace", "scan"]
+RecordOutcome = Literal["new", "same", "replaced", "conflict"]
 
 
-def want(
+def record(
     keys: Keys,
     items: Sequence[tuple[DaemonName, LauncherName, str]],
     *,
-    mode: WantMode,
+    mode: RecordMode,
     epoch: Epoch | None = None,
-) -> ScriptCall[list[Wanted]]:
-    """Record that daemons should run: ``(name, launcher, arguments)`` each; answers what came of each.
+) -> ScriptCall[list[RecordOutcome]]:
+    """Record that daemons should run, ``(name, launcher, arguments)`` each; answer the outcome of each.
 
-    A scan goes under the monitor's ``epoch``, which may be over: LeaseLost.
+    ``epoch`` is the monitor's for a scan; raises LeaseLost if that epoch is over.
     """
 
-    def decode(reply: Any) -> list[Wanted]:
+    def decode(reply: Any) -> list[RecordOutcome]:
         if epoch is not None and reply == [-1]:
             raise epoch_over(epoch)
         return [text(outcome) for outcome in reply]  # type: ignore[misc]
@@ -41,21 +41,24 @@ def want(
 Action = Literal["stop", "start", "restart", "move"]
 
 
-def desire(keys: Keys, name: DaemonName, action: Action, *, goal: str = "", shun: str = "") -> ScriptCall[bool]:
-    """Stop, start, restart or move a daemon; false when none of that name is known.
+def desire(keys: Keys, name: DaemonName, action: Action, *, target: str = "", avoid: str = "") -> ScriptCall[bool]:
+    """Stop, start, restart or move a daemon; false if there is no daemon with that name.
 
-    ``goal`` and ``shun`` are nodes: where one that moves shall start next, or where not.
+    For a move, ``target`` is the node of the next start, or ``avoid`` a node on which it should not be.
     """
-    return ScriptCall("desire", (keys.specs, keys.clock, keys.journal), (name, action, goal, shun), bool)
+    return ScriptCall("desire", (keys.specs, keys.clock, keys.journal), (name, action, target, avoid), bool)
 
 
-def pace(keys: Keys, *, paused: bool) -> ScriptCall[int]:
-    """Stop the monitor from moving what may stay where it is, or let it do so again."""
+def pause_rebalance(keys: Keys, *, paused: bool) -> ScriptCall[int]:
+    """Pause rebalancing, or resume it if ``paused`` is false."""
     return ScriptCall("pace", (keys.cluster, keys.journal), ("paused" if paused else "resumed",), int)
 
 
 def forget(keys: Keys, names: Sequence[DaemonName], *, cause: str, epoch: Epoch | None = None) -> ScriptCall[int]:
-    """Want daemons no more; answers how many were known. Raises LeaseLost for a monitor whose ``epoch`` is over."""
+    """Delete specs, so that the daemons stop; answer how many existed.
+
+    ``epoch`` is the monitor's when it prunes; raises LeaseLost if that epoch is over.
+    """
 
     def decode(reply: Any) -> int:
         if epoch is not None and reply == -1:
@@ -73,7 +76,7 @@ def forget(keys: Keys, names: Sequence[DaemonName], *, cause: str, epoch: Epoch 
 def scanned(
     keys: Keys, epoch: Epoch, launcher: LauncherName, *, listed: int, took_ms: int, error: str | None
 ) -> ScriptCall[bool]:
-    """Record how the last run of a launcher's recovery scanner went; false when the epoch is over."""
+    """Record the result of a recovery scan of a launcher; false if the epoch is over."""
     return ScriptCall(
         "scanned",
         (keys.monitor, keys.scans, keys.journal),

@@ -1,1 +1,1 @@
-"""What the processes of a cluster say to each other: frames, messages and the spawn task."""
+"""The messages between processes: frames, message types and the spawn task."""

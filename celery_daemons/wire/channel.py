@@ -1,4 +1,4 @@
-"""Length-prefixed MessagePack between the processes of one node."""
+"""Send and receive length-prefixed MessagePack between the processes of one node."""
 
 import asyncio
 import socket
@@ -11,23 +11,23 @@ import msgspec
 M = TypeVar("M")
 
 _LENGTH = struct.Struct("!I")
-#: No frame of ours comes near; a longer one means that the stream is out of step.
+#: Bytes. No message of this package comes close; a longer frame means that the stream is out of step.
 _LONGEST = 64 * 1024 * 1024
 _encoder = msgspec.msgpack.Encoder()
 
 
 class ChannelClosed(Exception):
-    """The other side is gone, or what came was no frame of ours."""
+    """The peer has closed the socket, or has sent something that is not a valid frame."""
 
 
 def pack(message: Any) -> bytes:
-    """One message as a frame."""
+    """Encode one message as a frame."""
     body = _encoder.encode(message)
     return _LENGTH.pack(len(body)) + body
 
 
 def read_one(sock: socket.socket, kind: Any) -> Any:
-    """Wait for the first message and take no byte of what follows it; raises ChannelClosed."""
+    """Wait for one message and read no byte beyond its end. Raises ChannelClosed."""
     try:
         head = sock.recv(_LENGTH.size, socket.MSG_WAITALL)
         if len(head) < _LENGTH.size:
@@ -39,34 +39,34 @@ def read_one(sock: socket.socket, kind: Any) -> Any:
 
 
 class Frames(Generic[M]):
-    """Messages out of the bytes that came."""
+    """Decode a stream of bytes into messages."""
 
     def __init__(self, kind: Any) -> None:
         self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(kind)
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[M]:
-        """The messages that are complete with ``data``; raises ChannelClosed for what is no frame."""
+        """Add ``data`` and return the messages that are now complete. Raises ChannelClosed for an invalid frame."""
         self._buffer += data
-        found = []
+        messages = []
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)
             end = _LENGTH.size + length
             if length > _LONGEST:
-                raise ChannelClosed(f"a frame of {length} bytes")
+                raise ChannelClosed(f"a frame of {length} bytes is longer than the limit of {_LONGEST}")
             if len(self._buffer) < end:
                 break
             body = bytes(self._buffer[_LENGTH.size : end])
             del self._buffer[:end]
             try:
-                found.append(self._decoder.decode(body))
+                messages.append(self._decoder.decode(body))
             except msgspec.MsgspecError as error:
                 raise ChannelClosed(str(error)) from error
-        return found
+        return messages
 
 
 class Channel(Generic[M]):
-    """The blocking end, for hosts and monitor: one thread receives, any thread sends."""
+    """The blocking end, for hosts and the monitor. One thread receives; any thread may send."""
 
     def __init__(self, sock: socket.socket, kind: Any) -> None:
         self._sock = sock
@@ -74,11 +74,11 @@ class Channel(Generic[M]):
         self._sending = threading.Lock()
 
     def fileno(self) -> int:
-        """For ``select``."""
+        """Return the descriptor of the socket, for ``select``."""
         return self._sock.fileno()
 
     def send(self, message: Any) -> None:
-        """Send one message; raises ChannelClosed."""
+        """Send one message. Raises ChannelClosed."""
         frame = pack(message)
         try:
             with self._sending:
@@ -87,21 +87,21 @@ class Channel(Generic[M]):
             raise ChannelClosed(str(error)) from error
 
     def receive(self) -> list[M]:
-        """Wait for messages and return all that have come; raises ChannelClosed."""
-        found: list[M] = []
-        while not found:
+        """Wait for at least one message and return all that have arrived. Raises ChannelClosed."""
+        messages: list[M] = []
+        while not messages:
             try:
                 data = self._sock.recv(262144)
             except OSError as error:
                 raise ChannelClosed(str(error)) from error
             if not data:
                 raise ChannelClosed("end of file")
-            found = self._frames.feed(data)
-        return found
+            messages = self._frames.feed(data)
+        return messages
 
 
 class AsyncChannel(Generic[M]):
-    """The agent's end."""
+    """The end in the agent, for asyncio."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: Any) -> None:
         self._reader = reader
@@ -115,21 +115,21 @@ class AsyncChannel(Generic[M]):
         return cls(reader, writer, kind)
 
     def send(self, message: Any) -> None:
-        """Queue one message; one for a peer that is gone is dropped, its end is seen elsewhere."""
+        """Queue one message, or drop the message if the peer is gone; the end of the peer is detected elsewhere."""
         if not self._writer.is_closing():
             self._writer.write(pack(message))
 
     async def receive(self) -> M:
-        """The next message; raises ChannelClosed."""
+        """Wait for the next message. Raises ChannelClosed."""
         try:
             head = await self._reader.readexactly(_LENGTH.size)
             (length,) = _LENGTH.unpack(head)
             if length > _LONGEST:
-                raise ChannelClosed(f"a frame of {length} bytes")
+                raise ChannelClosed(f"a frame of {length} bytes is longer than the limit of {_LONGEST}")
             return self._decoder.decode(await self._reader.readexactly(length))
         except (asyncio.IncompleteReadError, OSError, msgspec.MsgspecError) as error:
             raise ChannelClosed(str(error)) from error
 
     def close(self) -> None:
-        """Close the socket; the peer reads end of file."""
+        """Close the socket; the peer then reads end of file."""
         self._writer.close()

@@ -1,4 +1,4 @@
-"""What the processes of a node tell each other; MessagePack on the wire, nothing that executes."""
+"""The messages between the processes of one node; MessagePack on the wire, nothing that executes code."""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ PRELOAD_VARIABLE: Final = "CELERY_DAEMONS_PRELOAD"
 
 
 class Boot(msgspec.Struct, kw_only=True):
-    """All that an agent needs to know; it comes on standard input, so that ``ps`` shows no secret."""
+    """Worker to new agent: its configuration, sent on standard input so that ``ps`` shows no secret."""
 
     node: str
     app: str
@@ -67,7 +67,7 @@ ChildBoot = HostBoot | MonitorBoot
 
 
 class AssignmentsChanged(msgspec.Struct, tag=True):
-    """Worker to agent: a spawn task came in."""
+    """Worker to agent: a spawn task arrived."""
 
     incarnation: Incarnation
     generation: int
@@ -76,94 +76,94 @@ class AssignmentsChanged(msgspec.Struct, tag=True):
 
 
 class Campaign(msgspec.Struct, tag=True):
-    """Worker to agent: the monitor has resigned; run for election now rather than at the next heartbeat."""
+    """Worker to agent: the monitor has resigned; run for election now, not at the next heartbeat."""
 
 
 class Rejected(msgspec.Struct, tag=True):
-    """Worker to agent: messages on the spawn queue that were no spawn tasks."""
+    """Worker to agent: messages on the spawn queue were not valid spawn tasks."""
 
     count: int
     reason: str
 
 
 class Drain(msgspec.Struct, tag=True):
-    """Worker to agent: the worker shuts down; hand everything over within ``timeout`` seconds."""
+    """Worker to agent: the worker is shutting down; release all daemons within ``timeout`` seconds."""
 
     timeout: float
 
 
 class Joined(msgspec.Struct, tag=True):
-    """Agent to worker: the node's incarnation, which the next agent has to name as dead."""
+    """Agent to worker: the node's incarnation; the next agent of the worker reports this incarnation as dead."""
 
     incarnation: str
 
 
 class Lease(msgspec.Struct, tag=True):
-    """Agent to host or monitor: the lease was renewed and holds until ``until``."""
+    """Agent to host or monitor: the lease was renewed until ``until`` on the lease clock."""
 
     until: float
 
 
 class HandOver(msgspec.Struct, tag=True):
-    """Agent to monitor: the lease has been given back; tell other nodes, and end."""
+    """Agent to monitor: the lease was given back; notify other nodes and exit."""
 
 
 class Start(msgspec.Struct, tag=True):
-    """Agent to host: start these."""
+    """Agent to host: start these daemons."""
 
     items: list[StartItem]
 
 
 class Stop(msgspec.Struct, tag=True):
-    """Agent to host: stop these; each reports its end."""
+    """Agent to host: stop these daemons, and report the end of each."""
 
     names: list[DaemonName]
 
 
 class Probe(msgspec.Struct, tag=True):
-    """Agent to host: answer from the event loop, if it turns."""
+    """Agent to host: answer from the event loop, to show that the loop is not blocked."""
 
 
 class Ready(msgspec.Struct, tag=True):
-    """Host to agent: the app is loaded, daemons may come."""
+    """Host to agent: the app is loaded, and the host can start daemons."""
 
     pid: int
 
 
 class LoadFailed(msgspec.Struct, tag=True):
-    """Host or monitor to agent: the app cannot be loaded, and why."""
+    """Host or monitor to agent: loading the app failed, and why."""
 
     error: str
 
 
 class Started(msgspec.Struct, tag=True):
-    """Host to agent: these run."""
+    """Host to agent: these daemons have started."""
 
     items: list[tuple[DaemonName, Token]]
 
 
 class Ended(msgspec.Struct, tag=True):
-    """Host to agent: these run no more."""
+    """Host to agent: these daemons have ended."""
 
     items: list[End]
 
 
 class Hung(msgspec.Struct, tag=True):
-    """Host to agent: these called ``ctx.beat()`` no more for longer than their progress deadline."""
+    """Host to agent: these daemons have not called ``ctx.beat()`` within their progress deadline."""
 
     items: list[tuple[DaemonName, Token]]
 
 
 class Alive(msgspec.Struct, tag=True):
-    """Host to agent: the event loop turns."""
+    """Host to agent: the answer to a probe; the event loop is not blocked."""
 
 
 class SteppedDown(msgspec.Struct, tag=True):
-    """Monitor to agent: it has given the lease back, for another node to lead."""
+    """Monitor to agent: the monitor has given its lease back, so that another node can lead."""
 
 
 class Progress(msgspec.Struct, tag=True):
-    """Monitor to agent: the loop has turned."""
+    """Monitor to agent: the loop has completed a turn."""
 
 
 FromWorker = AssignmentsChanged | Campaign | Rejected | Drain

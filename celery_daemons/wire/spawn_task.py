@@ -1,4 +1,4 @@
-"""The spawn task: what the monitor sends to a node's spawn queue, and the names of a node's queues."""
+"""The spawn task that the monitor sends to a node, and the names of a node's queues."""
 
 import re
 from typing import Any, Final
@@ -10,14 +10,14 @@ from celery_daemons.domain.names import Incarnation, NodeName
 from celery_daemons.domain.runs import Assignment
 
 TASK: Final = "celery_daemons.spawn"
-#: Bump when the meaning of the payload changes. A node rejects an unknown version and finds its assignments by reading
-#: the address book at its next heartbeat.
+#: Increase when the meaning of the payload changes. A node rejects an unknown version, and reads its assignments from
+#: the address book at its next heartbeat instead.
 VERSION: Final = 1
 #: Seconds after which a broker that supports it deletes a spawn queue without a consumer.
 _EXPIRES: Final = 3600
-#: Characters that are valid in names of nodes and namespaces, but not in queue names of every broker.
+#: Characters that names of nodes and namespaces may contain, but queue names of some brokers may not.
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9._-]")
-#: The most characters of a rejected message that are quoted.
+#: The longest text, in characters, that explains why a message was rejected.
 _QUOTE: Final = 120
 
 
@@ -41,13 +41,13 @@ def spawn_queue(name: str) -> Queue:
 
 
 class NotASpawnTask(ValueError):
-    """A message on the spawn queue that this node does not understand; the text says why."""
+    """A message on the spawn queue is not a valid spawn task for this node; the text says why."""
 
 
 class SpawnTask(msgspec.Struct, kw_only=True):
-    """The keyword arguments of a spawn task: one generation of a node's assignments, ``(name, token)`` each.
+    """The keyword arguments of a spawn task: what changed in a node's assignments, and the resulting generation.
 
-    A task with ``campaign`` assigns nothing: no monitor leads, and the node may run for election at once.
+    A task with ``campaign`` assigns nothing. It says that no monitor leads and that the node may run for election.
     """
 
     node: NodeName
@@ -73,7 +73,7 @@ class SpawnTask(msgspec.Struct, kw_only=True):
 
     @classmethod
     def decode(cls, message: Any, *, node: str) -> "SpawnTask":
-        """Read a Kombu message. Raises :exc:`NotASpawnTask` and nothing else, whatever the message holds."""
+        """Read a Kombu message. Raises :exc:`NotASpawnTask` and no other error, whatever the message contains."""
         try:
             headers = message.headers or {}
             name = headers.get("task") if isinstance(headers, dict) else None
@@ -85,7 +85,7 @@ class SpawnTask(msgspec.Struct, kw_only=True):
                 raise NotASpawnTask(f"its version is {version!r:.20}, this node reads version {VERSION}")
             for items in (given.get("assigned", ()), given.get("recalled", ())):
                 _check_tokens(items)
-            # Not strict: tokens are text on the wire.
+            # Lax, because tokens are text on the wire.
             task = msgspec.convert(given, cls, strict=False)
         except NotASpawnTask:
             raise

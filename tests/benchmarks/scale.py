@@ -124,7 +124,7 @@ def journal() -> Iterator[Row]:
             for start in range(0, count, BATCH):
                 names = [DaemonName(f"j{number}.{one}") for one in range(start, start + BATCH)]
                 items = [(name, LauncherName("none"), "[[],{}]") for name in names]
-                store.run(specs.want(store.keys, items, mode="spawn"))
+                store.run(specs.record(store.keys, items, mode="spawn"))
             began = time.perf_counter()
             while len(replica.specs) < count * (number + 1):
                 replica.follow(block_ms=100)

@@ -153,7 +153,7 @@ def test_a_redis_that_will_not_do_is_named_with_the_remedy(new_server: NewServer
     redis = other.client()
     redis.hset(f"{{{namespace}}}:v1:cluster", "layout", "2")
     before = {key: redis.dump(key) for key in redis.scan_iter("*")}
-    with pytest.raises(LayoutMismatch, match=r"layout v2.*speaks v1"):
+    with pytest.raises(LayoutMismatch, match=r"layout v2.*supports v1"):
         daemons_at(other.url, namespace=namespace).stop("one")
     assert {key: redis.dump(key) for key in redis.scan_iter("*")} == before
 

@@ -1,4 +1,4 @@
-"""One suite against three servers: Debian's Redis, Valkey, and the double that users test with."""
+"""Fixtures that run the suite against three servers: Debian's Redis, Valkey and fakeredis."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,7 +20,7 @@ Connect = Callable[[str], Store]
 
 @pytest.fixture(scope="session", params=[*FLAVOURS, "double"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
-    """Return what connects to a namespace on each of the three servers in turn."""
+    """Return a function that connects to a namespace, for each of the three servers in turn."""
     with ExitStack() as stack:
         if request.param == "double":
             double = fakeredis.FakeServer()
@@ -41,7 +41,7 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
 
 @pytest.fixture
 def store(connect: Connect, namespace: str) -> Iterator[Store]:
-    """A namespace of the test's own; a test that leaves anything without an owner fails."""
+    """Return a store with a new namespace; fail the test if keys without an owner are left behind."""
     store = connect(namespace)
     client: Any = store.client
     before = leaks.all_keys(client)
@@ -56,5 +56,5 @@ def store(connect: Connect, namespace: str) -> Iterator[Store]:
 
 @pytest.fixture
 def cluster(store: Store) -> StoreDriver:
-    """The verbs in short, on each of the three servers."""
+    """Return a driver, for each of the three servers in turn."""
     return StoreDriver(store)

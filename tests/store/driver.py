@@ -1,4 +1,4 @@
-"""A cluster as the tests of the store see it: the verbs in short, and what Redis holds after them."""
+"""A driver for tests of the store: short forms of the verbs, and readers for what Redis holds."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.script import ScriptCall
 
-#: Long beside every test: where a lease has to end, the test ends it.
+#: Longer than any test. A test that needs the end of a lease ends the lease itself.
 TTL_MS = 60_000
 
 N1, N2 = NodeName("celery@n1"), NodeName("celery@n2")
@@ -24,7 +24,7 @@ ARGUMENTS = "[[], {}]"
 
 
 def row(incarnation: Incarnation = I1, **fields: Any) -> NodeRow:
-    """A node's record."""
+    """Return a node's record."""
     given: dict[str, Any] = {
         "status": NodeStatus.UP,
         "queue": "q1",
@@ -38,8 +38,8 @@ def row(incarnation: Incarnation = I1, **fields: Any) -> NodeRow:
     return NodeRow(incarnation=incarnation, **{**given, **fields})
 
 
-def running(name: str, token: str, **fields: Any) -> runs.Running:
-    """A daemon as its node tells of it."""
+def running(name: str, token: int, **fields: Any) -> runs.Running:
+    """Return a daemon as its node reasserts it."""
     given: dict[str, Any] = {
         "launcher": TAIL,
         "arguments": ARGUMENTS,
@@ -48,16 +48,16 @@ def running(name: str, token: str, **fields: Any) -> runs.Running:
         "pid": 11,
         "restarts": 2,
     }
-    return runs.Running(name=DaemonName(name), token=token, **{**given, **fields})
+    return runs.Running(name=DaemonName(name), token=Token(token), **{**given, **fields})
 
 
 def names(values: Iterable[str]) -> list[DaemonName]:
-    """Daemon names, unchecked."""
+    """Return daemon names, without a check."""
     return [DaemonName(value) for value in values]
 
 
 class StoreDriver:
-    """Says what is done, and shows what is there."""
+    """Run verbs on one namespace and read its contents."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -71,84 +71,84 @@ class StoreDriver:
     # Verbs
 
     def join(self, node: NodeName = N1, incarnation: Incarnation = I1, **fields: Any) -> lease.Joined:
-        """A node takes part."""
+        """Join a node."""
         joined = self.run(lease.join(self.keys, node, row(incarnation, **fields), ttl_ms=TTL_MS))
         assert isinstance(joined, lease.Joined)
         return joined
 
     def lead(self, node: NodeName = N1) -> Epoch:
-        """A monitor is elected."""
+        """Elect a monitor and return its epoch."""
         epoch = self.run(lease.campaign(self.keys, node, I1, ttl_ms=TTL_MS))
         assert epoch is not None
         return Epoch(epoch)
 
     def depose(self) -> Epoch:
-        """Another monitor is elected; answers its epoch."""
+        """Elect another monitor and return its epoch."""
         self.client.delete(self.keys.monitor)
         return self.lead(N2)
 
-    def want(self, *wanted: str, mode: specs.WantMode = "spawn", arguments: str = ARGUMENTS) -> list[str]:
-        """Daemons are wanted."""
+    def want(self, *wanted: str, mode: specs.RecordMode = "spawn", arguments: str = ARGUMENTS) -> list[str]:
+        """Record that daemons should run."""
         items = [(name, TAIL, arguments) for name in names(wanted)]
-        return list(self.run(specs.want(self.keys, items, mode=mode)))
+        return list(self.run(specs.record(self.keys, items, mode=mode)))
 
     def desire(self, name: str, action: Any) -> bool:
-        """A daemon is stopped, started or restarted."""
+        """Stop, start, restart or move a daemon."""
         return bool(self.run(specs.desire(self.keys, DaemonName(name), action)))
 
     def forget(self, *forgotten: str) -> int:
-        """Daemons are wanted no more."""
+        """Forget daemons."""
         return int(self.run(specs.forget(self.keys, names(forgotten), cause="test")))
 
     def assign(
         self, epoch: Epoch, *assigned: str, node: NodeName = N1, incarnation: Incarnation = I1
     ) -> book.Dispatch | None:
-        """A monitor assigns."""
+        """Assign daemons to a node."""
         items = [(name, "test") for name in names(assigned)]
         dispatch: book.Dispatch | None = self.run(book.assign(self.keys, epoch, node, incarnation, items))
         return dispatch
 
     def recall(self, epoch: Epoch, *recalled: str, node: NodeName = N1) -> book.Dispatch:
-        """A monitor recalls."""
+        """Recall daemons from a node."""
         dispatch: book.Dispatch = self.run(book.recall(self.keys, epoch, node, [(n, "test") for n in names(recalled)]))
         return dispatch
 
-    def claim(self, name: str, token: str, *, node: NodeName = N1, incarnation: Incarnation = I1) -> runs.ClaimResult:
-        """A node claims one daemon."""
-        claims = self.run(book.claim(self.keys, node, incarnation, [(DaemonName(name), token)]))
+    def claim(self, name: str, token: int, *, node: NodeName = N1, incarnation: Incarnation = I1) -> runs.ClaimResult:
+        """Claim one daemon for a node."""
+        claims = self.run(book.claim(self.keys, node, incarnation, [runs.Assignment(DaemonName(name), Token(token))]))
         assert len(claims) == 1
-        one: runs.ClaimResult = claims[0]
-        return one
+        result: runs.ClaimResult = claims[0]
+        return result
 
-    def report(self, name: str, token: str, status: DaemonStatus = DaemonStatus.RUNNING, **fields: Any) -> bool:
-        """A node reports one daemon."""
+    def report(self, name: str, token: int, status: DaemonStatus = DaemonStatus.RUNNING, **fields: Any) -> bool:
+        """Report one daemon from node 1."""
         given = {"pid": 11, "restarts": 0, **fields}
-        report = runs.Report(name=DaemonName(name), token=token, status=status, **given)
+        report = runs.Report(name=DaemonName(name), token=Token(token), status=status, **given)
         return bool(self.run(book.report(self.keys, N1, I1, [report]))[0])
 
     def release(
-        self, name: str, token: str, outcome: Outcome = Outcome.STOPPED, *, node: NodeName = N1, **fields: Any
+        self, name: str, token: int, outcome: Outcome = Outcome.STOPPED, *, node: NodeName = N1, **fields: Any
     ) -> bool:
-        """A node gives one daemon back."""
+        """Release one daemon from a node."""
         given = {"restarts": 0, **fields}
-        release = runs.Release(name=DaemonName(name), token=token, outcome=outcome, **given)
+        release = runs.Release(name=DaemonName(name), token=Token(token), outcome=outcome, **given)
         return bool(self.run(book.release(self.keys, node, [release]))[0])
 
     def sweep(self, epoch: Epoch, node: NodeName = N1, *, limit: int = 1000) -> book.Swept:
-        """A monitor sweeps."""
+        """Sweep a node."""
         swept: book.Swept = self.run(book.sweep(self.keys, epoch, node, limit=limit))
         return swept
 
     def reassert(
         self, items: Sequence[runs.Running] = (), *, node: NodeName = N1, incarnation: Incarnation = I1
     ) -> Any:
-        """A node tells what it runs."""
+        """Reassert what a node runs."""
         return self.run(book.reassert(self.keys, node, row(incarnation), items, ttl_ms=TTL_MS))
 
-    # Stories
+    # Situations
 
-    def started(self, *wanted: str) -> tuple[Epoch, dict[str, str]]:
-        """Node 1 is up, somebody leads, and these daemons run there; answers the epoch and their tokens."""
+    def started(self, *wanted: str) -> tuple[Epoch, dict[str, Token]]:
+        """Join node 1, elect a monitor and start daemons on node 1; return the epoch and the tokens."""
         self.join()
         epoch = self.lead()
         self.want(*wanted)
@@ -161,36 +161,36 @@ class StoreDriver:
         return epoch, tokens
 
     def end_lease(self, node: NodeName = N1) -> None:
-        """The node's lease has ended."""
+        """End the lease of a node."""
         self.client.zadd(self.keys.leases, {node: self.now_ms() - 1})
 
     def lose_data(self) -> None:
-        """Redis has lost everything; other tests keep theirs on the same server."""
+        """Delete all keys of the namespace; other tests use the same server."""
         for key in self.client.keys(f"{{{self.keys.namespace}}}:*"):
             self.client.delete(key)
 
-    # What is there
+    # Contents
 
     def now_ms(self) -> int:
-        """The server's clock."""
+        """Return the server's time in Unix milliseconds."""
         seconds, micros = self.client.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
     def lease_ms(self, node: NodeName = N1) -> int | None:
-        """What is left of a node's lease."""
+        """Return the milliseconds left of a node's lease."""
         end = self.client.zscore(self.keys.leases, node)
         return None if end is None else int(end) - self.now_ms()
 
     def entry(self, name: str) -> Any:
-        """A daemon's entry in the book."""
+        """Return a daemon's entry in the book; its token is text."""
         return self._record(self.keys.book, name)
 
     def spec(self, name: str) -> Any:
-        """A daemon's spec."""
+        """Return a daemon's spec."""
         return self._record(self.keys.specs, name)
 
     def node(self, node: NodeName = N1) -> Any:
-        """A node's record."""
+        """Return a node's record."""
         return self._record(self.keys.nodes, node)
 
     def _record(self, key: str, field: str) -> Any:
@@ -198,27 +198,27 @@ class StoreDriver:
         return None if raw is None else msgspec.json.decode(raw)
 
     def held(self, node: NodeName = N1) -> set[str]:
-        """What a node holds."""
+        """Return the names of the daemons on a node."""
         return {name.decode() for name in self.client.smembers(self.keys.held(node))}
 
     def generation(self, node: NodeName = N1) -> int:
-        """A node's generation; 0 if it has none."""
+        """Return a node's generation, 0 if there is none."""
         return int(self.client.get(self.keys.generation(node)) or 0)
 
     def clock(self) -> Token:
-        """The last token issued."""
+        """Return the last token issued."""
         return Token(int(self.client.get(self.keys.clock)))
 
     def events(self) -> list[JournalEntry]:
-        """The journal."""
+        """Return the journal, oldest entry first."""
         return journal.newest(self.store, 1000)
 
     def last(self) -> JournalEntry:
-        """Its newest entry."""
+        """Return the newest entry of the journal."""
         return self.events()[-1]
 
     def contents(self) -> dict[str, Any]:
-        """Everything in the namespace, to be compared."""
+        """Return everything in the namespace, for comparisons."""
         read = {
             b"hash": self.client.hgetall,
             b"set": self.client.smembers,

@@ -1,4 +1,4 @@
-"""What a test must not leave behind: keys outside its namespace, and keys whose owner is gone."""
+"""Find what a test must not leave behind: keys outside its namespace, and keys without an owner."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from celery_daemons.store.keys import Keys
 
 
 def all_keys(client: Any) -> set[str]:
-    """Every key on the server."""
+    """Return every key on the server."""
     return {key.decode() for key in client.keys("*")}
 
 
 def find(client: Any, keys: Keys, before: set[str]) -> list[str]:
-    """Say what is wrong with the keys that are there now; ``before`` were there before the test."""
-    found = all_keys(client)
-    ours = {key for key in found if key.startswith(f"{{{keys.namespace}}}:v1:")}
-    wrong = [f"{key}: outside the namespace" for key in sorted(found - ours - before)]
+    """Return a description of each wrong key or record; ``before`` has the keys from before the test."""
+    after = all_keys(client)
+    ours = {key for key in after if key.startswith(f"{{{keys.namespace}}}:v1:")}
+    wrong = [f"{key}: outside the namespace" for key in sorted(after - ours - before)]
     owned = {
         keys.cluster,
         keys.monitor,
@@ -34,9 +34,9 @@ def find(client: Any, keys: Keys, before: set[str]) -> list[str]:
         owned |= {keys.held(node), keys.generation(node)}
     wrong += [f"{key}: its node is not registered" for key in sorted(ours - owned)]
     entries = set(client.hkeys(keys.book))
-    wrong += [f"trace of {name.decode()}: it has no entry" for name in set(client.hkeys(keys.traces)) - entries]
+    wrong += [f"trace of {name.decode()}: no entry in the book" for name in set(client.hkeys(keys.traces)) - entries]
     with_lease = {name.decode() for name in client.zrange(keys.leases, 0, -1)}
-    wrong += [f"lease of {node}: it is not registered" for node in sorted(with_lease - registered)]
+    wrong += [f"lease of {node}: the node is not registered" for node in sorted(with_lease - registered)]
     if keys.monitor in ours and client.pttl(keys.monitor) < 0:
-        wrong.append(f"{keys.monitor}: has no end")
+        wrong.append(f"{keys.monitor}: has no expiry")
     return wrong

@@ -1,4 +1,4 @@
-"""The ways to write where a server is, each tried on one that is there."""
+"""Connecting to a real server with each form of URL."""
 
 import asyncio
 from pathlib import Path
@@ -14,7 +14,7 @@ KEYS = Keys("test")
 
 
 @pytest.mark.parametrize("kind", ["unix://", "redis+socket://"])
-def test_a_server_on_a_socket_file_is_spoken_to(kind: str, new_server: NewServer, tmp_path: Path) -> None:
+def test_a_server_on_a_unix_socket_is_reached(kind: str, new_server: NewServer, tmp_path: Path) -> None:
     # Given
     file = tmp_path / "server.sock"
     new_server(f"unixsocket {file}")
@@ -23,16 +23,16 @@ def test_a_server_on_a_socket_file_is_spoken_to(kind: str, new_server: NewServer
     async def ask() -> object:
         store = AsyncStore(url, KEYS, timeout=5.0)
         await store.check()
-        found = await store.run(queries.overview(KEYS))
+        result = await store.run(queries.overview(KEYS))
         await store.close()
-        return found.leases
+        return result.leases
 
     # When / Then
     assert Store(url, KEYS).run(queries.overview(KEYS)).leases == {}
     assert asyncio.run(ask()) == {}
 
 
-def test_a_url_that_asks_for_text_changes_no_reply(new_server: NewServer) -> None:
+def test_a_url_that_asks_for_text_does_not_change_replies(new_server: NewServer) -> None:
     store = Store(new_server().url + "?decode_responses=true", KEYS)
 
     store.client.hset(KEYS.cluster, "layout", "1")

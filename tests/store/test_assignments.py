@@ -1,18 +1,18 @@
-"""The monitor's verbs about single daemons: assign, recall, park."""
+"""The monitor's verbs for daemons: assign, recall, park."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from celery_daemons.domain.names import Epoch
+from celery_daemons.domain.names import Epoch, Token
 from celery_daemons.domain.states import Outcome
 from celery_daemons.errors import LeaseLost
 from celery_daemons.store import book, lease
 from tests.store.driver import I1, I2, N1, N2, TAIL, StoreDriver, names
 
 
-def test_a_daemon_is_assigned_with_a_token_and_the_node_hears_of_it(cluster: StoreDriver) -> None:
+def test_an_assignment_has_a_token_and_raises_the_generation(cluster: StoreDriver) -> None:
     generation = cluster.join().generation
     epoch = cluster.lead()
     cluster.want("x")
@@ -22,22 +22,22 @@ def test_a_daemon_is_assigned_with_a_token_and_the_node_hears_of_it(cluster: Sto
     assert dispatch is not None
     assert dispatch.generation == cluster.generation() == generation + 1
     (token,) = dispatch.tokens
-    assert int(token) > epoch > 10**15
+    assert token > epoch > 10**15
     assert cluster.entry("x") == {
         "status": "assigned",
         "node": N1,
         "incarnation": I1,
-        "token": token,
+        "token": str(token),
         "launcher": TAIL,
         "version": cluster.spec("x")["version"],
         "why": "test",
     }
     assert cluster.held() == {"x"}
     assert (cluster.last().event, cluster.last().node, cluster.last().epoch) == ("assign", N1, epoch)
-    assert cluster.last().items == (("x", token, "test"),)
+    assert cluster.last().items == (("x", str(token), "test"),)
 
 
-def test_what_is_placed_unknown_or_not_wanted_is_not_assigned(cluster: StoreDriver) -> None:
+def test_placed_unknown_and_stopped_daemons_are_not_assigned(cluster: StoreDriver) -> None:
     """Horde #207: one process becomes eight."""
     epoch, _ = cluster.started("placed")
     cluster.join(N2)
@@ -48,7 +48,7 @@ def test_what_is_placed_unknown_or_not_wanted_is_not_assigned(cluster: StoreDriv
     dispatch = cluster.assign(epoch, "placed", "unknown", "stopped", node=N2)
 
     assert dispatch is not None
-    assert dispatch.tokens == ("", "", "")
+    assert dispatch.tokens == (0, 0, 0)
     after = cluster.contents()
     for contents in (before, after):
         del contents[cluster.keys.clock]
@@ -67,8 +67,8 @@ def test_a_name_twice_in_one_batch_is_assigned_once(cluster: StoreDriver) -> Non
     assert not dispatch.tokens[1]
 
 
-def test_an_answer_that_was_lost_costs_the_message_and_nothing_else(cluster: StoreDriver) -> None:
-    """The same call again answers that all is placed; the generation tells the node."""
+def test_repeating_an_assignment_after_a_lost_reply_changes_nothing(cluster: StoreDriver) -> None:
+    """The repeated call refuses the placed daemon; the node learns of the assignment from the generation."""
     cluster.join()
     epoch = cluster.lead()
     cluster.want("x")
@@ -78,12 +78,12 @@ def test_an_answer_that_was_lost_costs_the_message_and_nothing_else(cluster: Sto
     again = cluster.assign(epoch, "x")
 
     assert first is not None
-    assert again == book.Dispatch(first.generation, ("",))
+    assert again == book.Dispatch(first.generation, (Token(0),))
     assert cluster.entry("x") == entry
 
 
 @pytest.mark.parametrize("status", ["draining", "gone", "another incarnation"])
-def test_a_node_that_is_not_up_is_given_nothing(cluster: StoreDriver, status: str) -> None:
+def test_a_node_that_is_not_up_is_assigned_nothing(cluster: StoreDriver, status: str) -> None:
     cluster.join(incarnation=I2 if status == "another incarnation" else I1)
     epoch = cluster.lead()
     cluster.want("x")
@@ -97,7 +97,7 @@ def test_a_node_that_is_not_up_is_given_nothing(cluster: StoreDriver, status: st
     assert cluster.contents() == before
 
 
-def test_what_befell_a_daemon_before_is_remembered_when_it_is_assigned_again(cluster: StoreDriver) -> None:
+def test_an_assignment_keeps_the_daemons_restarts_and_error(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
     cluster.release("x", tokens["x"], Outcome.FAILED, restarts=5, error="boom")
 
@@ -107,7 +107,7 @@ def test_what_befell_a_daemon_before_is_remembered_when_it_is_assigned_again(clu
     assert cluster.entry("x")["error"] == "boom"
 
 
-def test_a_recalled_daemon_is_stopping_and_its_node_hears_of_it(cluster: StoreDriver) -> None:
+def test_a_recalled_daemon_is_stopping_and_the_generation_grows(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
     generation = cluster.generation()
 
@@ -116,21 +116,21 @@ def test_a_recalled_daemon_is_stopping_and_its_node_hears_of_it(cluster: StoreDr
     assert dispatch == book.Dispatch(generation + 1, (tokens["x"],))
     assert cluster.entry("x")["status"] == "stopping"
     assert cluster.entry("x")["node"] == N1
-    assert (cluster.last().event, cluster.last().items) == ("recall", (("x", tokens["x"], "test"),))
+    assert (cluster.last().event, cluster.last().items) == ("recall", (("x", str(tokens["x"]), "test"),))
 
 
-def test_what_is_stopping_elsewhere_or_nowhere_is_not_recalled(cluster: StoreDriver) -> None:
+def test_stopping_misplaced_and_unknown_daemons_are_not_recalled(cluster: StoreDriver) -> None:
     epoch, _ = cluster.started("x", "y")
     cluster.recall(epoch, "x")
     before = cluster.contents()
 
-    assert cluster.recall(epoch, "x").tokens == ("",)
-    assert cluster.recall(epoch, "y", node=N2).tokens == ("",)
-    assert cluster.recall(epoch, "unknown").tokens == ("",)
+    assert cluster.recall(epoch, "x").tokens == (0,)
+    assert cluster.recall(epoch, "y", node=N2).tokens == (0,)
+    assert cluster.recall(epoch, "unknown").tokens == (0,)
     assert cluster.contents() == before
 
 
-def test_a_parked_daemon_says_why(cluster: StoreDriver) -> None:
+def test_a_parked_daemon_has_the_reason(cluster: StoreDriver) -> None:
     epoch = cluster.lead()
     cluster.want("x")
 
@@ -140,7 +140,7 @@ def test_a_parked_daemon_says_why(cluster: StoreDriver) -> None:
     assert (cluster.last().event, cluster.last().items) == ("park", (("x", "0", "no node is up"),))
 
 
-def test_the_same_reason_again_is_not_told_again(cluster: StoreDriver) -> None:
+def test_parking_again_for_the_same_reason_changes_nothing(cluster: StoreDriver) -> None:
     epoch = cluster.lead()
     cluster.want("x")
     items = [(names(["x"])[0], "no node is up")]
@@ -151,7 +151,7 @@ def test_the_same_reason_again_is_not_told_again(cluster: StoreDriver) -> None:
     assert cluster.contents() == before
 
 
-def test_what_is_placed_stopped_or_unknown_is_not_parked(cluster: StoreDriver) -> None:
+def test_placed_stopped_and_unknown_daemons_are_not_parked(cluster: StoreDriver) -> None:
     epoch, _ = cluster.started("placed")
     cluster.want("stopped")
     cluster.desire("stopped", "stop")
@@ -162,7 +162,7 @@ def test_what_is_placed_stopped_or_unknown_is_not_parked(cluster: StoreDriver) -
     assert cluster.contents() == before
 
 
-def test_a_parked_daemon_that_is_assigned_has_its_reason_no_more(cluster: StoreDriver) -> None:
+def test_an_assignment_clears_the_reason_of_a_parked_daemon(cluster: StoreDriver) -> None:
     cluster.join()
     epoch = cluster.lead()
     cluster.want("x")
@@ -182,14 +182,14 @@ MONITOR_VERBS: dict[str, Callable[[StoreDriver, Epoch], Any]] = {
 
 
 @pytest.mark.parametrize("verb", MONITOR_VERBS)
-@pytest.mark.parametrize("now", ["another leads", "nobody leads"])
+@pytest.mark.parametrize("now", ["another leads", "no monitor leads"])
 def test_a_deposed_monitor_changes_nothing(cluster: StoreDriver, verb: str, now: str) -> None:
-    """Attacks invariant 3, with what a monitor does that was paused past its lease."""
+    """Attacks invariant 3: a monitor that was paused past its lease continues."""
     old, _ = cluster.started("x")
     cluster.want("free")
     cluster.end_lease()
     cluster.depose()
-    if now == "nobody leads":
+    if now == "no monitor leads":
         cluster.client.delete(cluster.keys.monitor)
     before = cluster.contents()
 

@@ -1,4 +1,4 @@
-"""Batches of a thousand, names of every kind, and tokens to the last digit."""
+"""Batches of 1,000 daemons, unusual names, and exact tokens."""
 
 import time
 
@@ -19,12 +19,12 @@ from tests.store.driver import ARGUMENTS, I1, N1, TAIL, TTL_MS, StoreDriver, nam
 LONG = "x" * 200
 ODD = ["a/b:c@d+e", "-", "._-:@/+", "0", "null", "true", "1e5", "{ns}"[1:3], LONG, "daemons", "a:daemons"]
 
-#: A script call holds up every other client; this is generous for a busy build machine, and for the double.
+#: Seconds. A script call blocks every other client; this bound is generous for a busy machine and for fakeredis.
 LONGEST = 5.0
 
 
 def whole(cluster: StoreDriver, node: NodeName) -> dict[DaemonName, BookRow | None]:
-    """Read page after page what a node holds."""
+    """Read all pages of a node's daemons."""
     page = cluster.run(assignments.page(cluster.keys, node))
     rows = dict(page.rows)
     while page.cursor != "0":
@@ -40,27 +40,31 @@ def test_every_verb_takes_a_thousand_daemons_at_once(cluster: StoreDriver) -> No
     epoch = cluster.lead()
     began = time.monotonic()
 
-    assert cluster.run(specs.want(keys, [(name, TAIL, ARGUMENTS) for name in wanted], mode="spawn")) == ["new"] * BATCH
+    items = [(name, TAIL, ARGUMENTS) for name in wanted]
+    assert cluster.run(specs.record(keys, items, mode="spawn")) == ["new"] * BATCH
     assert cluster.run(book.park(keys, epoch, [(name, "no node is up") for name in wanted])) == BATCH
     dispatch = cluster.run(book.assign(keys, epoch, N1, I1, [(name, "test") for name in wanted]))
     assert len(set(dispatch.tokens)) == BATCH
     assert list(dispatch.tokens) == sorted(dispatch.tokens)
-    items = list(zip(wanted, dispatch.tokens, strict=True))
-    claims = cluster.run(book.claim(keys, N1, I1, items))
+    placed = [runs.Assignment(*item) for item in zip(wanted, dispatch.tokens, strict=True)]
+    claims = cluster.run(book.claim(keys, N1, I1, placed))
     assert [claim.token for claim in claims] == list(dispatch.tokens)
     reports = [
-        runs.Report(name=name, token=token, status=DaemonStatus.RUNNING, pid=1, restarts=0) for name, token in items
+        runs.Report(name=name, token=token, status=DaemonStatus.RUNNING, pid=1, restarts=0) for name, token in placed
     ]
     assert cluster.run(book.report(keys, N1, I1, reports)) == [True] * BATCH
     assert whole(cluster, N1).keys() == set(wanted)
     entries = queries.entries(cluster.store, wanted)
     assert [entry.token for entry in entries] == list(dispatch.tokens)
-    told = [running(name, token, version=claim.version) for (name, token), claim in zip(items, claims, strict=True)]
-    assert cluster.reassert(told)[1] == [True] * BATCH
+    reasserted = [
+        running(name, token, version=claim.version) for (name, token), claim in zip(placed, claims, strict=True)
+    ]
+    assert cluster.reassert(reasserted)[1] == [True] * BATCH
     recalled = cluster.run(book.recall(keys, epoch, N1, [(name, "test") for name in wanted]))
     assert recalled.tokens == dispatch.tokens
     half = [
-        runs.Release(name=name, token=token, outcome=Outcome.STOPPED, restarts=0) for name, token in items[: BATCH // 2]
+        runs.Release(name=name, token=token, outcome=Outcome.STOPPED, restarts=0)
+        for name, token in placed[: BATCH // 2]
     ]
     assert cluster.run(book.release(keys, N1, half)) == [True] * (BATCH // 2)
     cluster.end_lease()
@@ -79,7 +83,7 @@ def test_an_entry_in_the_journal_holds_a_whole_batch(cluster: StoreDriver) -> No
     assert [item[0] for item in cluster.last().items] == wanted
 
 
-def test_names_of_every_kind_live_a_whole_life(cluster: StoreDriver) -> None:
+def test_daemons_may_have_any_valid_name(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started(*ODD)
 
     assert cluster.held() == set(ODD)
@@ -93,7 +97,7 @@ def test_names_of_every_kind_live_a_whole_life(cluster: StoreDriver) -> None:
     assert cluster.held() == set()
 
 
-def test_nodes_may_be_called_anything_that_is_allowed(cluster: StoreDriver) -> None:
+def test_nodes_may_have_any_valid_name(cluster: StoreDriver) -> None:
     nodes = [NodeName(name) for name in ("a/b:c@d+e", "n:daemons", "n", "n:generation", LONG)]
     epoch = cluster.lead()
     for number, node in enumerate(nodes):
@@ -109,7 +113,7 @@ def test_nodes_may_be_called_anything_that_is_allowed(cluster: StoreDriver) -> N
     assert queries.nodes(cluster.store) == []
 
 
-def test_arguments_come_back_to_the_byte(cluster: StoreDriver) -> None:
+def test_arguments_are_returned_unchanged(cluster: StoreDriver) -> None:
     arguments = '[["\\u0000", "ä€😀", "\\\\", "\\"", "</script>", 1e300, null], {"k": "v"}]'
     cluster.join()
     cluster.want("x", arguments=arguments)
@@ -122,22 +126,21 @@ def test_arguments_come_back_to_the_byte(cluster: StoreDriver) -> None:
 @given(token=st.integers(10**15, 2**53 - 2))
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_token_is_ever_rounded(cluster: StoreDriver, token: int) -> None:
-    """Lua's numbers hold it; what prints them with fourteen digits does not."""
+    """Lua numbers hold a token exactly, but printing one with fourteen digits would round it."""
     name = DaemonName("x")
     cluster.lose_data()
 
-    cluster.reassert([running(name, str(token))])
+    cluster.reassert([running(name, token)])
     assert cluster.entry(name)["token"] == str(token)
-    assert cluster.run(assignments.page(cluster.keys, N1)).rows[name].token == str(token)
-    newer = cluster.claim(name, str(token)).token
+    assert cluster.run(assignments.page(cluster.keys, N1)).rows[name].token == token
+    newer = cluster.claim(name, token).token
 
-    assert int(newer) == max(token, int(newer))
-    assert int(newer) > token
-    assert cluster.clock() == int(newer)
-    assert cluster.reassert([running(name, str(int(newer) - 1))])[1] == [False]
+    assert newer > token
+    assert cluster.clock() == newer
+    assert cluster.reassert([running(name, newer - 1)])[1] == [False]
 
 
-def test_tokens_only_grow_whoever_asks_for_them(cluster: StoreDriver) -> None:
+def test_tokens_epochs_and_versions_only_grow(cluster: StoreDriver) -> None:
     cluster.join()
     issued: list[int] = []
     for number in range(20):
@@ -146,7 +149,7 @@ def test_tokens_only_grow_whoever_asks_for_them(cluster: StoreDriver) -> None:
         version = int(cluster.spec(f"d{number}")["version"])
         dispatch = cluster.assign(epoch, f"d{number}")
         assert dispatch is not None
-        issued += [epoch, version, int(dispatch.tokens[0])]
+        issued += [epoch, version, dispatch.tokens[0]]
 
     assert issued == sorted(set(issued))
     assert cluster.clock() == issued[-1]
@@ -156,27 +159,27 @@ def test_tokens_grow_across_a_loss_of_all_data(cluster: StoreDriver) -> None:
     last = 0
     for _ in range(5):
         epoch, tokens = cluster.started("x")
-        assert int(tokens["x"]) > epoch > last
+        assert tokens["x"] > epoch > last
         last = cluster.clock()
         cluster.lose_data()
 
 
-def test_a_counter_of_rubbish_does_not_stop_the_clock(cluster: StoreDriver) -> None:
-    for rubbish in ("", "x", "inf", "nan", "-1", "1e400", "99999999999999999999999"):
-        cluster.client.set(cluster.keys.clock, rubbish)
+def test_a_corrupt_counter_does_not_stop_tokens(cluster: StoreDriver) -> None:
+    for counter in ("", "x", "inf", "nan", "-1", "1e400", "99999999999999999999999"):
+        cluster.client.set(cluster.keys.clock, counter)
 
         assert 10**15 < cluster.depose() < 2**53
     cluster.client.delete(cluster.keys.clock)
     assert cluster.run(lease.join(cluster.keys, N1, row(), ttl_ms=TTL_MS)).generation > 10**15
 
 
-def test_what_a_node_holds_comes_in_pages_however_much_it_is(cluster: StoreDriver) -> None:
+def test_the_daemons_of_a_node_are_read_in_pages(cluster: StoreDriver) -> None:
     cluster.join()
     epoch = cluster.lead()
     wanted = names(f"many.{number}" for number in range(3 * BATCH))
     for start in range(0, len(wanted), BATCH):
         batch = wanted[start : start + BATCH]
-        cluster.run(specs.want(cluster.keys, [(name, TAIL, ARGUMENTS) for name in batch], mode="spawn"))
+        cluster.run(specs.record(cluster.keys, [(name, TAIL, ARGUMENTS) for name in batch], mode="spawn"))
         cluster.run(book.assign(cluster.keys, epoch, N1, I1, [(name, "test") for name in batch]))
 
     first = cluster.run(assignments.page(cluster.keys, N1))
@@ -186,10 +189,8 @@ def test_what_a_node_holds_comes_in_pages_however_much_it_is(cluster: StoreDrive
     assert whole(cluster, N1).keys() == set(wanted)
 
 
-def test_more_than_lua_can_unpack_is_held_in_a_set_that_redis_keeps_compact(
-    new_server: NewServer, namespace: str
-) -> None:
-    """Numbers are kept so up to a limit that an operator sets, and come on one page, however many there are."""
+def test_a_compact_set_larger_than_the_limit_of_unpack_is_read(new_server: NewServer, namespace: str) -> None:
+    """Redis keeps a set of numbers compact up to a configured size, and returns such a set as one page."""
     cluster = StoreDriver(Store(new_server("set-max-intset-entries 10000").url, Keys(namespace)))
     cluster.join()
     epoch = cluster.lead()

@@ -1,17 +1,17 @@
-"""A node's verbs about its daemons: claim, report, release, and what it holds."""
+"""A node's verbs for its daemons: claim, report, release, and reading its assignments."""
 
 import pytest
 
 from celery_daemons.domain import runs
-from celery_daemons.domain.names import DaemonName, LauncherName
+from celery_daemons.domain.names import DaemonName, LauncherName, Token
 from celery_daemons.domain.states import DaemonStatus, Outcome
 from celery_daemons.errors import LeaseLost
 from celery_daemons.store import assignments, book, lease, specs
 from tests.store.driver import ARGUMENTS, I1, I2, N1, N2, TAIL, TTL_MS, StoreDriver, row
 
 
-def assigned(cluster: StoreDriver, name: str = "x") -> str:
-    """A daemon is assigned to node 1; answers its token."""
+def assigned(cluster: StoreDriver, name: str = "x") -> Token:
+    """Assign a daemon to node 1 and return the token."""
     cluster.join()
     cluster.want(name)
     dispatch = cluster.assign(cluster.lead(), name)
@@ -19,18 +19,18 @@ def assigned(cluster: StoreDriver, name: str = "x") -> str:
     return dispatch.tokens[0]
 
 
-def test_a_first_claim_keeps_the_token_and_brings_what_is_needed_to_start(cluster: StoreDriver) -> None:
+def test_a_first_claim_keeps_the_token_and_returns_the_spec(cluster: StoreDriver) -> None:
     token = assigned(cluster)
 
     claim = cluster.claim("x", token)
 
     assert claim == runs.ClaimResult(token, TAIL, ARGUMENTS, cluster.spec("x")["version"], 0)
     assert cluster.entry("x")["status"] == "starting"
-    assert (cluster.last().event, cluster.last().node, cluster.last().items) == ("claim", N1, (("x", token, ""),))
+    assert (cluster.last().event, cluster.last().node, cluster.last().items) == ("claim", N1, (("x", str(token), ""),))
 
 
-def test_every_further_claim_is_given_a_newer_token(cluster: StoreDriver) -> None:
-    """What a daemon writes to can tell its lives apart."""
+def test_every_later_claim_gets_a_newer_token(cluster: StoreDriver) -> None:
+    """A resource that a daemon writes to can distinguish its runs by the token."""
     token = assigned(cluster)
     seen = [token]
     cluster.claim("x", token)
@@ -38,18 +38,18 @@ def test_every_further_claim_is_given_a_newer_token(cluster: StoreDriver) -> Non
     for _ in range(5):
         seen.append(cluster.claim("x", seen[-1]).token)
 
-    assert [int(token) for token in seen] == sorted({int(token) for token in seen})
-    assert cluster.entry("x")["token"] == seen[-1]
+    assert seen == sorted(set(seen))
+    assert cluster.entry("x")["token"] == str(seen[-1])
 
 
-def test_a_claim_whose_answer_was_lost_may_be_made_again(cluster: StoreDriver) -> None:
+def test_a_claim_whose_reply_was_lost_can_be_repeated(cluster: StoreDriver) -> None:
     token = assigned(cluster)
     cluster.claim("x", token)
 
     again = cluster.claim("x", token)
 
     assert not again.refused
-    assert int(again.token) > int(token)
+    assert again.token > token
 
 
 def test_a_claim_for_an_older_token_is_refused(cluster: StoreDriver) -> None:
@@ -61,17 +61,17 @@ def test_a_claim_for_an_older_token_is_refused(cluster: StoreDriver) -> None:
     assert cluster.contents() == before
 
 
-def test_tokens_that_differ_in_their_last_digit_are_told_apart(cluster: StoreDriver) -> None:
-    """Above 10^15 a number that passes through cjson's fourteen digits would be another one."""
+def test_tokens_that_differ_in_the_last_digit_are_different(cluster: StoreDriver) -> None:
+    """cjson writes fourteen digits, so it would change a number above 10^15."""
     token = assigned(cluster)
-    assert len(token) == 16
+    assert len(str(token)) == 16
 
-    assert cluster.claim("x", str(int(token) + 1)).refused == "superseded"
-    assert cluster.claim("x", str(int(token) - 1)).refused == "superseded"
+    assert cluster.claim("x", token + 1).refused == "superseded"
+    assert cluster.claim("x", token - 1).refused == "superseded"
     assert cluster.claim("x", token).token == token
 
 
-def test_what_is_on_another_node_or_on_none_is_refused(cluster: StoreDriver) -> None:
+def test_a_claim_for_a_daemon_on_another_node_or_none_is_refused(cluster: StoreDriver) -> None:
     token = assigned(cluster)
     cluster.join(N2)
     before = cluster.contents()
@@ -82,7 +82,7 @@ def test_what_is_on_another_node_or_on_none_is_refused(cluster: StoreDriver) -> 
 
 
 @pytest.mark.parametrize("change", ["stop", "forget", "recall"])
-def test_what_is_not_wanted_any_more_is_refused(cluster: StoreDriver, change: str) -> None:
+def test_a_claim_for_a_stopped_forgotten_or_recalled_daemon_is_refused(cluster: StoreDriver, change: str) -> None:
     token = assigned(cluster)
     if change == "stop":
         cluster.desire("x", "stop")
@@ -96,10 +96,10 @@ def test_what_is_not_wanted_any_more_is_refused(cluster: StoreDriver, change: st
     assert cluster.contents() == before
 
 
-def test_a_claim_brings_the_newest_spec_also_of_another_launcher(cluster: StoreDriver) -> None:
+def test_a_claim_returns_the_newest_spec_even_of_another_launcher(cluster: StoreDriver) -> None:
     token = assigned(cluster)
     newer = [(DaemonName("x"), LauncherName("poll"), "[[1], {}]")]
-    cluster.run(specs.want(cluster.keys, newer, mode="replace"))
+    cluster.run(specs.record(cluster.keys, newer, mode="replace"))
 
     claim = cluster.claim("x", token)
 
@@ -109,7 +109,7 @@ def test_a_claim_brings_the_newest_spec_also_of_another_launcher(cluster: StoreD
 
 
 @pytest.mark.parametrize("fence", ["another incarnation", "left", "lease ended"])
-def test_a_fenced_node_claims_nothing(cluster: StoreDriver, fence: str) -> None:
+def test_a_claim_of_a_fenced_node_is_refused(cluster: StoreDriver, fence: str) -> None:
     token = assigned(cluster)
     if fence == "another incarnation":
         cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
@@ -120,25 +120,25 @@ def test_a_fenced_node_claims_nothing(cluster: StoreDriver, fence: str) -> None:
         cluster.end_lease()
     before = cluster.contents()
 
-    with pytest.raises(LeaseLost, match="incarnation i1 is fenced, it claims nothing"):
+    with pytest.raises(LeaseLost, match="incarnation i1 is fenced and cannot claim daemons"):
         cluster.claim("x", token)
 
     assert cluster.contents() == before
     cluster.join(incarnation=I2 if fence == "another incarnation" else I1)
 
 
-def test_a_new_incarnation_takes_over_what_its_predecessor_ran_under_a_new_token(cluster: StoreDriver) -> None:
+def test_a_new_incarnation_claims_its_predecessors_daemons_under_new_tokens(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
     cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
 
     claim = cluster.claim("x", tokens["x"], incarnation=I2)
 
-    assert int(claim.token) > int(tokens["x"])
+    assert claim.token > tokens["x"]
     assert cluster.entry("x")["incarnation"] == I2
     assert not cluster.release("x", tokens["x"])
 
 
-def test_a_report_is_kept(cluster: StoreDriver) -> None:
+def test_a_report_is_recorded(cluster: StoreDriver) -> None:
     token = assigned(cluster)
     cluster.claim("x", token)
     before = cluster.now_ms()
@@ -148,10 +148,10 @@ def test_a_report_is_kept(cluster: StoreDriver) -> None:
     entry = cluster.entry("x")
     assert (entry["status"], entry["pid"], entry["restarts"]) == ("running", 42, 3)
     assert before <= entry["started_ms"] <= cluster.now_ms()
-    assert (cluster.last().event, cluster.last().items) == ("report", (("x", token, "running"),))
+    assert (cluster.last().event, cluster.last().items) == ("report", (("x", str(token), "running"),))
 
 
-def test_a_daemon_that_waits_for_its_next_start_has_not_started(cluster: StoreDriver) -> None:
+def test_a_daemon_in_back_off_has_no_start_time(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
 
     assert cluster.report("x", tokens["x"], DaemonStatus.BACKOFF, error="ValueError: no", restarts=1)
@@ -161,7 +161,7 @@ def test_a_daemon_that_waits_for_its_next_start_has_not_started(cluster: StoreDr
     assert "started_ms" not in cluster.entry("x")
 
 
-def test_an_error_that_is_no_proper_text_is_told_as_far_as_it_is(cluster: StoreDriver) -> None:
+def test_an_error_with_invalid_characters_is_reported_with_replacements(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
 
     assert cluster.report("x", tokens["x"], DaemonStatus.BACKOFF, error="no file \udcff.log")
@@ -169,24 +169,24 @@ def test_an_error_that_is_no_proper_text_is_told_as_far_as_it_is(cluster: StoreD
     assert cluster.entry("x")["error"] == "no file ?.log"
 
 
-def test_nobody_reports_for_another_token_or_for_what_was_recalled(cluster: StoreDriver) -> None:
+def test_a_report_for_another_token_or_a_recalled_daemon_is_refused(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x", "y")
     cluster.recall(epoch, "y")
     before = cluster.contents()
 
-    assert not cluster.report("x", str(int(tokens["x"]) + 1))
+    assert not cluster.report("x", tokens["x"] + 1)
     assert not cluster.report("y", tokens["y"])
     assert not cluster.report("unknown", tokens["x"])
     assert cluster.contents() == before
 
 
-def test_a_fenced_node_reports_nothing(cluster: StoreDriver) -> None:
+def test_a_report_of_a_fenced_node_is_refused(cluster: StoreDriver) -> None:
     """Attacks invariant 3."""
     _, tokens = cluster.started("x")
     cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
     before = cluster.contents()
 
-    with pytest.raises(LeaseLost, match="reports nothing"):
+    with pytest.raises(LeaseLost, match="cannot report daemons"):
         cluster.report("x", tokens["x"])
 
     assert cluster.contents() == before
@@ -199,10 +199,10 @@ def test_a_released_daemon_is_on_no_node_and_keeps_its_history(cluster: StoreDri
 
     entry = cluster.entry("x")
     assert (entry["status"], entry["restarts"], entry["error"]) == ("pending", 4, "boom")
-    assert entry["token"] == tokens["x"]
+    assert entry["token"] == str(tokens["x"])
     assert not {"node", "incarnation", "pid", "started_ms"} & set(entry)
     assert cluster.held() == set()
-    assert (cluster.last().event, cluster.last().items) == ("release", (("x", tokens["x"], "failed"),))
+    assert (cluster.last().event, cluster.last().items) == ("release", (("x", str(tokens["x"]), "failed"),))
 
 
 def test_releasing_twice_is_no_error(cluster: StoreDriver) -> None:
@@ -215,7 +215,7 @@ def test_releasing_twice_is_no_error(cluster: StoreDriver) -> None:
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_what_is_released_twice_in_one_batch_is_released_once(cluster: StoreDriver, *, wanted: bool) -> None:
+def test_a_daemon_twice_in_one_batch_is_released_once(cluster: StoreDriver, *, wanted: bool) -> None:
     _, tokens = cluster.started("x")
     if not wanted:
         cluster.forget("x")
@@ -226,7 +226,7 @@ def test_what_is_released_twice_in_one_batch_is_released_once(cluster: StoreDriv
     assert cluster.held() == set()
 
 
-def test_nobody_releases_what_another_token_or_node_holds(cluster: StoreDriver) -> None:
+def test_a_release_for_another_token_or_node_is_refused(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
     newer = cluster.claim("x", tokens["x"]).token
     cluster.join(N2)
@@ -241,7 +241,7 @@ def test_nobody_releases_what_another_token_or_node_holds(cluster: StoreDriver) 
 @pytest.mark.parametrize(
     ("outcome", "desired"), [(Outcome.STOPPED, "running"), (Outcome.REFUSED, "running"), (Outcome.FINISHED, "stopped")]
 )
-def test_only_a_daemon_that_finished_is_not_wanted_again(cluster: StoreDriver, outcome: Outcome, desired: str) -> None:
+def test_only_the_outcome_finished_stops_a_daemon(cluster: StoreDriver, outcome: Outcome, desired: str) -> None:
     _, tokens = cluster.started("x")
 
     cluster.release("x", tokens["x"], outcome)
@@ -251,7 +251,7 @@ def test_only_a_daemon_that_finished_is_not_wanted_again(cluster: StoreDriver, o
 
 
 @pytest.mark.parametrize("change", ["replace", "restart"])
-def test_what_finished_does_not_stop_the_life_that_is_wanted_instead(cluster: StoreDriver, change: str) -> None:
+def test_a_finished_run_does_not_stop_a_newer_version(cluster: StoreDriver, change: str) -> None:
     _, tokens = cluster.started("x")
     if change == "replace":
         cluster.want("x", mode="replace", arguments="[[1], {}]")
@@ -264,7 +264,7 @@ def test_what_finished_does_not_stop_the_life_that_is_wanted_instead(cluster: St
     assert cluster.entry("x")["status"] == "pending"
 
 
-def test_what_a_node_holds_comes_with_its_generation(cluster: StoreDriver) -> None:
+def test_the_daemons_of_a_node_are_read_with_its_generation(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x", "y")
 
     held = cluster.run(assignments.page(cluster.keys, N1))
@@ -274,8 +274,8 @@ def test_what_a_node_holds_comes_with_its_generation(cluster: StoreDriver) -> No
     assert cluster.run(assignments.page(cluster.keys, N2)) == assignments.Holdings(0, {}, "0")
 
 
-def test_a_claim_of_what_the_book_has_elsewhere_takes_it_out_of_what_the_node_holds(cluster: StoreDriver) -> None:
-    """Left there by a restart with old data, and claimed on its word: the node could never leave."""
+def test_a_refused_claim_removes_a_stale_name_from_the_nodes_daemons(cluster: StoreDriver) -> None:
+    """After a restart with old data, a stale name in the set would keep the node from leaving."""
     _, tokens = cluster.started("x")
     cluster.join(N2)
     cluster.client.sadd(cluster.keys.held(N2), "x")
@@ -287,8 +287,8 @@ def test_a_claim_of_what_the_book_has_elsewhere_takes_it_out_of_what_the_node_ho
     assert cluster.run(lease.leave(cluster.keys, N2, I1)) == 0
 
 
-def test_a_name_that_the_book_has_elsewhere_is_dropped_from_what_a_node_holds(cluster: StoreDriver) -> None:
-    """Left behind by a fail-over to a replica that lacked the last writes; the node could never leave."""
+def test_reading_a_nodes_daemons_removes_stale_names(cluster: StoreDriver) -> None:
+    """After a fail-over to a replica without the last writes, a stale name would keep the node from leaving."""
     cluster.started("x")
     cluster.join(N2)
     cluster.client.sadd(cluster.keys.held(N2), "x", "unknown")

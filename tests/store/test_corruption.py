@@ -1,4 +1,4 @@
-"""Records that somebody or something has broken: no verb raises, and nothing is started on top of them."""
+"""Corrupt records: no verb crashes, and no daemon is started while its entry is corrupt."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from celery_daemons.client.locator import Locator
 from celery_daemons.domain import runs
-from celery_daemons.domain.names import DaemonName, Epoch
+from celery_daemons.domain.names import DaemonName, Epoch, Token
 from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
 from celery_daemons.domain.states import DaemonStatus, Desired, Outcome
 from celery_daemons.errors import LeaseLost
@@ -21,9 +21,9 @@ from celery_daemons.store.codec import decode_or_none
 from tests.store.driver import ARGUMENTS, I1, I2, N1, TAIL, TTL_MS, StoreDriver, row, running
 
 X = DaemonName("x")
-TOKEN = "1795443778122220"
+TOKEN = Token(1795443778122220)
 
-RUBBISH = [
+CORRUPT = [
     "",
     "{",
     "null",
@@ -56,7 +56,7 @@ RUBBISH = [
 
 VERBS: dict[str, Callable[[StoreDriver, Epoch], Any]] = {
     "join": lambda c, e: c.run(lease.join(c.keys, N1, row(), ttl_ms=TTL_MS)),
-    "join anew": lambda c, e: c.run(lease.join(c.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1)),
+    "join again": lambda c, e: c.run(lease.join(c.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1)),
     "beat": lambda c, e: c.run(lease.beat(c.keys, N1, I1, ttl_ms=TTL_MS)),
     "drain": lambda c, e: c.run(lease.drain(c.keys, N1)),
     "leave": lambda c, e: c.run(lease.leave(c.keys, N1, I1)),
@@ -67,7 +67,7 @@ VERBS: dict[str, Callable[[StoreDriver, Epoch], Any]] = {
     "assign": lambda c, e: c.assign(e, "x"),
     "recall": lambda c, e: c.recall(e, "x"),
     "park": lambda c, e: c.run(book.park(c.keys, e, [(X, "why")])),
-    "claim": lambda c, e: c.run(book.claim(c.keys, N1, I1, [(X, TOKEN)])),
+    "claim": lambda c, e: c.run(book.claim(c.keys, N1, I1, [runs.Assignment(X, TOKEN)])),
     "report": lambda c, e: c.run(
         book.report(c.keys, N1, I1, [runs.Report(name=X, token=TOKEN, status=DaemonStatus.RUNNING, pid=1, restarts=0)])
     ),
@@ -77,7 +77,7 @@ VERBS: dict[str, Callable[[StoreDriver, Epoch], Any]] = {
     "locate many": lambda c, e: Locator(c.store).locate_many([X]),
     "nodes": lambda c, e: queries.nodes(c.store),
     "gone": lambda c, e: queries.gone(c.store),
-    "bury": lambda c, e: c.run(lease.bury(c.keys, e, N1)),
+    "bury": lambda c, e: c.run(lease.forget_queues(c.keys, e, N1)),
     "records": lambda c, e: list(queries.records(c.store)),
     "overview": lambda c, e: c.run(queries.overview(c.keys)),
     "reassert": lambda c, e: c.reassert([running("x", TOKEN)]),
@@ -93,14 +93,14 @@ def epoch(cluster: StoreDriver) -> Epoch:
 
 GOOD_SPEC = msgspec.json.encode(SpecRow(launcher=TAIL, arguments=ARGUMENTS, desired=Desired.RUNNING, version="1"))
 GOOD_ENTRY = msgspec.json.encode(
-    BookRow(status=DaemonStatus.RUNNING, token=TOKEN, launcher=TAIL, node=N1, incarnation=I1, version="1")
+    {"status": "running", "token": str(TOKEN), "launcher": TAIL, "node": N1, "incarnation": I1, "version": "1"}
 )
 
 
 def break_records(
     cluster: StoreDriver, *, nodes: str | None = None, specs: str | None = None, entries: str | None = None
 ) -> None:
-    """A cluster in which the given records are rubbish, and the others are as they should be."""
+    """Write a cluster with the given corrupt records; the other records are valid."""
     keys = cluster.keys
     pipe = cluster.client.pipeline(transaction=False)
     pipe.hset(keys.cluster, mapping={"layout": "1", "created_ms": "1795443778074"})
@@ -115,79 +115,77 @@ def break_records(
 
 
 def tidy(cluster: StoreDriver, epoch: Epoch) -> None:
-    """End the node as a monitor does, so that nothing is left without an owner."""
+    """Sweep the node, so that no key is left without an owner."""
     cluster.end_lease()
     cluster.sweep(epoch)
 
 
-@pytest.mark.parametrize("rubbish", RUBBISH, ids=lambda text: text[:30] or "nothing")
-def test_no_verb_raises_whatever_a_record_holds(cluster: StoreDriver, epoch: Epoch, rubbish: str) -> None:
+@pytest.mark.parametrize("corrupt", CORRUPT, ids=lambda text: text[:30] or "nothing")
+def test_no_verb_crashes_on_a_corrupt_record(cluster: StoreDriver, epoch: Epoch, corrupt: str) -> None:
     for where in ("nodes", "specs", "entries", "everything"):
         for verb in VERBS.values():
-            broken = {key: rubbish if where in (key, "everything") else None for key in ("nodes", "specs", "entries")}
+            broken = {key: corrupt if where in (key, "everything") else None for key in ("nodes", "specs", "entries")}
             break_records(cluster, **broken)
             try:
                 verb(cluster, epoch)
             except LeaseLost:
-                # A node without a readable record is fenced: that is an answer, and a cautious one.
+                # A node with a corrupt record counts as fenced, which is the safe answer.
                 assert where in ("nodes", "everything")
     tidy(cluster, epoch)
 
 
-def test_nothing_is_assigned_over_an_entry_that_cannot_be_read(cluster: StoreDriver, epoch: Epoch) -> None:
-    """It may be that of a daemon that runs."""
-    break_records(cluster, entries="{rubbish")
+def test_a_daemon_with_a_corrupt_entry_is_neither_assigned_nor_parked(cluster: StoreDriver, epoch: Epoch) -> None:
+    """The entry may be that of a running daemon."""
+    break_records(cluster, entries="{corrupt")
 
     dispatch = cluster.assign(epoch, "x")
 
     assert dispatch is not None
-    assert dispatch.tokens == ("",)
+    assert dispatch.tokens == (0,)
     assert cluster.run(book.park(cluster.keys, epoch, [(X, "why")])) == 0
-    assert cluster.client.hget(cluster.keys.book, "x") == b"{rubbish"
+    assert cluster.client.hget(cluster.keys.book, "x") == b"{corrupt"
 
 
-def test_a_node_is_told_of_an_entry_that_cannot_be_read_and_can_let_go_of_it(
-    cluster: StoreDriver, epoch: Epoch
-) -> None:
-    break_records(cluster, entries="{rubbish")
+def test_a_node_sees_a_corrupt_entry_and_can_release_the_daemon(cluster: StoreDriver, epoch: Epoch) -> None:
+    break_records(cluster, entries="{corrupt")
 
     assert cluster.run(assignments.page(cluster.keys, N1)).rows == {"x": None}
     assert not cluster.release("x", TOKEN)
     assert cluster.held() == set()
 
 
-def test_a_node_that_tells_again_what_it_runs_mends_the_entry(cluster: StoreDriver, epoch: Epoch) -> None:
-    break_records(cluster, entries="{rubbish")
+def test_reasserting_repairs_a_corrupt_entry(cluster: StoreDriver, epoch: Epoch) -> None:
+    break_records(cluster, entries="{corrupt")
 
     assert cluster.reassert([running("x", TOKEN)])[1] == [True]
-    assert cluster.entry("x")["token"] == TOKEN
+    assert cluster.entry("x")["token"] == str(TOKEN)
 
 
-def test_wanting_a_daemon_again_mends_its_spec(cluster: StoreDriver, epoch: Epoch) -> None:
-    break_records(cluster, specs="{rubbish")
+def test_recording_a_spec_again_repairs_a_corrupt_spec(cluster: StoreDriver, epoch: Epoch) -> None:
+    break_records(cluster, specs="{corrupt")
 
     assert cluster.want("x") == ["new"]
     assert cluster.spec("x")["desired"] == "running"
 
 
-def test_a_node_whose_record_was_broken_mends_it_by_telling_again(cluster: StoreDriver, epoch: Epoch) -> None:
-    break_records(cluster, nodes="{rubbish")
+def test_reasserting_repairs_a_corrupt_node_record(cluster: StoreDriver, epoch: Epoch) -> None:
+    break_records(cluster, nodes="{corrupt")
 
     assert cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS)).verdict == "data_lost"
     assert cluster.reassert([running("x", TOKEN)]) is not None
     assert cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS)).verdict == "ok"
 
 
-def test_a_broken_record_does_not_give_a_name_away_while_its_lease_runs(cluster: StoreDriver, epoch: Epoch) -> None:
-    break_records(cluster, nodes="{rubbish")
+def test_a_node_name_with_a_corrupt_record_is_taken_while_its_lease_runs(cluster: StoreDriver, epoch: Epoch) -> None:
+    break_records(cluster, nodes="{corrupt")
 
     answer = cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
 
     assert isinstance(answer, lease.Taken)
 
 
-def test_fields_of_a_newer_version_survive_an_older_ones_change(cluster: StoreDriver, epoch: Epoch) -> None:
-    """Two versions of one layout may run beside each other."""
+def test_changes_by_an_older_version_keep_fields_of_a_newer_version(cluster: StoreDriver, epoch: Epoch) -> None:
+    """Two versions with the same layout may run at the same time."""
     break_records(cluster)
     for key in (cluster.keys.book, cluster.keys.specs):
         record = msgspec.json.decode(cluster.client.hget(key, "x"))
@@ -201,13 +199,16 @@ def test_fields_of_a_newer_version_survive_an_older_ones_change(cluster: StoreDr
 
 
 scalars = (
-    st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.sampled_from(["", "x", "7", TOKEN, "up", "running"])
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**6), 10**6)
+    | st.sampled_from(["", "x", "7", str(TOKEN), "up", "running"])
 )
 values = scalars | st.lists(scalars, max_size=2) | st.dictionaries(st.sampled_from(["node"]), scalars, max_size=1)
 KINDS: list[tuple[type[Any], str]] = [(SpecRow, "SPEC"), (BookRow, "ENTRY"), (NodeRow, "NODE")]
 GOOD: dict[type[Any], dict[str, Any]] = {
     SpecRow: {"launcher": "tail", "arguments": ARGUMENTS, "desired": "running", "version": "1"},
-    BookRow: {"status": "running", "token": TOKEN, "launcher": "tail", "node": N1, "incarnation": I1, "pid": 7},
+    BookRow: {"status": "running", "token": str(TOKEN), "launcher": "tail", "node": N1, "incarnation": I1, "pid": 7},
     NodeRow: msgspec.to_builtins(row()),
 }
 
@@ -217,7 +218,7 @@ GOOD: dict[type[Any], dict[str, Any]] = {
 def test_python_and_lua_agree_on_what_is_a_record(
     cluster: StoreDriver, kind: tuple[type[Any], str], data: st.DataObject
 ) -> None:
-    """What one side takes for a record and the other for none would be waited for for ever."""
+    """If only one side took a value for a record, each side would wait for the other forever."""
     record_type, shape = kind
     fields = st.sampled_from([field.name for field in dataclasses.fields(record_type)])
     changed, gone = st.dictionaries(fields, values, max_size=3), st.sets(fields, max_size=1)
@@ -232,10 +233,10 @@ def test_python_and_lua_agree_on_what_is_a_record(
 
 
 def probe(shape: str) -> str:
-    """Lua that says whether its argument is a record of this shape."""
+    """Return Lua that checks whether its argument is a record of this shape."""
     shared = (files("celery_daemons.store") / "lua" / "_shared.lua").read_text("utf-8")
     return f"{shared}\nreturn read(ARGV[1], {shape}) and 1 or 0"
 
 
-def test_the_scans_of_a_launcher_with_an_error_of_any_kind_are_kept(cluster: StoreDriver, epoch: Epoch) -> None:
+def test_a_scan_error_with_invalid_characters_is_recorded(cluster: StoreDriver, epoch: Epoch) -> None:
     assert cluster.run(specs.scanned(cluster.keys, epoch, TAIL, listed=0, took_ms=1, error="\udcff no"))

@@ -17,7 +17,7 @@ def test_a_candidate_is_elected_while_nobody_leads(cluster: StoreDriver) -> None
     assert (cluster.last().event, cluster.last().node, cluster.last().epoch) == ("lead", N1, epoch)
 
 
-def test_nobody_else_is_elected_meanwhile(cluster: StoreDriver) -> None:
+def test_no_other_candidate_is_elected_while_a_lease_runs(cluster: StoreDriver) -> None:
     cluster.lead()
     before = cluster.contents()
 
@@ -35,8 +35,8 @@ def test_a_lease_is_renewed_under_its_epoch_and_not_journalled(cluster: StoreDri
     assert len(cluster.events()) == entries
 
 
-def test_an_epoch_that_is_over_renews_nothing(cluster: StoreDriver) -> None:
-    """Redbeat #127: a lock that is extended without a look at whose it is."""
+def test_a_renewal_under_an_epoch_that_is_over_is_refused(cluster: StoreDriver) -> None:
+    """Redbeat #127: a lock is extended without a check of its owner."""
     old = cluster.lead()
     cluster.depose()
     before = cluster.contents()
@@ -45,7 +45,7 @@ def test_an_epoch_that_is_over_renews_nothing(cluster: StoreDriver) -> None:
     assert cluster.contents() == before
 
 
-def test_an_epoch_that_ended_is_not_taken_up_again(cluster: StoreDriver) -> None:
+def test_an_epoch_that_ended_cannot_be_resumed(cluster: StoreDriver) -> None:
     old = cluster.lead()
     cluster.client.delete(cluster.keys.monitor)
 
@@ -66,7 +66,7 @@ def test_the_lease_of_a_monitor_that_died_ends(cluster: StoreDriver) -> None:
     assert second > first
 
 
-def test_epochs_grow_also_when_the_data_is_lost(cluster: StoreDriver) -> None:
+def test_epochs_keep_growing_after_a_loss_of_data(cluster: StoreDriver) -> None:
     first = cluster.lead()
 
     cluster.lose_data()
@@ -74,7 +74,7 @@ def test_epochs_grow_also_when_the_data_is_lost(cluster: StoreDriver) -> None:
     assert cluster.lead() > first > 10**15
 
 
-def test_a_monitor_that_resigns_makes_way_at_once(cluster: StoreDriver) -> None:
+def test_a_resignation_frees_the_lease_at_once(cluster: StoreDriver) -> None:
     epoch = cluster.lead()
 
     assert cluster.run(lease.resign(cluster.keys, epoch, cause="draining"))
@@ -85,7 +85,7 @@ def test_a_monitor_that_resigns_makes_way_at_once(cluster: StoreDriver) -> None:
 
 
 @pytest.mark.parametrize("led", [True, False])
-def test_who_does_not_lead_cannot_resign(cluster: StoreDriver, led: bool) -> None:
+def test_a_monitor_that_does_not_lead_cannot_resign(cluster: StoreDriver, led: bool) -> None:
     old = cluster.lead()
     cluster.depose()
     if not led:
@@ -103,7 +103,7 @@ def test_resigning_twice_is_no_error(cluster: StoreDriver) -> None:
     assert not cluster.run(lease.resign(cluster.keys, epoch, cause="draining"))
 
 
-def test_only_the_leader_says_that_a_server_can_be_trusted(cluster: StoreDriver) -> None:
+def test_only_the_leader_can_confirm_a_server(cluster: StoreDriver) -> None:
     cluster.join()
     epoch = cluster.lead()
 
@@ -113,10 +113,10 @@ def test_only_the_leader_says_that_a_server_can_be_trusted(cluster: StoreDriver)
     assert cluster.run(queries.overview(cluster.keys)).server == "server-1"
 
 
-@pytest.mark.parametrize("rubbish", ["", "{", "[]", "7", '{"epoch":7}', '{"node":"n"}', '{"node":"n","epoch":"x"}'])
-def test_rubbish_in_place_of_the_lease_counts_as_nobody(cluster: StoreDriver, rubbish: str) -> None:
-    """It has no end, and would keep every candidate out for ever."""
-    cluster.client.set(cluster.keys.monitor, rubbish)
+@pytest.mark.parametrize("value", ["", "{", "[]", "7", '{"epoch":7}', '{"node":"n"}', '{"node":"n","epoch":"x"}'])
+def test_a_corrupt_monitor_lease_counts_as_free(cluster: StoreDriver, value: str) -> None:
+    """A corrupt value has no expiry and would lock out all candidates forever."""
+    cluster.client.set(cluster.keys.monitor, value)
 
     assert queries.leader(cluster.store) is None
     assert not cluster.run(lease.resign(cluster.keys, Epoch(7), cause="late"))

@@ -1,4 +1,4 @@
-"""What Redis remembers of a daemon that failed: where, and the traceback."""
+"""What Redis stores about failures and moves: the node to avoid, the traceback, the version."""
 
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.states import DaemonStatus, Outcome
@@ -6,7 +6,7 @@ from celery_daemons.store import queries, specs
 from tests.store.driver import N1, N2, StoreDriver
 
 
-def test_a_daemon_that_failed_here_too_often_shuns_this_node_until_it_is_given_back_otherwise(
+def test_a_node_that_gave_a_daemon_up_is_avoided_until_another_node_releases_the_daemon(
     cluster: StoreDriver,
 ) -> None:
     epoch, tokens = cluster.started("x")
@@ -18,14 +18,14 @@ def test_a_daemon_that_failed_here_too_often_shuns_this_node_until_it_is_given_b
     assert dispatch is not None
     (token,) = dispatch.tokens
     assert cluster.spec("x")["desired"] == "running"
-    assert cluster.entry("x")["shun"] == N1
-    assert cluster.claim("x", token, node=N2).shun == N1
+    assert cluster.entry("x")["avoid"] == N1
+    assert cluster.claim("x", token, node=N2).avoid == N1
     assert cluster.release("x", token, node=N2)
-    assert "shun" not in cluster.entry("x")
+    assert "avoid" not in cluster.entry("x")
 
 
-def test_a_node_that_gave_a_daemon_up_is_shunned_also_after_it_had_it_again(cluster: StoreDriver) -> None:
-    """There was no other node then; now there is one, and the daemon is recalled for it to try."""
+def test_a_node_that_gave_a_daemon_up_is_avoided_even_after_another_run_there(cluster: StoreDriver) -> None:
+    """No other node fitted then. When another node joins, the daemon is recalled so that the other node can try."""
     epoch, tokens = cluster.started("x")
     cluster.release("x", tokens["x"], Outcome.EXHAUSTED)
     dispatch = cluster.assign(epoch, "x")
@@ -34,10 +34,10 @@ def test_a_node_that_gave_a_daemon_up_is_shunned_also_after_it_had_it_again(clus
 
     cluster.release("x", dispatch.tokens[0])
 
-    assert cluster.entry("x")["shun"] == N1
+    assert cluster.entry("x")["avoid"] == N1
 
 
-def test_a_traceback_is_kept_apart_from_the_entry_and_goes_with_it(cluster: StoreDriver) -> None:
+def test_a_traceback_is_stored_beside_the_entry_and_deleted_with_the_entry(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x", "y")
 
     cluster.report("x", tokens["x"], DaemonStatus.BACKOFF, error="ValueError: 1", trace="Traceback …\nValueError: 1")
@@ -52,12 +52,11 @@ def test_a_traceback_is_kept_apart_from_the_entry_and_goes_with_it(cluster: Stor
     assert queries.trace(cluster.store, DaemonName("x")) is None
 
 
-def test_a_start_of_its_own_does_not_fulfil_a_wish_to_be_elsewhere(cluster: StoreDriver) -> None:
-    """A daemon that crashes just when it shall move starts again where it is: it has to be recalled from there all the
-    same."""
+def test_a_restart_on_the_old_node_does_not_fulfil_a_move(cluster: StoreDriver) -> None:
+    """A daemon that crashes during a move restarts on the old node, and must still be recalled from there."""
     _, tokens = cluster.started("x")
     version = cluster.entry("x")["version"]
-    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
+    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", target=N2))
 
     again = cluster.claim("x", tokens["x"])
 
@@ -65,24 +64,24 @@ def test_a_start_of_its_own_does_not_fulfil_a_wish_to_be_elsewhere(cluster: Stor
     assert again.version == cluster.entry("x")["version"] == version != cluster.spec("x")["version"]
 
 
-def test_nor_does_a_start_that_was_assigned_before(cluster: StoreDriver) -> None:
-    """The wish comes between the assignment and its claim, and the monitor looks only after that."""
+def test_an_earlier_assignment_does_not_fulfil_a_move(cluster: StoreDriver) -> None:
+    """The move is recorded between the assignment and its claim; the monitor sees the move only after the claim."""
     cluster.join()
     cluster.want("x")
     dispatch = cluster.assign(cluster.lead(), "x")
     assert dispatch is not None
     version = cluster.entry("x")["version"]
-    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
+    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", target=N2))
 
     claim = cluster.claim("x", dispatch.tokens[0])
 
     assert claim.version == cluster.entry("x")["version"] == version != cluster.spec("x")["version"]
 
 
-def test_where_it_was_moved_to_the_wish_is_fulfilled(cluster: StoreDriver) -> None:
+def test_a_start_on_the_target_node_fulfils_a_move(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
     cluster.join(N2)
-    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", goal=N2))
+    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", target=N2))
     cluster.recall(epoch, "x")
     cluster.release("x", tokens["x"])
     dispatch = cluster.assign(epoch, "x", node=N2)

@@ -1,4 +1,4 @@
-"""Fenced writes: the last guard, where neither lease nor claim can help."""
+"""Fenced writes: the last protection, when leases and claims cannot help."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,13 +10,13 @@ from celery_daemons.errors import ClaimLost
 from celery_daemons.store.fence import FencedRedis
 from tests.store.driver import StoreDriver
 
-#: Tokens that fourteen digits could not tell apart.
+#: Tokens that are equal in their first fourteen digits.
 OLD, NEW = 1795443778122220, 1795443778122221
 
 
 @pytest.fixture
 def key(cluster: StoreDriver) -> Iterator[str]:
-    """A key of the user's own, removed with its fence."""
+    """Return a key of the user; delete the key and its fence afterwards."""
     key = f"{cluster.keys.namespace}-log"
     yield key
     cluster.client.delete(key, f"{{{key}}}:fence")
@@ -39,7 +39,7 @@ WRITES: dict[str, tuple[Callable[[FencedRedis, str], Any], Any]] = {
 
 
 @pytest.mark.parametrize("command", WRITES)
-def test_the_newest_start_writes_as_often_as_it_likes(cluster: StoreDriver, key: str, command: str) -> None:
+def test_the_newest_start_can_write_repeatedly(cluster: StoreDriver, key: str, command: str) -> None:
     write, answer = WRITES[command]
 
     assert write(fenced(cluster, OLD), key) == answer
@@ -49,18 +49,18 @@ def test_the_newest_start_writes_as_often_as_it_likes(cluster: StoreDriver, key:
 
 @pytest.mark.parametrize("command", [*WRITES, "xadd"])
 def test_an_older_start_is_refused_once_a_newer_one_has_written(cluster: StoreDriver, key: str, command: str) -> None:
-    """Kleppmann 2016: paused past its lease, it goes on in the middle of a write."""
+    """Kleppmann 2016: a process that was paused past its lease continues in the middle of a write."""
     write = WRITES[command][0] if command in WRITES else lambda redis, key: redis.xadd(key, {"a": "b"})
     write(fenced(cluster, NEW), key)
     before = cluster.client.dump(key)
 
-    with pytest.raises(ClaimLost, match=f"daemon x: token {OLD} may write to .* no more, token {NEW} has"):
+    with pytest.raises(ClaimLost, match=f"daemon x: token {OLD} may no longer write to .*, token {NEW} has"):
         write(fenced(cluster, OLD), key)
 
     assert cluster.client.dump(key) == before
 
 
-def test_an_entry_of_a_stream_is_given_its_id_by_the_server(cluster: StoreDriver, key: str) -> None:
+def test_the_server_generates_the_id_of_a_stream_entry(cluster: StoreDriver, key: str) -> None:
     entry_id = fenced(cluster, OLD).xadd(key, {"line": "one"})
 
     assert cluster.client.xrange(key) == [(entry_id, {b"line": b"one"})]
@@ -93,7 +93,7 @@ def test_a_key_with_a_hash_tag_and_its_fence_share_it(cluster: StoreDriver, key:
         ("log{", "{log{}:fence"),
     ],
 )
-def test_the_fence_stands_beside_its_key(key: str, fence: str) -> None:
+def test_the_fence_is_named_after_its_key(key: str, fence: str) -> None:
     client = fakeredis.FakeRedis()
 
     FencedRedis(client, name="x", token=OLD).set(key, "v")
@@ -101,7 +101,7 @@ def test_the_fence_stands_beside_its_key(key: str, fence: str) -> None:
     assert client.exists(fence) == 1
 
 
-def test_the_fence_outlives_what_was_deleted(cluster: StoreDriver, key: str) -> None:
+def test_the_fence_stays_after_its_key_is_deleted(cluster: StoreDriver, key: str) -> None:
     fenced(cluster, NEW).set(key, "v")
     fenced(cluster, NEW).delete(key)
 

@@ -1,4 +1,4 @@
-"""Fenced writes: what a user's own Redis refuses once a newer start of a daemon has written there."""
+"""Fenced writes through the daemon context, and the documented statement for SQL."""
 
 import sqlite3
 from typing import Any
@@ -16,8 +16,8 @@ def context(token: int) -> BlockingDaemonContext:
     return BlockingDaemonContext("tail.web-1", "tail", "w1@test", token, None)  # type: ignore[arg-type]
 
 
-def test_every_write_is_done_and_refused_to_an_older_token(store: Store) -> None:
-    """Attacks: a daemon that was paused for ages wakes up in the middle of a write."""
+def test_every_write_is_refused_to_an_older_token_after_a_newer_write(store: Store) -> None:
+    """Attacks: a daemon that was paused for a long time continues in the middle of a write."""
     # Given
     client = store.client
     key = f"{{{store.keys.namespace}}}:v1:user"
@@ -43,7 +43,7 @@ def test_every_write_is_done_and_refused_to_an_older_token(store: Store) -> None
     # When the older writes again
     for name, write in writes:
         with pytest.raises(
-            ClaimLost, match=rf"daemon tail.web-1: token {OLD} may write to .*:{name} no more, token {NEW}"
+            ClaimLost, match=rf"daemon tail.web-1: token {OLD} may no longer write to .*:{name}, token {NEW}"
         ):
             write(older, f"{key}:{name}")
 
@@ -56,9 +56,9 @@ def test_the_fence_is_in_the_slot_of_the_key(store: Store) -> None:
     client = store.client
     for key in ("plain", "with{tag}inside"):
         context(NEW).fenced(client).set(key, "v")
-    found = {key.decode() for key in client.keys("*fence")}
-    assert found == {"{plain}:fence", "with{tag}inside:fence"}
-    client.delete("plain", "with{tag}inside", *found)
+    fences = {key.decode() for key in client.keys("*fence")}
+    assert fences == {"{plain}:fence", "with{tag}inside:fence"}
+    client.delete("plain", "with{tag}inside", *fences)
 
 
 @pytest.mark.asyncio
@@ -78,7 +78,7 @@ async def test_an_async_client_is_awaited(valkey: Any, namespace: str) -> None:
 
 
 def test_the_documented_statement_for_sql_refuses_an_older_token() -> None:
-    """The recipe in docs/guarantees.md, on the database that comes with Python."""
+    """The recipe of docs/guarantees.md, run on SQLite."""
     connection = sqlite3.connect(":memory:")
     connection.execute("create table offsets (name text primary key, at integer, token integer)")
     statement = """

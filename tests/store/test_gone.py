@@ -1,4 +1,4 @@
-"""What is remembered of nodes that are gone: the queues that somebody has to remove from the broker."""
+"""The queues of departed nodes, which are remembered until they are deleted from the broker."""
 
 import pytest
 
@@ -42,14 +42,14 @@ def test_a_node_that_comes_back_keeps_its_queues(cluster: StoreDriver, how: str)
     assert queries.gone(cluster.store) == {}
 
 
-def test_queues_that_were_removed_are_forgotten(cluster: StoreDriver) -> None:
+def test_deleted_queues_are_forgotten(cluster: StoreDriver) -> None:
     epoch = cluster.lead()
     cluster.join()
     cluster.run(lease.leave(cluster.keys, N1, I1))
 
-    assert cluster.run(lease.bury(cluster.keys, epoch, N1))
-    assert not cluster.run(lease.bury(cluster.keys, epoch, N1))
-    assert not cluster.run(lease.bury(cluster.keys, epoch, N2))
+    assert cluster.run(lease.forget_queues(cluster.keys, epoch, N1))
+    assert not cluster.run(lease.forget_queues(cluster.keys, epoch, N1))
+    assert not cluster.run(lease.forget_queues(cluster.keys, epoch, N2))
     assert queries.gone(cluster.store) == {}
 
 
@@ -59,5 +59,5 @@ def test_only_the_leader_forgets_queues(cluster: StoreDriver) -> None:
     cluster.run(lease.leave(cluster.keys, N1, I1))
     before = cluster.contents()
 
-    assert not cluster.run(lease.bury(cluster.keys, Epoch(epoch - 1), N1))
+    assert not cluster.run(lease.forget_queues(cluster.keys, Epoch(epoch - 1), N1))
     assert cluster.contents() == before

@@ -1,4 +1,4 @@
-"""A namespace that another version of the layout lives in: refused, and untouched."""
+"""A namespace with another key layout is refused and not changed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +14,13 @@ from tests.store.driver import ARGUMENTS, I1, N1, TAIL, TTL_MS, StoreDriver, nam
 
 
 def dump(cluster: StoreDriver) -> dict[bytes, bytes]:
-    """Every key of the namespace to the byte."""
+    """Return the serialized value of every key of the namespace."""
     return {key: cluster.client.dump(key) for key in cluster.client.keys(f"{{{cluster.keys.namespace}}}:*")}
 
 
 @pytest.fixture
 def other_version(cluster: StoreDriver) -> dict[bytes, bytes]:
-    """A cluster at work, of layout 9; answers all that is in it."""
+    """Prepare a running cluster with layout 9; return its contents."""
     cluster.started("x")
     cluster.client.hset(cluster.keys.cluster, "layout", "9")
     return dump(cluster)
@@ -31,7 +31,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "join": lambda s: s.run(lease.join(s.keys, N1, row(), ttl_ms=TTL_MS)),
     "reassert": lambda s: s.run(book.reassert(s.keys, N1, row(), [running("x", "7")], ttl_ms=TTL_MS)),
     "campaign": lambda s: s.run(lease.campaign(s.keys, N1, I1, ttl_ms=TTL_MS)),
-    "want": lambda s: s.run(specs.want(s.keys, [(X[0], TAIL, ARGUMENTS)], mode="replace")),
+    "want": lambda s: s.run(specs.record(s.keys, [(X[0], TAIL, ARGUMENTS)], mode="replace")),
     "stop": lambda s: s.run(specs.desire(s.keys, X[0], "stop")),
     "forget": lambda s: s.run(specs.forget(s.keys, X, cause="test")),
     "note": lambda s: s.run(journal.note(s.keys, "test")),
@@ -43,15 +43,15 @@ CALLS: dict[str, Callable[[Store], Any]] = {
 }
 
 
-# Not the double: a client that is handed over counts as checked.
+# Not for fakeredis: a store with a given client counts as checked.
 @pytest.mark.parametrize("connect", FLAVOURS, indirect=True)
 @pytest.mark.parametrize("call", CALLS)
-def test_a_new_client_of_another_version_is_refused_whatever_it_asks(
+def test_every_call_of_a_new_client_with_another_layout_is_refused(
     cluster: StoreDriver, other_version: dict[bytes, bytes], connect: Connect, call: str
 ) -> None:
     client = connect(cluster.keys.namespace)
 
-    with pytest.raises(LayoutMismatch, match="holds key layout v9, this version of celery_daemons speaks v1"):
+    with pytest.raises(LayoutMismatch, match="uses key layout v9, this version of celery_daemons supports v1"):
         CALLS[call](client)
 
     client.close()
@@ -59,17 +59,17 @@ def test_a_new_client_of_another_version_is_refused_whatever_it_asks(
 
 
 @pytest.mark.parametrize("call", ["join", "reassert"])
-def test_a_node_of_another_version_is_refused_also_by_the_scripts_themselves(
+def test_the_scripts_refuse_a_node_with_another_layout(
     cluster: StoreDriver, other_version: dict[bytes, bytes], call: str
 ) -> None:
     """The layout may change between a client's check and its call."""
-    with pytest.raises(LayoutMismatch, match="run versions that share a layout"):
+    with pytest.raises(LayoutMismatch, match="run versions with the same layout"):
         CALLS[call](cluster.store)
 
     assert dump(cluster) == other_version
 
 
-def test_the_same_layout_is_welcome(cluster: StoreDriver, connect: Connect) -> None:
+def test_a_client_with_the_same_layout_is_accepted(cluster: StoreDriver, connect: Connect) -> None:
     cluster.started("x")
     client = connect(cluster.keys.namespace)
 

@@ -1,4 +1,4 @@
-"""The tests of the store fail when they leave keys behind: a test of that."""
+"""The leak check of the store's tests finds keys without an owner."""
 
 from celery_daemons.domain.names import NodeName
 from celery_daemons.store.connection import Store
@@ -6,7 +6,7 @@ from tests.store import leaks
 from tests.store.driver import StoreDriver
 
 
-def test_a_cluster_at_work_leaves_nothing_that_has_no_owner(cluster: StoreDriver) -> None:
+def test_a_running_cluster_leaves_no_key_without_an_owner(cluster: StoreDriver) -> None:
     before = leaks.all_keys(cluster.client) - set(cluster.contents())
 
     cluster.started("a", "b")
@@ -28,8 +28,8 @@ def test_keys_without_an_owner_are_found(cluster: StoreDriver, store: Store) -> 
     assert wrong == [
         f"{keys.namespace}-elsewhere: outside the namespace",
         f"{keys.held(NodeName('ghost'))}: its node is not registered",
-        "lease of phantom: it is not registered",
-        f"{keys.monitor}: has no end",
+        "lease of phantom: the node is not registered",
+        f"{keys.monitor}: has no expiry",
     ]
     cluster.client.delete(f"{keys.namespace}-elsewhere", keys.held(NodeName("ghost")), keys.monitor)
     cluster.client.zrem(keys.leases, "phantom")

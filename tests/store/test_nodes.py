@@ -39,7 +39,7 @@ def test_joining_again_as_the_same_incarnation_is_no_error(cluster: StoreDriver)
     assert cluster.client.hlen(cluster.keys.nodes) == 1
 
 
-def test_a_name_in_use_is_taken_until_its_lease_ends(cluster: StoreDriver) -> None:
+def test_a_node_name_is_taken_until_its_lease_ends(cluster: StoreDriver) -> None:
     """Celery #2938: two workers of one name in a rolling deploy."""
     cluster.join()
     before = cluster.contents()
@@ -65,7 +65,7 @@ def test_a_short_lease_ends_by_itself_and_frees_the_name(cluster: StoreDriver) -
     assert cluster.node()["incarnation"] == I2
 
 
-def test_a_worker_that_saw_the_last_agent_dead_need_not_wait(cluster: StoreDriver) -> None:
+def test_a_worker_that_knows_its_last_agent_to_be_dead_joins_at_once(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
 
     joined = cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
@@ -75,7 +75,7 @@ def test_a_worker_that_saw_the_last_agent_dead_need_not_wait(cluster: StoreDrive
     assert cluster.claim("x", tokens["x"], incarnation=I2).token > tokens["x"]
 
 
-def test_having_seen_another_incarnation_dead_opens_no_door(cluster: StoreDriver) -> None:
+def test_naming_a_wrong_incarnation_as_dead_does_not_free_the_name(cluster: StoreDriver) -> None:
     cluster.join()
 
     for previous in (Incarnation("i0"), Incarnation("")):
@@ -83,7 +83,7 @@ def test_having_seen_another_incarnation_dead_opens_no_door(cluster: StoreDriver
         assert isinstance(answer, lease.Taken)
 
 
-def test_a_generation_is_never_seen_twice_even_when_the_data_is_lost(cluster: StoreDriver) -> None:
+def test_a_generation_never_repeats_even_after_a_loss_of_data(cluster: StoreDriver) -> None:
     before = cluster.join().generation
 
     cluster.lose_data()
@@ -101,7 +101,7 @@ def test_a_beat_renews_the_lease(cluster: StoreDriver) -> None:
     assert (cluster.lease_ms() or 0) > TTL_MS / 2
 
 
-def test_a_beat_tells_whether_somebody_leads_and_of_new_assignments(cluster: StoreDriver) -> None:
+def test_a_beat_reports_whether_a_monitor_leads_and_the_generation(cluster: StoreDriver) -> None:
     joined = cluster.join()
     epoch = cluster.lead()
     cluster.want("x")
@@ -113,7 +113,7 @@ def test_a_beat_tells_whether_somebody_leads_and_of_new_assignments(cluster: Sto
     assert beat.generation == joined.generation + 1
 
 
-def test_a_beat_of_a_lease_that_ended_but_was_not_swept_renews_it(cluster: StoreDriver) -> None:
+def test_a_beat_renews_a_lease_that_ended_but_was_not_swept(cluster: StoreDriver) -> None:
     cluster.join()
     cluster.end_lease()
 
@@ -128,7 +128,7 @@ def test_a_beat_of_another_incarnation_is_fenced_and_renews_nothing(cluster: Sto
     assert cluster.contents() == before
 
 
-def test_a_beat_finds_that_all_data_is_lost(cluster: StoreDriver) -> None:
+def test_a_beat_detects_a_loss_of_all_data(cluster: StoreDriver) -> None:
     cluster.join()
     cluster.lose_data()
 
@@ -136,8 +136,8 @@ def test_a_beat_finds_that_all_data_is_lost(cluster: StoreDriver) -> None:
     assert cluster.contents() == {}
 
 
-def test_a_beat_finds_the_loss_also_when_another_node_was_quicker(cluster: StoreDriver) -> None:
-    """The first node to notice creates the cluster anew; the second must not take that for a sign that all is well."""
+def test_a_beat_detects_the_loss_after_another_node_has_reasserted(cluster: StoreDriver) -> None:
+    """The first node to notice creates the cluster key again; the second must still detect its lost record."""
     cluster.join(N1)
     cluster.join(N2)
     cluster.lose_data()
@@ -169,7 +169,9 @@ def test_draining_twice_is_journalled_once(cluster: StoreDriver) -> None:
 
 
 @pytest.mark.parametrize("incarnation", [None, I2])
-def test_what_is_not_registered_is_not_drained(cluster: StoreDriver, incarnation: Incarnation | None) -> None:
+def test_an_unknown_node_or_incarnation_cannot_be_drained(
+    cluster: StoreDriver, incarnation: Incarnation | None
+) -> None:
     cluster.join(N1)
     before = cluster.contents()
     other = N1 if incarnation else N2
@@ -178,7 +180,7 @@ def test_what_is_not_registered_is_not_drained(cluster: StoreDriver, incarnation
     assert cluster.contents() == before
 
 
-def test_a_node_that_holds_nothing_leaves_without_a_trace(cluster: StoreDriver) -> None:
+def test_a_node_without_daemons_leaves_no_keys_behind(cluster: StoreDriver) -> None:
     """Celery #6089: dead workers leave keys behind."""
     cluster.join(N1)
     cluster.join(N2)

@@ -1,4 +1,4 @@
-"""A server that is down, silent, full, locked, evicting or a replica: one kind of error, in time."""
+"""Servers that are down, silent, full, locked, evicting or read-only: every call raises StoreUnavailable in time."""
 
 import time
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from tests.support.servers import Flavour, Server, free_port
 from tests.support.waiting import wait_until
 
 KEYS = Keys("outage")
-#: The timeout that the stores here are given.
+#: Seconds; the timeout of the stores in these tests.
 TIMEOUT = 0.3
-#: How long a call may take that has one timeout to wait for, on a busy machine.
+#: Seconds that a call with one timeout may take on a busy machine.
 SOON = 1.5
 
-WANT = specs.want(KEYS, [(names(["x"])[0], TAIL, ARGUMENTS)], mode="spawn")
+WANT = specs.record(KEYS, [(names(["x"])[0], TAIL, ARGUMENTS)], mode="spawn")
 
 
 @pytest.fixture(params=["redis", "valkey"])
@@ -31,7 +31,7 @@ def flavour(request: pytest.FixtureRequest) -> Flavour:
 
 @pytest.fixture
 def own(new_server: NewServer, flavour: Flavour) -> Server:
-    """A server that belongs to the test."""
+    """Return a server for this test only."""
     return new_server(flavour=flavour)
 
 
@@ -43,7 +43,7 @@ def own_store(own: Server) -> Iterator[Store]:
 
 
 def unavailable(store: Store) -> StoreUnavailable:
-    """Every way to use the store fails alike, and in time; answers the last error."""
+    """Check that every use of the store raises StoreUnavailable in time; return the last error."""
     caught: StoreUnavailable | None = None
     for use in (
         lambda: store.run(WANT),
@@ -62,17 +62,17 @@ def unavailable(store: Store) -> StoreUnavailable:
     return caught
 
 
-def test_nobody_listens() -> None:
+def test_a_server_that_does_not_listen_is_unavailable() -> None:
     store = Store(f"redis://:secret@127.0.0.1:{free_port()}/0", KEYS, timeout=TIMEOUT)
 
     error = unavailable(store)
 
-    assert "does not answer as it should" in str(error)
+    assert "does not answer correctly" in str(error)
     assert "daemons_redis_url" in str(error)
     assert "secret" not in str(error)
 
 
-def test_a_server_that_is_killed_and_comes_back(own: Server, own_store: Store) -> None:
+def test_a_killed_server_is_unavailable_until_it_returns(own: Server, own_store: Store) -> None:
     own_store.run(WANT)
 
     own.kill()
@@ -82,7 +82,7 @@ def test_a_server_that_is_killed_and_comes_back(own: Server, own_store: Store) -
     assert own_store.run(WANT) == ["new"]
 
 
-def test_a_server_that_is_silent_is_waited_for_no_longer_than_the_timeout(own: Server, own_store: Store) -> None:
+def test_a_silent_server_is_unavailable_after_the_timeout(own: Server, own_store: Store) -> None:
     own_store.run(WANT)
 
     own.pause()
@@ -91,7 +91,7 @@ def test_a_server_that_is_silent_is_waited_for_no_longer_than_the_timeout(own: S
     finally:
         own.resume()
 
-    wait_until(lambda: answers(own_store), within=5, because="the server goes on")
+    wait_until(lambda: answers(own_store), within=5, because="the server was resumed")
 
 
 def answers(store: Store) -> bool:
@@ -102,7 +102,7 @@ def answers(store: Store) -> bool:
     return True
 
 
-def test_a_connection_that_broke_meanwhile_costs_nothing(own: Server, own_store: Store) -> None:
+def test_a_broken_connection_is_replaced_without_an_error(own: Server, own_store: Store) -> None:
     own_store.run(WANT)
 
     own.restart(keep_data=False)
@@ -110,17 +110,17 @@ def test_a_connection_that_broke_meanwhile_costs_nothing(own: Server, own_store:
     assert own_store.run(WANT) == ["new"]
 
 
-def test_a_server_that_forgot_the_scripts_is_told_them_again(own: Server, own_store: Store) -> None:
+def test_scripts_are_sent_again_to_a_server_that_lost_them(own: Server, own_store: Store) -> None:
     own_store.run(WANT)
 
     own_store.client.script_flush()
     assert own_store.run(WANT) == ["same"]
 
 
-def test_a_replica_that_cannot_be_written_is_not_available(
+def test_a_read_only_replica_is_unavailable(
     own: Server, own_store: Store, new_server: NewServer, flavour: Flavour
 ) -> None:
-    """Redis-py #435, #935: after a fail-over a client goes on writing to the old primary."""
+    """Redis-py #435, #935: after a fail-over, a client keeps writing to the old primary."""
     own_store.run(WANT)
     before = own_store.read(lambda redis: redis.client_id())
     primary = new_server(flavour=flavour)
@@ -135,7 +135,7 @@ def test_a_replica_that_cannot_be_written_is_not_available(
 
     assert own_store.run(note) == 1
     after = own_store.read(lambda redis: redis.client_id())
-    assert after != before, "it went on with a connection that had met a replica"
+    assert after != before, "the client kept a connection to a replica"
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-lru"])
@@ -150,7 +150,7 @@ def test_a_server_that_may_evict_keys_is_refused(new_server: NewServer, flavour:
     store.close()
 
 
-def test_a_server_that_wants_a_password(new_server: NewServer, flavour: Flavour) -> None:
+def test_a_server_that_requires_a_password_is_unavailable_without_one(new_server: NewServer, flavour: Flavour) -> None:
     server = new_server(flavour=flavour)
     with server.client() as client:
         client.config_set("requirepass", "sesame")
@@ -166,8 +166,8 @@ def test_a_server_that_wants_a_password(new_server: NewServer, flavour: Flavour)
     right.close()
 
 
-def test_a_full_server_costs_no_lease_and_stops_nobody_from_leaving(own: Server, own_store: Store) -> None:
-    """A queue that nobody empties fills the server: what runs goes on, and a worker can still be shut down."""
+def test_a_full_server_accepts_heartbeats_releases_and_leaves(own: Server, own_store: Store) -> None:
+    """If a queue fills the server, daemons keep running and a worker can still shut down."""
     cluster = StoreDriver(own_store)
     epoch, tokens = cluster.started("x", "y")
     cluster.client.zadd(KEYS.leases, {N1: cluster.now_ms() + 5000})
@@ -182,7 +182,7 @@ def test_a_full_server_costs_no_lease_and_stops_nobody_from_leaving(own: Server,
     assert cluster.run(lease.leave(KEYS, N1, I1)) == 0
 
 
-def test_a_full_server_takes_no_verb_by_halves(own: Server, own_store: Store) -> None:
+def test_a_full_server_carries_out_a_verb_completely_or_not_at_all(own: Server, own_store: Store) -> None:
     cluster = StoreDriver(own_store)
     epoch, tokens = cluster.started("x", "y")
     cluster.want("free")
@@ -250,8 +250,8 @@ async def test_the_async_store_refuses_what_evicts_and_what_is_a_replica(
     await store.close()
 
 
-def test_a_wary_store_does_not_go_on_with_another_server_unawares(own: Server) -> None:
-    """Attacks: a promoted replica, or a restart with old data, that a decision made before would be written to."""
+def test_a_pinned_store_refuses_a_different_server_until_it_is_accepted(own: Server) -> None:
+    """Attacks: a decision made before a fail-over is written to a promoted replica or a server with old data."""
     store = Store(own.url, KEYS, timeout=TIMEOUT, pin_server=True)
     assert store.run(WANT) == ["new"]
     before = store.pin.server
@@ -259,7 +259,7 @@ def test_a_wary_store_does_not_go_on_with_another_server_unawares(own: Server) -
     own.restart(keep_data=False)
 
     for _ in range(2):
-        with pytest.raises(StoreUnavailable, match="another server than before"):
+        with pytest.raises(StoreUnavailable, match="connected to a different server"):
             store.run(WANT)
     assert own.client().dbsize() == 0
     assert store.pin.accept_new_server()

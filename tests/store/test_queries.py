@@ -1,4 +1,4 @@
-"""Reading: look-ups, nodes, listings, the overview."""
+"""Queries: look-ups, nodes, listings and the overview."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import pytest
 
 from celery_daemons.client import locator
 from celery_daemons.client.locator import Locator
-from celery_daemons.domain.names import DaemonName
+from celery_daemons.domain.names import DaemonName, Token
 from celery_daemons.domain.records import Address, BookRow, NodeRow
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 from celery_daemons.store import book, lease, queries
@@ -18,21 +18,21 @@ X = DaemonName("x")
 
 
 def locate(cluster: StoreDriver, name: str = "x") -> Address | None:
-    """One address, as a client puts it together."""
+    """Return the address of a daemon, as a client reads it."""
     return Locator(cluster.store).locate(name)
 
 
-def test_a_daemon_is_found_with_all_that_its_address_says(cluster: StoreDriver) -> None:
+def test_a_running_daemon_is_found_with_its_complete_address(cluster: StoreDriver) -> None:
     before = cluster.now_ms() / 1000
     _, tokens = cluster.started("x")
 
-    found = locate(cluster)
+    result = locate(cluster)
 
-    assert found is not None
-    assert (found.name, found.launcher, found.node, found.incarnation) == ("x", TAIL, N1, I1)
-    assert found.token == int(tokens["x"])
-    assert (found.status, found.queue, found.host, found.pid) == (DaemonStatus.RUNNING, "q1", "machine", 11)
-    assert before <= found.started_at <= cluster.now_ms() / 1000
+    assert result is not None
+    assert (result.name, result.launcher, result.node, result.incarnation) == ("x", TAIL, N1, I1)
+    assert result.token == tokens["x"]
+    assert (result.status, result.queue, result.host, result.pid) == (DaemonStatus.RUNNING, "q1", "machine", 11)
+    assert before <= result.started_at <= cluster.now_ms() / 1000
 
 
 def test_an_assigned_daemon_has_an_address_but_no_process_yet(cluster: StoreDriver) -> None:
@@ -40,28 +40,28 @@ def test_an_assigned_daemon_has_an_address_but_no_process_yet(cluster: StoreDriv
     cluster.want("x")
     cluster.assign(cluster.lead(), "x")
 
-    found = locate(cluster)
+    result = locate(cluster)
 
-    assert found is not None
-    assert (found.status, found.pid, found.started_at) == (DaemonStatus.ASSIGNED, 0, 0.0)
+    assert result is not None
+    assert (result.status, result.pid, result.started_at) == (DaemonStatus.ASSIGNED, 0, 0.0)
 
 
-def test_nobody_is_found_under_a_lease_that_ended(cluster: StoreDriver) -> None:
-    """Ray #20611: a look-up returns the dead."""
+def test_a_daemon_of_a_node_whose_lease_ended_is_not_found(cluster: StoreDriver) -> None:
+    """Ray #20611: a look-up returns an actor that has died."""
     cluster.started("x")
     cluster.end_lease()
 
     assert locate(cluster) is None
 
 
-def test_nobody_is_found_under_another_incarnation_than_the_one_that_ran_it(cluster: StoreDriver) -> None:
+def test_a_daemon_of_an_earlier_incarnation_is_not_found(cluster: StoreDriver) -> None:
     cluster.started("x")
     cluster.run(lease.join(cluster.keys, N1, row(I2), ttl_ms=TTL_MS, previous=I1))
 
     assert locate(cluster) is None
 
 
-def test_what_is_unknown_wanted_or_parked_has_no_address(cluster: StoreDriver) -> None:
+def test_unknown_pending_and_parked_daemons_have_no_address(cluster: StoreDriver) -> None:
     epoch = cluster.lead()
     cluster.want("wanted", "parked")
     cluster.run(book.park(cluster.keys, epoch, [(DaemonName("parked"), "no node is up")]))
@@ -70,7 +70,7 @@ def test_what_is_unknown_wanted_or_parked_has_no_address(cluster: StoreDriver) -
         assert locate(cluster, name) is None
 
 
-def test_many_daemons_are_found_at_once_and_each_node_is_told_once(cluster: StoreDriver) -> None:
+def test_many_daemons_are_found_in_one_call(cluster: StoreDriver) -> None:
     wanted = [f"d{number}" for number in range(1000)]
     cluster.started(*wanted[:500])
 
@@ -83,11 +83,11 @@ def test_many_daemons_are_found_at_once_and_each_node_is_told_once(cluster: Stor
     assert 0 < left_ms <= TTL_MS
 
 
-def test_nothing_is_looked_up_for_nothing(cluster: StoreDriver) -> None:
+def test_locating_no_names_returns_nothing(cluster: StoreDriver) -> None:
     assert Locator(cluster.store).locate_many([]) == {}
 
 
-def test_many_are_located_page_by_page_and_only_under_leases_that_run(cluster: StoreDriver) -> None:
+def test_many_daemons_are_located_in_pages_and_only_under_running_leases(cluster: StoreDriver) -> None:
     wanted = [f"d{number}" for number in range(2500)]
     epoch = cluster.lead()
     cluster.join()
@@ -98,13 +98,13 @@ def test_many_are_located_page_by_page_and_only_under_leases_that_run(cluster: S
         cluster.run(book.assign(cluster.keys, epoch, node, incarnation, [(name, "test") for name in names(some)]))
     cluster.end_lease(N2)
 
-    found = Locator(cluster.store).locate_many(wanted)
+    result = Locator(cluster.store).locate_many(wanted)
 
-    assert list(found) == wanted[:1000] + wanted[1500:2400]
-    assert {address.node for address in found.values()} == {N1}
+    assert list(result) == wanted[:1000] + wanted[1500:2400]
+    assert {address.node for address in result.values()} == {N1}
 
 
-def test_many_are_located_on_a_node_that_joined_after_the_first_page_was_asked_for(cluster: StoreDriver) -> None:
+def test_daemons_are_located_on_a_node_that_joined_after_the_first_page(cluster: StoreDriver) -> None:
     epoch, _ = cluster.started("old")
     ask, asked = queries.entries_and_nodes, list[int]()
 
@@ -119,9 +119,9 @@ def test_many_are_located_on_a_node_that_joined_after_the_first_page_was_asked_f
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(queries, "entries_and_nodes", join_after)
-        found = Locator(cluster.store).locate_many([*(f"d{number}" for number in range(1000)), "new"])
+        result = Locator(cluster.store).locate_many([*(f"d{number}" for number in range(1000)), "new"])
 
-    assert found["new"].node == N2
+    assert result["new"].node == N2
     assert asked == [1000, 1]
 
 
@@ -139,22 +139,22 @@ def test_nodes_are_listed_with_lease_and_number_of_daemons(cluster: StoreDriver)
     assert (second.labels, second.launchers) == ((), ())
 
 
-def test_without_nodes_there_are_none(cluster: StoreDriver) -> None:
+def test_a_cluster_without_nodes_lists_none(cluster: StoreDriver) -> None:
     assert queries.nodes(cluster.store) == []
     assert queries.leader(cluster.store) is None
     assert list(queries.records(cluster.store)) == []
 
 
-def test_every_daemon_that_is_wanted_is_listed_once(cluster: StoreDriver) -> None:
+def test_every_daemon_with_a_spec_is_listed_once(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("runs", "stopping")
     cluster.recall(epoch, "stopping")
     cluster.want("wanted", "parked", "stopped", "again")
     cluster.run(book.park(cluster.keys, epoch, [(DaemonName("parked"), "no node is up")]))
     cluster.desire("stopped", "stop")
 
-    found = {record.name: record for record in queries.records(cluster.store)}
+    result = {record.name: record for record in queries.records(cluster.store)}
 
-    assert {name: record.status for name, record in found.items()} == {
+    assert {name: record.status for name, record in result.items()} == {
         "runs": DaemonStatus.RUNNING,
         "stopping": DaemonStatus.STOPPING,
         "wanted": DaemonStatus.PENDING,
@@ -162,9 +162,9 @@ def test_every_daemon_that_is_wanted_is_listed_once(cluster: StoreDriver) -> Non
         "stopped": DaemonStatus.STOPPED,
         "again": DaemonStatus.PENDING,
     }
-    runs = found[DaemonName("runs")]
-    assert (runs.node, runs.token, runs.pid, runs.desired) == (N1, int(tokens["runs"]), 11, Desired.RUNNING)
-    parked = found[DaemonName("parked")]
+    runs = result[DaemonName("runs")]
+    assert (runs.node, runs.token, runs.pid, runs.desired) == (N1, tokens["runs"], 11, Desired.RUNNING)
+    parked = result[DaemonName("parked")]
     assert (parked.node, parked.token, parked.pid, parked.started_at) == (None, None, None, None)
     assert parked.error == "no node is up"
 
@@ -198,7 +198,7 @@ def test_listing_pages_through_more_than_one_batch(cluster: StoreDriver) -> None
     assert sorted(record.name for record in queries.records(cluster.store)) == sorted(wanted)
 
 
-def test_the_overview_counts_and_tells_the_leases(cluster: StoreDriver) -> None:
+def test_the_overview_has_counts_and_leases(cluster: StoreDriver) -> None:
     joined = cluster.join(N1)
     cluster.join(N2)
     epoch = cluster.lead()
@@ -215,15 +215,15 @@ def test_the_overview_counts_and_tells_the_leases(cluster: StoreDriver) -> None:
     assert overview.leases[N2] < 0 < overview.leases[N1] <= TTL_MS
 
 
-def test_an_overview_of_nothing_says_that_there_is_no_data(cluster: StoreDriver) -> None:
+def test_the_overview_of_an_empty_namespace_has_no_age(cluster: StoreDriver) -> None:
     overview = cluster.run(queries.overview(cluster.keys))
 
     assert (overview.created_ms, overview.age_ms, overview.leases) == ("", None, {})
 
 
 def test_an_address_needs_a_node_of_the_same_incarnation() -> None:
-    entry = BookRow(status=DaemonStatus.RUNNING, token="7", launcher=TAIL, node=N1, incarnation=I1)
-    free = BookRow(status=DaemonStatus.PENDING, token="7", launcher=TAIL)
+    entry = BookRow(status=DaemonStatus.RUNNING, token=Token(7), launcher=TAIL, node=N1, incarnation=I1)
+    free = BookRow(status=DaemonStatus.PENDING, token=Token(7), launcher=TAIL)
     here: NodeRow = row(I1)
 
     assert queries.address(X, entry, here) is not None
@@ -233,10 +233,10 @@ def test_an_address_needs_a_node_of_the_same_incarnation() -> None:
     assert queries.address(X, free, here) is None
 
 
-def test_a_lease_that_is_renewed_while_many_are_looked_up_is_asked_about_again(
+def test_a_lease_that_is_renewed_during_a_long_look_up_is_read_again(
     cluster: StoreDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The look-up outlasts what was known of the lease, not the lease."""
+    """The look-up takes longer than the lease known at its start, but the lease is renewed meanwhile."""
     cluster.started("x", "y")
     late, entries = 0.0, queries.entries
 

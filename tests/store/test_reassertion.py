@@ -1,4 +1,4 @@
-"""Telling Redis again what it lost."""
+"""Reasserting: a node restores its record and its daemons after Redis has lost data."""
 
 from celery_daemons.domain.states import DaemonStatus
 from celery_daemons.store import lease
@@ -8,7 +8,7 @@ from tests.store.driver import ARGUMENTS, I1, I2, N1, N2, TAIL, TTL_MS, StoreDri
 def test_a_node_restores_itself_its_daemons_and_their_specs(cluster: StoreDriver) -> None:
     """Attacks invariant 5."""
     cluster.started("x", "y")
-    token = "1795443778122221"
+    token = 1795443778122221
     cluster.lose_data()
     before = cluster.now_ms()
 
@@ -22,11 +22,11 @@ def test_a_node_restores_itself_its_daemons_and_their_specs(cluster: StoreDriver
     assert cluster.node()["started_ms"] >= before
     assert (cluster.lease_ms() or 0) > TTL_MS / 2
     entry = cluster.entry("x")
-    assert (entry["node"], entry["incarnation"], entry["token"]) == (N1, I1, token)
+    assert (entry["node"], entry["incarnation"], entry["token"]) == (N1, I1, str(token))
     assert (entry["status"], entry["pid"], entry["restarts"], entry["version"]) == ("running", 11, 2, "7")
     assert cluster.spec("x") == {"launcher": TAIL, "arguments": ARGUMENTS, "desired": "running", "version": "7"}
     assert cluster.held() == {"x"}
-    assert (cluster.last().event, cluster.last().items) == ("reassert", (("x", token, "running"),))
+    assert (cluster.last().event, cluster.last().items) == ("reassert", (("x", str(token), "running"),))
     assert cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS)).verdict == "ok"
 
 
@@ -38,35 +38,35 @@ def test_a_node_without_daemons_restores_itself(cluster: StoreDriver) -> None:
     assert cluster.node()["status"] == "up"
 
 
-def test_tokens_go_on_growing_past_everything_that_was_told(cluster: StoreDriver) -> None:
-    """Also past a token that is ahead of this server's clock."""
-    ahead = str(cluster.now_ms() * 1000 + 10**9)
+def test_tokens_grow_past_every_reasserted_token(cluster: StoreDriver) -> None:
+    """Even if a reasserted token is ahead of the clock of this server."""
+    ahead = cluster.now_ms() * 1000 + 10**9
     cluster.reassert([running("x", ahead)])
 
     newer = cluster.claim("x", ahead).token
 
-    assert int(newer) == int(ahead) + 1
-    assert cluster.entry("x")["token"] == newer
+    assert newer == ahead + 1
+    assert cluster.entry("x")["token"] == str(newer)
 
 
 def test_a_newer_token_in_the_book_wins(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x", "y")
     cluster.join(N2)
-    older = str(int(tokens["x"]) - 1)
-    newer = str(int(tokens["y"]) + 1)
+    older = tokens["x"] - 1
+    newer = tokens["y"] + 1
     before = cluster.entry("x")
 
     _, kept = cluster.reassert([running("x", older), running("y", newer)], node=N2)
 
     assert kept == [False, True]
     assert cluster.entry("x") == before
-    assert (cluster.entry("y")["node"], cluster.entry("y")["token"]) == (N2, newer)
+    assert (cluster.entry("y")["node"], cluster.entry("y")["token"]) == (N2, str(newer))
     assert cluster.held(N2) == {"y"}
 
 
-def test_telling_twice_changes_nothing_but_the_generation(cluster: StoreDriver) -> None:
+def test_reasserting_twice_changes_only_the_generation(cluster: StoreDriver) -> None:
     cluster.started("x")
-    items = [running("x", cluster.entry("x")["token"], version=cluster.spec("x")["version"])]
+    items = [running("x", int(cluster.entry("x")["token"]), version=cluster.spec("x")["version"])]
     first = cluster.reassert(items)
     entry, spec = cluster.entry("x"), cluster.spec("x")
 
@@ -77,8 +77,8 @@ def test_telling_twice_changes_nothing_but_the_generation(cluster: StoreDriver) 
     assert (cluster.entry("x"), cluster.spec("x")) == (entry, spec)
 
 
-def test_what_was_not_lost_is_kept(cluster: StoreDriver) -> None:
-    """A promoted replica that lacked nothing: starting times, an operator's drain, a spec that was stopped."""
+def test_reasserting_keeps_data_that_was_not_lost(cluster: StoreDriver) -> None:
+    """After the promotion of a complete replica, start times, a drain and a stopped spec stay as they were."""
     _, tokens = cluster.started("x")
     cluster.run(lease.drain(cluster.keys, N1))
     cluster.desire("x", "stop")
@@ -91,7 +91,7 @@ def test_what_was_not_lost_is_kept(cluster: StoreDriver) -> None:
     assert cluster.spec("x") == spec
 
 
-def test_a_recall_that_the_node_has_not_seen_is_not_taken_back(cluster: StoreDriver) -> None:
+def test_reasserting_keeps_a_recall_that_the_node_has_not_received(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
     cluster.recall(epoch, "x")
 
@@ -100,7 +100,7 @@ def test_a_recall_that_the_node_has_not_seen_is_not_taken_back(cluster: StoreDri
     assert cluster.entry("x")["status"] == "stopping"
 
 
-def test_what_was_forgotten_is_not_wanted_again(cluster: StoreDriver) -> None:
+def test_reasserting_does_not_restore_the_spec_of_a_forgotten_daemon(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
     cluster.forget("x")
 
@@ -110,13 +110,13 @@ def test_what_was_forgotten_is_not_wanted_again(cluster: StoreDriver) -> None:
     assert cluster.entry("x")["node"] == N1
 
 
-def test_a_daemon_that_waits_for_its_next_start_is_told_too(cluster: StoreDriver) -> None:
+def test_a_daemon_in_back_off_is_reasserted_too(cluster: StoreDriver) -> None:
     cluster.reassert([running("x", "1795443778122221", status=DaemonStatus.BACKOFF, pid=0)])
 
     assert cluster.entry("x")["status"] == "backoff"
 
 
-def test_a_name_that_another_incarnation_holds_is_not_taken(cluster: StoreDriver) -> None:
+def test_reasserting_is_refused_while_another_incarnation_holds_the_node(cluster: StoreDriver) -> None:
     _, tokens = cluster.started("x")
     before = cluster.contents()
 
@@ -124,7 +124,7 @@ def test_a_name_that_another_incarnation_holds_is_not_taken(cluster: StoreDriver
     assert cluster.contents() == before
 
 
-def test_a_name_whose_holder_is_gone_is_taken(cluster: StoreDriver) -> None:
+def test_reasserting_takes_a_node_name_whose_lease_has_ended(cluster: StoreDriver) -> None:
     cluster.join(incarnation=I2)
     cluster.end_lease()
 

@@ -1,4 +1,4 @@
-"""The copy in memory: whatever a verb changes, who follows the journal has it as who reads everything."""
+"""The replica: following the journal gives the same copy as reading everything again."""
 
 import sys
 
@@ -14,7 +14,7 @@ X = DaemonName("x")
 
 
 class Follower:
-    """A copy that follows, and one that is made anew to compare it with."""
+    """A replica that follows the journal, and a comparison with a new replica."""
 
     def __init__(self, cluster: StoreDriver, *, with_specs: bool) -> None:
         self._cluster = cluster
@@ -22,13 +22,13 @@ class Follower:
         self.replica = self.fresh()
 
     def fresh(self) -> Replica:
-        """A copy of everything."""
+        """Return a replica that has just read everything."""
         replica = Replica(self._cluster.store, with_specs=self._with_specs)
         replica.load()
         return replica
 
     def check(self) -> None:
-        """Read what the journal tells of, and no more, and compare."""
+        """Follow the journal to its end without a reload, and compare with a new replica."""
         read = 0
         while (changes := self.replica.follow(block_ms=0)).entries:
             assert not changes.everything
@@ -44,11 +44,11 @@ class Follower:
 
 @pytest.fixture(params=[True, False])
 def follower(request: pytest.FixtureRequest, cluster: StoreDriver) -> Follower:
-    """A follower with specs, as the monitor is, or without, as clients are."""
+    """Return a follower with specs, as in the monitor, or without, as in clients."""
     return Follower(cluster, with_specs=request.param)
 
 
-def test_every_change_of_a_life_is_followed(cluster: StoreDriver, follower: Follower) -> None:
+def test_a_replica_follows_every_change_of_a_daemon(cluster: StoreDriver, follower: Follower) -> None:
     epoch = cluster.lead()
     cluster.join()
     cluster.want("x", "y", "z")
@@ -80,12 +80,12 @@ def test_every_change_of_a_life_is_followed(cluster: StoreDriver, follower: Foll
     follower.check()
 
 
-def test_what_changes_many_at_once_is_followed(cluster: StoreDriver, follower: Follower) -> None:
+def test_a_replica_follows_changes_of_many_daemons(cluster: StoreDriver, follower: Follower) -> None:
     epoch, tokens = cluster.started("x", "y")
     follower.check()
     cluster.want("x", mode="replace", arguments="[[1], {}]")
     follower.check()
-    higher = str(int(tokens["x"]) + 1)
+    higher = tokens["x"] + 1
     cluster.reassert([running("x", higher), running("lost", higher)], node=N2, incarnation=I2)
     follower.check()
     cluster.end_lease()
@@ -94,7 +94,7 @@ def test_what_changes_many_at_once_is_followed(cluster: StoreDriver, follower: F
 
 
 @pytest.mark.parametrize("key", ["specs", "book"])
-def test_a_record_that_somebody_has_put_right_is_read_whatever_else_changes(cluster: StoreDriver, key: str) -> None:
+def test_a_repaired_record_is_read_after_any_event_of_its_daemon(cluster: StoreDriver, key: str) -> None:
     epoch, _ = cluster.started("x")
     whole = getattr(cluster.keys, key)
     sound = cluster.client.hget(whole, "x")
@@ -111,7 +111,7 @@ def test_a_record_that_somebody_has_put_right_is_read_whatever_else_changes(clus
     follower.check()
 
 
-def test_a_burst_is_followed_entry_by_entry(cluster: StoreDriver, follower: Follower) -> None:
+def test_a_replica_follows_a_burst_of_entries(cluster: StoreDriver, follower: Follower) -> None:
     for number in range(45):
         cluster.join(NodeName(f"n{number}"))
         cluster.want(f"d{number}")
@@ -119,7 +119,7 @@ def test_a_burst_is_followed_entry_by_entry(cluster: StoreDriver, follower: Foll
     follower.check()
 
 
-def test_who_falls_behind_reads_everything_anew(cluster: StoreDriver, follower: Follower) -> None:
+def test_a_replica_that_falls_behind_reloads_everything(cluster: StoreDriver, follower: Follower) -> None:
     cluster.started("x")
     follower.check()
     cluster.client.xtrim(cluster.keys.journal, maxlen=0, approximate=False)
@@ -132,8 +132,8 @@ def test_who_falls_behind_reads_everything_anew(cluster: StoreDriver, follower: 
     assert follower.replica.book.keys() == {"x", "y"}
 
 
-def test_no_text_that_is_a_records_own_is_kept_beyond_it(cluster: StoreDriver, follower: Follower) -> None:
-    """Some releases of Python never give back what is interned: a copy in a long-lived process would grow for ever."""
+def test_texts_of_a_single_record_are_freed_with_the_record(cluster: StoreDriver, follower: Follower) -> None:
+    """Some releases of Python never free interned texts: a replica in a long-lived process would grow forever."""
     cluster.started("x")
     follower.check()
 

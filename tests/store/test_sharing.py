@@ -1,4 +1,4 @@
-"""One client in many threads, and on both sides of a fork: everybody gets the answer to their own question."""
+"""A client that is shared by threads and by forked processes: each caller gets the reply to its own command."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -14,24 +14,24 @@ from tests.support.clients import TestClient as Client
 from tests.support.servers import Server
 
 NAMES = [f"x{number}" for number in range(32)]
-#: Look-ups of each thread and process: enough that they meet on the way.
+#: Look-ups per thread and process; enough for replies to be mixed up if connections were shared.
 TIMES = 200
 
 
 @pytest.fixture
 def client(valkey: Server, namespace: str) -> Iterator[Client]:
-    """A client that has been used, of a cluster that runs some daemons."""
-    one = Client(valkey.url, namespace, vnodes=40)
+    """Return a client that has already been used, for a cluster with some daemons."""
+    used = Client(valkey.url, namespace, vnodes=40)
     StoreDriver(Store(valkey.url, Keys(namespace))).started(*NAMES)
-    assert one.locate(NAMES[0]) is not None
-    yield one
-    one.close()
+    assert used.locate(NAMES[0]) is not None
+    yield used
+    used.close()
 
 
 def mistakes(client: Client, name: str) -> int:
-    """How many of many look-ups do not find this daemon."""
-    found = (client.locate(name) for _ in range(TIMES))
-    return sum(address is None or address.name != name for address in found)
+    """Look a daemon up many times; return how often the answer was wrong."""
+    addresses = (client.locate(name) for _ in range(TIMES))
+    return sum(address is None or address.name != name for address in addresses)
 
 
 def test_many_threads_share_a_client(client: Client) -> None:
@@ -43,23 +43,23 @@ def test_many_threads_share_a_client(client: Client) -> None:
     assert many == [set(NAMES)] * 16
 
 
-def test_processes_that_were_forked_with_a_client_do_not_read_each_others_answers(client: Client) -> None:
-    """A connection that two processes read from gives each the other's answers."""
+def test_forked_processes_do_not_read_each_others_replies(client: Client) -> None:
+    """If two processes read from one connection, each may get the replies of the other."""
     context = multiprocessing.get_context("fork")
 
-    def look(name: str, tell: Connection) -> None:
-        tell.send(mistakes(client, name))
+    def count(name: str, pipe: Connection) -> None:
+        pipe.send(mistakes(client, name))
 
     pipes, children = [], []
     for name in NAMES[:4]:
         ours, theirs = context.Pipe(duplex=False)
-        child = context.Process(target=look, args=(name, theirs))
+        child = context.Process(target=count, args=(name, theirs))
         child.start()
         pipes.append(ours)
         children.append(child)
     own = mistakes(client, NAMES[10])
-    told = [pipe.recv() for pipe in pipes]
+    in_children = [pipe.recv() for pipe in pipes]
     for child in children:
         child.join(10)
 
-    assert (own, told) == (0, [0] * 4)
+    assert (own, in_children) == (0, [0] * 4)

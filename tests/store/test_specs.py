@@ -1,4 +1,4 @@
-"""What should run: wanting, stopping, starting, restarting, forgetting; and how scans went."""
+"""Specs: recording, stopping, starting, restarting, moving and forgetting; results of scans; the rebalancing pause."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from celery_daemons.store import queries, specs
 from tests.store.driver import ARGUMENTS, N1, TAIL, StoreDriver, names
 
 
-def test_a_daemon_is_wanted(cluster: StoreDriver) -> None:
+def test_a_spec_is_recorded(cluster: StoreDriver) -> None:
     assert cluster.want("x") == ["new"]
 
     spec = cluster.spec("x")
@@ -26,7 +26,7 @@ def test_the_same_spec_again_changes_nothing(cluster: StoreDriver) -> None:
     assert cluster.contents() == before
 
 
-def test_another_spec_under_a_taken_name_is_a_conflict(cluster: StoreDriver) -> None:
+def test_a_different_spec_under_the_same_name_is_a_conflict(cluster: StoreDriver) -> None:
     cluster.want("x")
     before = cluster.contents()
 
@@ -34,7 +34,7 @@ def test_another_spec_under_a_taken_name_is_a_conflict(cluster: StoreDriver) -> 
     assert cluster.contents() == before
 
 
-def test_another_spec_replaces_the_first_where_asked_to(cluster: StoreDriver) -> None:
+def test_a_different_spec_replaces_the_first_in_mode_replace(cluster: StoreDriver) -> None:
     cluster.want("x")
     version = cluster.spec("x")["version"]
 
@@ -44,14 +44,14 @@ def test_another_spec_replaces_the_first_where_asked_to(cluster: StoreDriver) ->
     assert int(cluster.spec("x")["version"]) > int(version)
 
 
-def test_a_scanner_replaces_its_own_launchers_specs_and_no_others(cluster: StoreDriver) -> None:
+def test_a_scan_replaces_specs_of_its_own_launcher_only(cluster: StoreDriver) -> None:
     epoch = cluster.lead()
     cluster.want("x")
     own = [(DaemonName("x"), TAIL, "[[1], {}]")]
-    alien = [(DaemonName("x"), LauncherName("poll"), ARGUMENTS)]
+    other_launcher = [(DaemonName("x"), LauncherName("poll"), ARGUMENTS)]
 
-    assert cluster.run(specs.want(cluster.keys, own, mode="scan", epoch=epoch)) == ["replaced"]
-    assert cluster.run(specs.want(cluster.keys, alien, mode="scan", epoch=epoch)) == ["conflict"]
+    assert cluster.run(specs.record(cluster.keys, own, mode="scan", epoch=epoch)) == ["replaced"]
+    assert cluster.run(specs.record(cluster.keys, other_launcher, mode="scan", epoch=epoch)) == ["conflict"]
     assert cluster.spec("x")["launcher"] == TAIL
 
 
@@ -62,7 +62,7 @@ def test_a_deposed_monitors_scan_changes_nothing(cluster: StoreDriver) -> None:
     before = cluster.contents()
 
     with pytest.raises(LeaseLost):
-        cluster.run(specs.want(cluster.keys, [(DaemonName("y"), TAIL, ARGUMENTS)], mode="scan", epoch=old))
+        cluster.run(specs.record(cluster.keys, [(DaemonName("y"), TAIL, ARGUMENTS)], mode="scan", epoch=old))
     with pytest.raises(LeaseLost):
         cluster.run(specs.forget(cluster.keys, names(["x"]), cause="pruned", epoch=old))
     assert not cluster.run(specs.scanned(cluster.keys, old, TAIL, listed=1, took_ms=1, error=None))
@@ -70,20 +70,20 @@ def test_a_deposed_monitors_scan_changes_nothing(cluster: StoreDriver) -> None:
 
 
 @pytest.mark.parametrize("mode", ["spawn", "replace", "scan"])
-def test_what_was_stopped_stays_stopped_whoever_wants_it(cluster: StoreDriver, mode: specs.WantMode) -> None:
-    """Celery #4168: what was stopped comes back with the next restart."""
+def test_a_stopped_daemon_stays_stopped_in_every_mode(cluster: StoreDriver, mode: specs.RecordMode) -> None:
+    """Celery #4168: a stopped task comes back with the next restart."""
     epoch = cluster.lead()
     cluster.want("x")
     cluster.desire("x", "stop")
 
     for arguments in (ARGUMENTS, "[[1], {}]"):
         items = [(DaemonName("x"), TAIL, arguments)]
-        cluster.run(specs.want(cluster.keys, items, mode=mode, epoch=epoch if mode == "scan" else None))
+        cluster.run(specs.record(cluster.keys, items, mode=mode, epoch=epoch if mode == "scan" else None))
 
     assert cluster.spec("x")["desired"] == "stopped"
 
 
-def test_stop_and_start_change_what_is_desired(cluster: StoreDriver) -> None:
+def test_stop_and_start_change_the_desired_state(cluster: StoreDriver) -> None:
     cluster.want("x")
     version = cluster.spec("x")["version"]
 
@@ -108,7 +108,7 @@ def test_a_restart_is_a_new_version_of_the_same_spec(cluster: StoreDriver) -> No
 
 
 @pytest.mark.parametrize("action", ["stop", "start", "restart"])
-def test_nothing_is_desired_of_a_daemon_that_is_not_known(cluster: StoreDriver, action: str) -> None:
+def test_an_unknown_daemon_cannot_be_changed(cluster: StoreDriver, action: str) -> None:
     cluster.want("x")
     before = cluster.contents()
 
@@ -116,7 +116,7 @@ def test_nothing_is_desired_of_a_daemon_that_is_not_known(cluster: StoreDriver, 
     assert cluster.contents() == before
 
 
-def test_a_daemon_that_is_on_no_node_is_forgotten_altogether(cluster: StoreDriver) -> None:
+def test_forgetting_a_daemon_on_no_node_deletes_its_entry(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
     cluster.recall(epoch, "x")
     cluster.release("x", tokens["x"])
@@ -129,7 +129,7 @@ def test_a_daemon_that_is_on_no_node_is_forgotten_altogether(cluster: StoreDrive
     assert [name for name, *_ in cluster.last().items] == ["x"]
 
 
-def test_a_daemon_that_runs_keeps_its_entry_until_its_node_released_it(cluster: StoreDriver) -> None:
+def test_a_forgotten_daemon_keeps_its_entry_until_its_node_releases_it(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
 
     cluster.forget("x")
@@ -150,7 +150,7 @@ def test_forgetting_twice_is_no_error(cluster: StoreDriver) -> None:
     assert cluster.contents() == before
 
 
-def test_how_a_scan_went_is_kept_and_only_a_failure_is_journalled(cluster: StoreDriver) -> None:
+def test_the_result_of_a_scan_is_stored_and_only_a_failure_is_journalled(cluster: StoreDriver) -> None:
     epoch = cluster.lead()
     entries = len(cluster.events())
 
@@ -162,33 +162,33 @@ def test_how_a_scan_went_is_kept_and_only_a_failure_is_journalled(cluster: Store
     assert b"OSError: no" in cluster.client.hget(cluster.keys.scans, TAIL)
 
 
-def test_nobody_leads_so_nobody_scanned(cluster: StoreDriver) -> None:
+def test_a_scan_result_without_a_leader_is_refused(cluster: StoreDriver) -> None:
     assert not cluster.run(specs.scanned(cluster.keys, Epoch(1), TAIL, listed=3, took_ms=12, error=None))
     assert cluster.contents() == {}
 
 
-def test_a_move_is_a_new_version_with_a_goal_that_the_next_restart_forgets(cluster: StoreDriver) -> None:
+def test_a_move_is_a_new_version_with_a_target_that_the_next_restart_clears(cluster: StoreDriver) -> None:
     cluster.want("x")
     before = cluster.spec("x")
 
-    assert cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", goal=N1))
+    assert cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", target=N1))
 
     moved = cluster.spec("x")
     assert int(moved["version"]) > int(before["version"])
-    assert moved["goal"] == N1
+    assert moved["target"] == N1
     assert (cluster.last().event, cluster.last().node) == ("move", N1)
-    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", shun=N1))
-    assert (cluster.spec("x").get("goal"), cluster.spec("x")["shun"]) == (None, N1)
+    cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", avoid=N1))
+    assert (cluster.spec("x").get("target"), cluster.spec("x")["avoid"]) == (None, N1)
     cluster.desire("x", "restart")
-    assert "shun" not in cluster.spec("x")
+    assert "avoid" not in cluster.spec("x")
 
 
-def test_rebalancing_is_paused_and_resumed_for_whoever_leads(cluster: StoreDriver) -> None:
+def test_the_rebalancing_pause_outlasts_a_change_of_leader(cluster: StoreDriver) -> None:
     cluster.join()
 
-    cluster.run(specs.pace(cluster.keys, paused=True))
+    cluster.run(specs.pause_rebalance(cluster.keys, paused=True))
     assert cluster.run(queries.overview(cluster.keys)).paused
     assert (cluster.last().event, cluster.last().cause) == ("rebalance", "paused")
 
-    cluster.run(specs.pace(cluster.keys, paused=False))
+    cluster.run(specs.pause_rebalance(cluster.keys, paused=False))
     assert not cluster.run(queries.overview(cluster.keys)).paused

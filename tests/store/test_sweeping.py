@@ -1,4 +1,4 @@
-"""What a dead incarnation left behind."""
+"""Sweeping: freeing the daemons of a node whose lease has ended."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.store.driver import I1, I2, N1, N2, TTL_MS, StoreDriver, row
 from tests.support.clients import TestClient as Client
 
 
-def test_a_node_whose_lease_ended_is_swept_without_a_trace(cluster: StoreDriver) -> None:
+def test_sweeping_a_node_frees_its_daemons_and_removes_its_keys(cluster: StoreDriver) -> None:
     """Celery #1758, #6089: what dead workers leave behind."""
     epoch, tokens = cluster.started("x", "y")
     cluster.end_lease()
@@ -22,14 +22,14 @@ def test_a_node_whose_lease_ended_is_swept_without_a_trace(cluster: StoreDriver)
     assert not any(N1 in key for key in cluster.contents())
     for name in ("x", "y"):
         assert cluster.entry(name)["status"] == "pending"
-        assert cluster.entry(name)["token"] == tokens[name]
+        assert cluster.entry(name)["token"] == str(tokens[name])
         assert "node" not in cluster.entry(name)
     lost, freed = cluster.events()[-2:]
     assert (lost.event, lost.node, lost.epoch) == ("lost", N1, epoch)
-    assert (freed.event, sorted(freed.items)) == ("sweep", [("x", tokens["x"], ""), ("y", tokens["y"], "")])
+    assert (freed.event, sorted(freed.items)) == ("sweep", [("x", str(tokens["x"]), ""), ("y", str(tokens["y"]), "")])
 
 
-def test_a_node_whose_lease_runs_is_left_alone(cluster: StoreDriver) -> None:
+def test_a_node_whose_lease_runs_is_not_swept(cluster: StoreDriver) -> None:
     """Attacks invariant 1: a monitor that reads an old list of nodes."""
     epoch, _ = cluster.started("x")
     before = cluster.contents()
@@ -41,7 +41,7 @@ def test_a_node_whose_lease_runs_is_left_alone(cluster: StoreDriver) -> None:
     assert cluster.contents() == before
 
 
-def test_a_node_that_beats_at_the_last_moment_is_left_alone(cluster: StoreDriver) -> None:
+def test_a_node_that_beats_at_the_last_moment_is_not_swept(cluster: StoreDriver) -> None:
     epoch, _ = cluster.started("x")
     cluster.end_lease()
     cluster.run(lease.beat(cluster.keys, N1, I1, ttl_ms=TTL_MS))
@@ -78,8 +78,8 @@ def test_a_large_node_is_swept_a_batch_at_a_time(cluster: StoreDriver) -> None:
     assert [event.event for event in cluster.events()].count("lost") == 1
 
 
-def test_who_waits_for_a_drain_does_not_wait_for_ever_for_a_node_that_nobody_sweeps(cluster: StoreDriver) -> None:
-    """Without a monitor; no record names what is on a node whose lease has ended."""
+def test_waiting_for_a_drain_ends_when_the_nodes_lease_ends(cluster: StoreDriver) -> None:
+    """Even without a monitor: a record names no node whose lease has ended."""
     cluster.started("x")
     cluster.end_lease()
     client = Client("redis://unused", cluster.keys.namespace, vnodes=40)
@@ -89,7 +89,7 @@ def test_who_waits_for_a_drain_does_not_wait_for_ever_for_a_node_that_nobody_swe
         client.drain(N1, wait=0.1)
 
 
-def test_what_was_not_swept_yet_is_taken_over_by_the_next_incarnation(cluster: StoreDriver) -> None:
+def test_the_next_incarnation_claims_daemons_that_were_not_swept(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x", "y")
     cluster.end_lease()
     (freed,) = cluster.sweep(epoch, limit=1).names
@@ -102,7 +102,7 @@ def test_what_was_not_swept_yet_is_taken_over_by_the_next_incarnation(cluster: S
     assert cluster.claim(freed, tokens[freed], incarnation=I2).refused == "not on this node"
 
 
-def test_what_is_swept_is_assigned_under_a_newer_token(cluster: StoreDriver) -> None:
+def test_a_swept_daemon_is_assigned_under_a_newer_token(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
     cluster.join(N2)
     cluster.end_lease()
@@ -111,11 +111,13 @@ def test_what_is_swept_is_assigned_under_a_newer_token(cluster: StoreDriver) -> 
     dispatch = cluster.assign(epoch, "x", node=N2)
 
     assert dispatch is not None
-    assert int(dispatch.tokens[0]) > int(tokens["x"])
+    assert dispatch.tokens[0] > tokens["x"]
 
 
 @pytest.mark.parametrize(("change", "status"), [("stop", "stopped"), ("forget", None)])
-def test_what_was_not_wanted_any_more_is_not_pending(cluster: StoreDriver, change: str, status: str | None) -> None:
+def test_a_stopped_or_forgotten_daemon_is_not_pending_after_a_sweep(
+    cluster: StoreDriver, change: str, status: str | None
+) -> None:
     epoch, _ = cluster.started("x")
     if change == "stop":
         cluster.desire("x", "stop")
@@ -129,7 +131,7 @@ def test_what_was_not_wanted_any_more_is_not_pending(cluster: StoreDriver, chang
     assert (entry and entry["status"]) == status
 
 
-def test_a_name_that_is_elsewhere_by_now_is_not_freed_there(cluster: StoreDriver) -> None:
+def test_a_sweep_does_not_free_a_daemon_that_is_on_another_node(cluster: StoreDriver) -> None:
     epoch, _ = cluster.started("x")
     cluster.join(N2)
     cluster.client.sadd(cluster.keys.held(N2), "x")

@@ -1,4 +1,4 @@
-"""How keys are called."""
+"""The names of keys."""
 
 import itertools
 
@@ -25,16 +25,16 @@ def all_keys(namespace: str) -> list[str]:
     return shared + [key for node in ODD for key in (keys.held(node), keys.generation(node))]
 
 
-def test_every_key_says_namespace_and_layout_and_shares_one_hash_slot() -> None:
+def test_every_key_has_namespace_and_layout_and_the_same_hash_slot() -> None:
     assert all(key.startswith("{shop}:v1:") for key in all_keys("shop"))
 
 
-def test_no_two_things_share_a_key_whatever_nodes_are_called() -> None:
+def test_no_two_keys_are_equal_whatever_the_names_of_nodes() -> None:
     keys = all_keys("shop")
 
     assert len(set(keys)) == len(keys)
 
 
 def test_no_two_namespaces_share_a_key() -> None:
-    for one, other in itertools.combinations(["a", "a:v1", "b", "a:v1:node"], 2):
-        assert not set(all_keys(one)) & set(all_keys(other))
+    for first, second in itertools.combinations(["a", "a:v1", "b", "a:v1:node"], 2):
+        assert not set(all_keys(first)) & set(all_keys(second))

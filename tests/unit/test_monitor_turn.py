@@ -79,7 +79,7 @@ class ClusterHarness:
         self.renewed: tuple[NodeName, Epoch] | None = None
         for name in (A, B):
             self.store.run(lease.join(self.keys, name, self.record(name), ttl_ms=int(LEASE * 1000)))
-        self.store.run(specs.want(self.keys, [(X, TAIL, "[[],{}]")], mode="spawn"))
+        self.store.run(specs.record(self.keys, [(X, TAIL, "[[],{}]")], mode="spawn"))
 
     @staticmethod
     def record(name: NodeName) -> NodeRow:

@@ -1,4 +1,4 @@
-"""The one rule for names, and the errors that explain it."""
+"""The rule for names, and its error messages."""
 
 import string
 
@@ -13,14 +13,14 @@ ALLOWED = string.ascii_letters + string.digits + "._-:@/+"
 
 
 @given(st.text(ALLOWED, min_size=1, max_size=200))
-def test_every_name_of_allowed_characters_is_taken_as_it_is(name: str) -> None:
+def test_a_name_of_allowed_characters_is_accepted_unchanged(name: str) -> None:
     assert daemon_name(name) == name
     assert node_name(name) == name
     assert launcher_name(name) == name
 
 
 @given(st.text(max_size=20).filter(lambda text: not text or set(text) - set(ALLOWED)))
-def test_every_other_text_is_refused(name: str) -> None:
+def test_any_other_text_is_refused(name: str) -> None:
     with pytest.raises(InvalidName):
         daemon_name(name)
 
@@ -35,27 +35,27 @@ def test_blanks_commas_quotes_and_controls_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 7, b"web", ["web"], object])
-def test_what_is_no_text_is_refused(value: object) -> None:
+def test_a_value_that_is_not_text_is_refused(value: object) -> None:
     with pytest.raises(InvalidName):
         node_name(value)
 
 
-def test_the_longest_name_is_taken() -> None:
+def test_a_name_of_the_maximum_length_is_accepted() -> None:
     assert daemon_name("x" * 200) == "x" * 200
 
 
-def test_the_error_says_whose_name_it_is_and_shows_it() -> None:
+def test_the_error_has_the_kind_of_name_and_its_value() -> None:
     with pytest.raises(InvalidName, match=r"launcher name 'not this' is not a valid name"):
         launcher_name("not this")
 
 
-def test_the_error_shows_the_beginning_of_a_very_long_name_only() -> None:
+def test_the_error_has_only_the_beginning_of_a_very_long_name() -> None:
     with pytest.raises(InvalidName) as caught:
         daemon_name("x" * 10_000)
 
     assert len(str(caught.value)) < 250
 
 
-def test_an_invalid_name_can_be_caught_as_the_errors_it_is() -> None:
+def test_an_invalid_name_is_a_daemons_error_and_a_value_error() -> None:
     assert issubclass(InvalidName, DaemonsError)
     assert issubclass(InvalidName, ValueError)

@@ -1,4 +1,4 @@
-"""What launchers ask of nodes, as nodes tell a monitor that does not have them."""
+"""The text in which nodes store the labels and weights that launchers require."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +11,7 @@ names = st.text(st.sampled_from("abAB09._-:@/+"), min_size=1, max_size=12)
 @given(
     st.dictionaries(names, st.tuples(st.lists(names, max_size=3).map(tuple), st.sampled_from([0.5, 1.0, 2.0, 10.25])))
 )
-def test_what_is_told_is_read_but_for_what_asks_for_nothing(
+def test_needs_round_trip_and_default_needs_are_omitted(
     launchers: dict[str, tuple[tuple[str, ...], float]],
 ) -> None:
     asking = {name: needs for name, needs in launchers.items() if needs != ((), 1.0)}
@@ -20,7 +20,7 @@ def test_what_is_told_is_read_but_for_what_asks_for_nothing(
 
 
 @given(st.text(max_size=40))
-def test_rubbish_asks_for_nothing_and_breaks_nothing(text: str) -> None:
+def test_invalid_needs_are_ignored(text: str) -> None:
     for labels, weight in read_needs(text).values():
         assert isinstance(labels, tuple)
         assert isinstance(weight, float)

@@ -8,7 +8,7 @@ from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.errors import ConfigurationError, InvalidName
 
 
-def test_the_defaults_are_in_order() -> None:
+def test_the_default_options_are_valid() -> None:
     LauncherOptions().check("tail")
 
 
@@ -26,7 +26,7 @@ def test_the_defaults_are_in_order() -> None:
         {"prune": True},
     ],
 )
-def test_what_makes_sense_is_taken(options: dict[str, Any]) -> None:
+def test_valid_options_are_accepted(options: dict[str, Any]) -> None:
     LauncherOptions(**options).check("tail")
 
 
@@ -52,7 +52,7 @@ def test_what_makes_sense_is_taken(options: dict[str, Any]) -> None:
         ({"labels": "gpu"}, "labels='gpu' must be a list of names"),
     ],
 )
-def test_what_does_not_is_refused_with_launcher_option_value_and_rule(options: dict[str, Any], rule: str) -> None:
+def test_an_invalid_option_is_refused_with_launcher_option_value_and_rule(options: dict[str, Any], rule: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         LauncherOptions(**options).check("tail")
 

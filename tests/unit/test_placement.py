@@ -1,4 +1,4 @@
-"""Which node a daemon is placed on: fitting, within bounds, and the same every time."""
+"""Placement: fitting nodes, bounded loads, and the same result every time."""
 
 import math
 from collections import Counter
@@ -31,7 +31,7 @@ def node(
     )
 
 
-def cluster(load_factor: float = 1.25, /, **nodes: NodeRow) -> NodeLoads:
+def make_cluster(load_factor: float = 1.25, /, **nodes: NodeRow) -> NodeLoads:
     return NodeLoads(nodes={NodeName(name): row for name, row in nodes.items()}, load_factor=load_factor, vnodes=40)
 
 
@@ -64,34 +64,32 @@ demand_lists = st.lists(
         weight=st.sampled_from([0.5, 1.0, 3.0]),
     ),
     max_size=40,
-    unique_by=lambda one: one.name,
+    unique_by=lambda asked: asked.name,
 )
 factors = st.sampled_from([1.0, 1.1, 1.25, 2.0])
 
 
 @given(node_sets, demand_lists, factors)
-def test_a_daemon_only_comes_to_a_node_that_fits(
+def test_a_daemon_is_placed_only_on_a_fitting_node(
     nodes: dict[NodeName, NodeRow], wanted: list[Demand], factor: float
 ) -> None:
     placed = NodeLoads(nodes=nodes, load_factor=factor, vnodes=40).place(wanted)
 
-    assert [one for one, _, _ in placed] == wanted
-    for one, where, why in placed:
+    assert [asked for asked, _, _ in placed] == wanted
+    for asked, where, why in placed:
         fitting = [
             name
             for name, row in nodes.items()
             if row.status is NodeStatus.UP
-            and one.launcher in row.launchers.split(",")
-            and set(one.labels) <= set(row.labels.split(","))
+            and asked.launcher in row.launchers.split(",")
+            and set(asked.labels) <= set(row.labels.split(","))
         ]
         assert why
         assert (where in fitting) if fitting else where is None
 
 
 @given(node_sets, demand_lists, factors)
-def test_the_same_question_has_the_same_answer(
-    nodes: dict[NodeName, NodeRow], wanted: list[Demand], factor: float
-) -> None:
+def test_placement_is_deterministic(nodes: dict[NodeName, NodeRow], wanted: list[Demand], factor: float) -> None:
     backwards = dict(reversed(nodes.items()))
 
     first = NodeLoads(nodes=nodes, load_factor=factor, vnodes=40).place(wanted)
@@ -100,17 +98,19 @@ def test_the_same_question_has_the_same_answer(
 
 
 @given(node_sets, demand_lists, factors)
-def test_loads_add_up(nodes: dict[NodeName, NodeRow], wanted: list[Demand], factor: float) -> None:
-    one = NodeLoads(nodes=nodes, load_factor=factor, vnodes=40)
+def test_loads_are_the_sums_of_placed_weights(
+    nodes: dict[NodeName, NodeRow], wanted: list[Demand], factor: float
+) -> None:
+    cluster = NodeLoads(nodes=nodes, load_factor=factor, vnodes=40)
 
-    placed = one.place(wanted)
+    placed = cluster.place(wanted)
 
     sums: Counter[NodeName] = Counter()
     for asked, where, _ in placed:
         if where is not None:
             sums[where] += asked.weight  # type: ignore[assignment]
-    assert {name: load for name, load in one.loads.items() if load} == dict(sums)
-    assert one.total == sum(sums.values())
+    assert {name: load for name, load in cluster.loads.items() if load} == dict(sums)
+    assert cluster.total == sum(sums.values())
 
 
 @given(
@@ -121,138 +121,138 @@ def test_loads_add_up(nodes: dict[NodeName, NodeRow], wanted: list[Demand], fact
 def test_no_node_holds_more_than_the_load_factor_times_its_fair_share(
     weights: list[float], count: int, factor: float
 ) -> None:
-    one = cluster(factor, **{f"n{i}": node(weight=weight) for i, weight in enumerate(weights)})
+    cluster = make_cluster(factor, **{f"n{i}": node(weight=weight) for i, weight in enumerate(weights)})
 
-    one.place(demands(count))
+    cluster.place(demands(count))
 
     for number, weight in enumerate(weights):
         most = math.ceil(factor * count * weight / sum(weights))
-        assert one.loads.get(NodeName(f"n{number}"), 0) <= most
+        assert cluster.loads.get(NodeName(f"n{number}"), 0) <= most
 
 
 @given(lost=st.integers(0, 4), count=st.integers(1, 100))
 @settings(max_examples=50)
 def test_a_lost_node_moves_exactly_its_own_daemons(lost: int, count: int) -> None:
-    """What runs stays: only the daemons of the lost node are placed anew, and nobody is pushed over the bound."""
+    """Only the daemons of the lost node are placed again, and no node exceeds its bound."""
     nodes = {f"n{i}": node() for i in range(5)}
-    before = cluster(1.25, **nodes)
-    where = {one.name: home for one, home, _ in before.place(demands(count))}
+    before = make_cluster(1.25, **nodes)
+    where = {asked.name: home for asked, home, _ in before.place(demands(count))}
     gone = nodes.pop(f"n{lost}")
     assert gone is not None
 
-    after = cluster(1.25, **nodes)
+    after = make_cluster(1.25, **nodes)
     for home in where.values():
         if home is not None and home != f"n{lost}":
             after.add(home, 1.0)
-    moved = after.place([one for one in demands(count) if where[one.name] == f"n{lost}"])
+    moved = after.place([asked for asked in demands(count) if where[asked.name] == f"n{lost}"])
 
     assert all(home in nodes for _, home, _ in moved)
     assert max(after.loads.values()) <= math.ceil(1.25 * count / 4)
     assert sum(after.loads.values()) == count
 
 
-def test_where_bounds_permit_every_daemon_of_another_node_keeps_its_choice() -> None:
+def test_daemons_of_other_nodes_keep_their_choice_within_bounds() -> None:
     wanted = demands(300)
-    four = cluster(100.0, a=node(), b=node(), c=node(), d=node())
-    three = cluster(100.0, a=node(), b=node(), d=node())
+    four = make_cluster(100.0, a=node(), b=node(), c=node(), d=node())
+    three = make_cluster(100.0, a=node(), b=node(), d=node())
 
-    before = {one.name: home for one, home, _ in four.place(wanted)}
-    after = {one.name: home for one, home, _ in three.place(wanted)}
+    before = {asked.name: home for asked, home, _ in four.place(wanted)}
+    after = {asked.name: home for asked, home, _ in three.place(wanted)}
 
     for name, home in before.items():
         assert home == "c" or after[name] == home
 
 
 def test_the_first_choice_of_the_ring_is_taken_while_there_is_room() -> None:
-    one = cluster(100.0, a=node(), b=node(), c=node())
+    cluster = make_cluster(100.0, a=node(), b=node(), c=node())
 
-    for asked, home, why in one.place(demands(50)):
-        assert home == next(one.ring.preference(asked.name))
+    for asked, home, why in cluster.place(demands(50)):
+        assert home == next(cluster.ring.preference(asked.name))
         assert why == "preferred by the ring"
 
 
 @given(few=st.sets(st.integers(0, 19), min_size=1))
-def test_few_that_fit_come_in_the_order_of_the_ring(few: set[int]) -> None:
-    one = cluster(**{f"n{number}": node() for number in range(20)})
+def test_a_few_fitting_nodes_come_in_ring_order(few: set[int]) -> None:
+    cluster = make_cluster(**{f"n{number}": node() for number in range(20)})
     names = {NodeName(f"n{number}") for number in few}
 
     for asked in demands(20):
-        narrowed = list(one.ring.narrowed(names).preference(asked.name))
-        assert narrowed == [name for name in one.ring.preference(asked.name) if name in names]
+        narrowed = list(cluster.ring.narrowed(names).preference(asked.name))
+        assert narrowed == [name for name in cluster.ring.preference(asked.name) if name in names]
 
 
-def test_a_full_node_passes_to_the_next_choice_and_says_so() -> None:
-    one = cluster(1.0, a=node(), b=node())
+def test_a_full_node_is_passed_over_for_the_next_choice() -> None:
+    cluster = make_cluster(1.0, a=node(), b=node())
 
-    reasons = Counter(why for _, _, why in one.place(demands(100)))
+    reasons = Counter(why for _, _, why in cluster.place(demands(100)))
 
-    assert one.loads == {"a": 50.0, "b": 50.0}
+    assert cluster.loads == {"a": 50.0, "b": 50.0}
     assert set(reasons) == {"preferred by the ring", "choice 2 of the ring"}
 
 
-def test_more_than_the_bound_is_better_than_not_to_run() -> None:
-    """Only one of three nodes carries the label: it takes all that ask for it."""
-    one = cluster(a=node(labels="gpu"), b=node(), c=node())
+def test_the_only_fitting_node_takes_daemons_above_the_bound() -> None:
+    """Only one of three nodes carries the label, so that node takes all daemons that require the label."""
+    cluster = make_cluster(a=node(labels="gpu"), b=node(), c=node())
 
-    placed = one.place([demand(f"x{i}", labels=("gpu",)) for i in range(9)])
+    placed = cluster.place([demand(f"x{i}", labels=("gpu",)) for i in range(9)])
 
     assert {home for _, home, _ in placed} == {"a"}
     assert "all that fit are above the load factor: the least loaded" in {why for *_, why in placed}
 
 
-def test_of_those_above_the_bound_the_least_loaded_for_its_weight_is_taken() -> None:
-    one = cluster(1.0, a=node(labels="gpu", weight=2.0), b=node(labels="gpu"), c=node(weight=50.0))
+def test_above_the_bound_the_node_least_loaded_for_its_weight_is_chosen() -> None:
+    cluster = make_cluster(1.0, a=node(labels="gpu", weight=2.0), b=node(labels="gpu"), c=node(weight=50.0))
 
-    placed = one.place([demand(f"x{i}", labels=("gpu",)) for i in range(30)])
+    placed = cluster.place([demand(f"x{i}", labels=("gpu",)) for i in range(30)])
 
     homes = Counter(home for _, home, _ in placed)
     assert homes == {"a": 20, "b": 10}
 
 
-def test_a_daemon_without_a_fitting_node_is_told_what_is_missing() -> None:
+def test_the_reason_says_what_is_missing_without_a_fitting_node() -> None:
     gpu = demand("x", labels=("gpu", "eu"))
 
-    assert cluster().choose(gpu) == (None, "no node is up")
-    assert cluster(a=node(status=NodeStatus.DRAINING)).choose(gpu) == (None, "every node is draining")
-    assert cluster(a=node(launchers="poll")).choose(gpu) == (
+    assert make_cluster().choose(gpu) == (None, "no node is up")
+    assert make_cluster(a=node(status=NodeStatus.DRAINING)).choose(gpu) == (None, "every node is draining")
+    assert make_cluster(a=node(launchers="poll")).choose(gpu) == (
         None,
         "no node that is up has registered launcher tail",
     )
-    assert cluster(a=node(labels="gpu"), b=node(launchers="poll", labels="eu,gpu")).choose(gpu) == (
+    assert make_cluster(a=node(labels="gpu"), b=node(launchers="poll", labels="eu,gpu")).choose(gpu) == (
         None,
         "no node that is up and has launcher tail carries the labels eu,gpu",
     )
 
 
-def test_a_daemon_that_cannot_be_placed_leaves_no_trace_in_the_loads() -> None:
-    one = cluster(a=node())
+def test_a_daemon_that_cannot_be_placed_does_not_change_the_loads() -> None:
+    cluster = make_cluster(a=node())
 
-    one.place([demand("x", labels=("gpu",)), demand("y")])
+    cluster.place([demand("x", labels=("gpu",)), demand("y")])
 
-    assert one.total == 1.0
-    assert one.loads == {"a": 1.0}
-
-
-def test_a_draining_node_takes_nothing() -> None:
-    one = cluster(a=node(status=NodeStatus.DRAINING), b=node())
-
-    assert {home for _, home, _ in one.place(demands(20))} == {"b"}
+    assert cluster.total == 1.0
+    assert cluster.loads == {"a": 1.0}
 
 
-def test_what_is_taken_away_makes_room() -> None:
-    one = cluster(1.0, a=node(), b=node())
-    one.place(demands(10))
+def test_a_draining_node_takes_no_daemons() -> None:
+    cluster = make_cluster(a=node(status=NodeStatus.DRAINING), b=node())
 
-    one.remove(NodeName("a"), 1.0)
-
-    assert one.loads[NodeName("a")] == 4.0
-    assert one.total == 9.0
-    assert one.place(demands(1, first=10))[0][1] == "a"
+    assert {home for _, home, _ in cluster.place(demands(20))} == {"b"}
 
 
-def test_heavy_daemons_count_for_what_they_weigh() -> None:
-    one = cluster(1.0, a=node(), b=node())
+def test_removing_a_daemon_makes_room() -> None:
+    cluster = make_cluster(1.0, a=node(), b=node())
+    cluster.place(demands(10))
 
-    one.place([demand("heavy", weight=10.0), *demands(10)])
+    cluster.remove(NodeName("a"), 1.0)
 
-    assert sorted(one.loads.values()) == [10.0, 10.0]
+    assert cluster.loads[NodeName("a")] == 4.0
+    assert cluster.total == 9.0
+    assert cluster.place(demands(1, first=10))[0][1] == "a"
+
+
+def test_daemons_count_by_their_weight() -> None:
+    cluster = make_cluster(1.0, a=node(), b=node())
+
+    cluster.place([demand("heavy", weight=10.0), *demands(10)])
+
+    assert sorted(cluster.loads.values()) == [10.0, 10.0]

@@ -128,7 +128,7 @@ def test_an_empty_plan_is_made_once_while_nothing_changes() -> None:
 def test_an_operators_move_of_a_daemon_overrides_the_rebalancer(harness: RebalancerHarness) -> None:
     (name,) = harness.wave()
     harness.book[name] = harness.row(None, 1, DaemonStatus.PENDING)
-    harness.specs[name] = harness.spec("2", goal=A)
+    harness.specs[name] = harness.spec("2", target=A)
 
     plan = harness.planner.plan([name], moving=harness.rebalancer.moving)
 

@@ -1,10 +1,10 @@
-"""What the monitor does next about one daemon: the whole table."""
+"""The next step for one daemon: the complete decision table."""
 
 from dataclasses import replace
 
 import pytest
 
-from celery_daemons.domain.names import Incarnation, LauncherName, NodeName
+from celery_daemons.domain.names import Incarnation, LauncherName, NodeName, Token
 from celery_daemons.domain.reconcile import Step, next_step
 from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
@@ -30,7 +30,7 @@ REPLACED = SpecRow(launcher=LauncherName("tail"), arguments="[[1],{}]", desired=
 def on(node: str | None, status: DaemonStatus = DaemonStatus.RUNNING) -> BookRow:
     return BookRow(
         status=status,
-        token="1",
+        token=Token(1),
         launcher=LauncherName("tail"),
         node=NodeName(node) if node else None,
         incarnation=Incarnation("i1") if node else None,
@@ -41,7 +41,7 @@ def on(node: str | None, status: DaemonStatus = DaemonStatus.RUNNING) -> BookRow
 @pytest.mark.parametrize(
     ("spec", "row", "fits", "step"),
     [
-        # On no node
+        # The daemon is on no node.
         (WANTED, None, True, (Step.PLACE, "wanted")),
         (WANTED, on(None, DaemonStatus.PENDING), True, (Step.PLACE, "wanted")),
         (WANTED, on(None, DaemonStatus.UNPLACEABLE), True, (Step.PLACE, "wanted")),
@@ -51,7 +51,7 @@ def on(node: str | None, status: DaemonStatus = DaemonStatus.RUNNING) -> BookRow
         (STOPPED, on(None, DaemonStatus.STOPPED), True, (Step.REST, "not wanted")),
         (None, None, True, (Step.REST, "not wanted")),
         (None, on(None, DaemonStatus.PENDING), True, (Step.REST, "not wanted")),
-        # On a node that is there
+        # Its node is registered.
         (WANTED, on("n1"), True, (Step.REST, "placed")),
         (WANTED, on("n1", DaemonStatus.ASSIGNED), True, (Step.REST, "placed")),
         (WANTED, on("n1", DaemonStatus.BACKOFF), True, (Step.REST, "placed")),
@@ -61,11 +61,11 @@ def on(node: str | None, status: DaemonStatus = DaemonStatus.RUNNING) -> BookRow
         (STOPPED, on("n1"), True, (Step.RECALL, "stopped")),
         (STOPPED, on("n1"), False, (Step.RECALL, "stopped")),
         (None, on("n1"), True, (Step.RECALL, "forgotten")),
-        # Recalled already, for whatever reason
+        # Already recalled, for any reason.
         (WANTED, on("n1", DaemonStatus.STOPPING), True, (Step.REST, "stopping")),
         (STOPPED, on("n1", DaemonStatus.STOPPING), True, (Step.REST, "stopping")),
         (None, on("n1", DaemonStatus.STOPPING), False, (Step.REST, "stopping")),
-        # On a node that is gone
+        # Its node is gone.
         (WANTED, on("n9"), True, (Step.SWEEP, "its node is gone")),
         (STOPPED, on("n9"), True, (Step.SWEEP, "its node is gone")),
         (None, on("n9", DaemonStatus.STOPPING), True, (Step.SWEEP, "its node is gone")),
@@ -76,20 +76,20 @@ def test_the_next_step(spec: SpecRow | None, row: BookRow | None, fits: bool, st
 
 
 @pytest.mark.parametrize(
-    ("shun", "status", "others_fit", "step"),
+    ("avoid", "status", "others_fit", "step"),
     [
         ("n1", DaemonStatus.FAILED, True, (Step.RECALL, "failed here, another node can try")),
         ("n1", DaemonStatus.FAILED, False, (Step.REST, "placed")),
         ("n1", DaemonStatus.RUNNING, True, (Step.REST, "placed")),
-        # Another node has tried already.
+        # Another node has already tried.
         ("n2", DaemonStatus.FAILED, True, (Step.REST, "placed")),
         (None, DaemonStatus.FAILED, True, (Step.REST, "placed")),
     ],
 )
-def test_one_that_failed_where_there_was_no_other_node_has_its_second_chance(
-    shun: str | None, status: DaemonStatus, others_fit: bool, step: tuple[Step, str]
+def test_a_failed_daemon_is_recalled_once_another_node_could_try(
+    avoid: str | None, status: DaemonStatus, others_fit: bool, step: tuple[Step, str]
 ) -> None:
-    row = replace(on("n1", status), shun=NodeName(shun) if shun else None)
+    row = replace(on("n1", status), avoid=NodeName(avoid) if avoid else None)
 
     assert next_step(WANTED, row, NODES, fits=True, others_fit=others_fit) == step
 
@@ -98,8 +98,8 @@ def test_one_that_failed_where_there_was_no_other_node_has_its_second_chance(
 @pytest.mark.parametrize("spec", [WANTED, STOPPED, REPLACED, None])
 @pytest.mark.parametrize("fits", [True, False])
 @pytest.mark.parametrize("node", ["n1", "n9"])
-def test_what_is_on_a_node_is_never_placed(status: DaemonStatus, spec: SpecRow | None, fits: bool, node: str) -> None:
-    """Syn #44, dapr #9514: nothing starts before its node released it or was swept."""
+def test_a_daemon_on_a_node_is_never_placed(status: DaemonStatus, spec: SpecRow | None, fits: bool, node: str) -> None:
+    """Syn #44, dapr #9514: no daemon starts elsewhere before its node has released it or was swept."""
     step, _ = next_step(spec, on(node, status), NODES, fits=fits)
 
     assert step is not Step.PLACE

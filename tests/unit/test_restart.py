@@ -1,4 +1,4 @@
-"""When a daemon that ended starts again."""
+"""Restarts: the policy, the back-off, and the limit of restarts."""
 
 import random
 
@@ -11,11 +11,11 @@ from celery_daemons.domain.restart import RestartHistory, Verdict, restarts_afte
 from celery_daemons.domain.states import Outcome
 
 
-class Dice(random.Random):
-    """Always the highest throw, so that delays are their own bounds."""
+class UpperBounds(random.Random):
+    """A random generator that always returns the upper bound, so that delays are exact."""
 
     def uniform(self, a: float, b: float) -> float:
-        """The upper bound."""
+        """Return the upper bound."""
         return b
 
 
@@ -23,16 +23,16 @@ AGAIN, ELSEWHERE, FAILED = Verdict
 
 
 def delays(
-    options: LauncherOptions, lives: list[float], rng: random.Random | None = None, *, exhausted: bool = False
+    options: LauncherOptions, run_times: list[float], rng: random.Random | None = None, *, exhausted: bool = False
 ) -> list[tuple[float, Verdict]]:
-    """What follows on each of these lives, each starting when the delay after the last one is over."""
-    history, now, found = RestartHistory(exhausted=exhausted), 0.0, []
-    for lived in lives:
-        now += lived
-        answer = history.next_delay(options, now=now, lived=lived, rng=rng or Dice())
-        found.append(answer)
+    """Return the answer after each of these runs; each run starts when the delay after the previous run is over."""
+    history, now, answers = RestartHistory(exhausted=exhausted), 0.0, []
+    for ran_for in run_times:
+        now += ran_for
+        answer = history.next_delay(options, now=now, ran_for=ran_for, rng=rng or UpperBounds())
+        answers.append(answer)
         now += answer[0]
-    return found
+    return answers
 
 
 @pytest.mark.parametrize(
@@ -47,17 +47,17 @@ def delays(
         ("temporary", Outcome.STOPPED, True),
     ],
 )
-def test_the_policy_decides_whether_it_starts_again(policy: Restart, outcome: Outcome, again: bool) -> None:
+def test_the_policy_decides_whether_a_daemon_starts_again(policy: Restart, outcome: Outcome, again: bool) -> None:
     assert restarts_after(LauncherOptions(restart=policy), outcome) is again
 
 
-def test_each_delay_may_be_twice_the_last_up_to_the_most() -> None:
+def test_the_bound_of_the_delay_doubles_up_to_the_maximum() -> None:
     options = LauncherOptions(backoff=1, backoff_max=10, max_restarts=100, restart_period=1000)
 
     assert [delay for delay, _ in delays(options, [0.1] * 6)] == [1, 2, 4, 8, 10, 10]
 
 
-def test_more_failures_than_allowed_within_the_period_are_for_another_node_to_try() -> None:
+def test_another_node_should_try_after_too_many_failures_within_the_period() -> None:
     options = LauncherOptions(backoff=0.5, backoff_max=60, max_restarts=5, restart_period=60)
 
     answers = delays(options, [0.0] * 6)
@@ -66,7 +66,7 @@ def test_more_failures_than_allowed_within_the_period_are_for_another_node_to_tr
     assert answers[-1][0] == 0
 
 
-def test_where_another_node_has_given_up_the_first_failure_counts_as_failed_and_is_retried_ever_more_slowly() -> None:
+def test_after_another_node_gave_up_the_first_failure_counts_as_failed() -> None:
     options = LauncherOptions(backoff=0.5, backoff_max=60, max_restarts=5, restart_period=60)
 
     answers = delays(options, [0.0] * 7, exhausted=True)
@@ -74,7 +74,7 @@ def test_where_another_node_has_given_up_the_first_failure_counts_as_failed_and_
     assert answers == [(delay, FAILED) for delay in (60, 120, 240, 480, 960, 960, 960)]
 
 
-def test_a_slow_retry_never_comes_at_once() -> None:
+def test_a_slow_retry_is_never_immediate() -> None:
     options = LauncherOptions(backoff_max=60, max_restarts=1)
 
     slow = [delay for delay, _ in delays(options, [0.0] * 50, random.Random(7), exhausted=True)]
@@ -83,8 +83,8 @@ def test_a_slow_retry_never_comes_at_once() -> None:
     assert len(set(slow)) == 50
 
 
-def test_delays_that_outlast_the_period_do_not_hide_a_daemon_that_never_lives() -> None:
-    """However slow the back-off: after so many short lives in a row it is this node's turn to give up."""
+def test_delays_longer_than_the_period_do_not_hide_a_daemon_that_always_fails() -> None:
+    """A slow back-off spreads failures over more than the period; a streak of short runs must still reach the limit."""
     options = LauncherOptions(backoff=50, backoff_max=60, max_restarts=3, restart_period=60)
 
     assert [verdict for _, verdict in delays(options, [0.1] * 4)] == [AGAIN, AGAIN, AGAIN, ELSEWHERE]
@@ -92,13 +92,13 @@ def test_delays_that_outlast_the_period_do_not_hide_a_daemon_that_never_lives() 
 
 @pytest.mark.parametrize("seed", range(200))
 def test_a_daemon_that_always_crashes_starts_twelve_times_at_most_in_its_first_ten_minutes(seed: int) -> None:
-    """supervisor #487, circus #1157: neither given up for ever nor a hot loop; by virtual clock, on two nodes."""
+    """supervisor #487, circus #1157: neither a permanent stop nor a hot loop. Uses a virtual clock and two nodes."""
     options, rng = LauncherOptions(), random.Random(seed)
     history, now, starts, given_up = RestartHistory(), 0.0, 0, False
 
     while now < 600:
         starts += 1
-        delay, verdict = history.next_delay(options, now=now, lived=0.0, rng=rng)
+        delay, verdict = history.next_delay(options, now=now, ran_for=0.0, rng=rng)
         now += delay
         if verdict is ELSEWHERE:
             assert not given_up
@@ -107,7 +107,7 @@ def test_a_daemon_that_always_crashes_starts_twelve_times_at_most_in_its_first_t
     assert 7 < starts <= 12
 
 
-def test_a_long_life_on_the_second_node_makes_up_for_what_was_on_the_first() -> None:
+def test_a_long_run_on_the_second_node_clears_the_failures_on_the_first() -> None:
     options = LauncherOptions(backoff=1, max_restarts=1, restart_period=60)
 
     answers = delays(options, [60.0, 0.1, 0.1], exhausted=True)
@@ -115,7 +115,7 @@ def test_a_long_life_on_the_second_node_makes_up_for_what_was_on_the_first() -> 
     assert [verdict for _, verdict in answers] == [AGAIN, ELSEWHERE, ELSEWHERE]
 
 
-def test_a_life_that_lasted_makes_a_clean_slate() -> None:
+def test_a_long_run_resets_the_history() -> None:
     options = LauncherOptions(backoff=1, max_restarts=5, restart_period=60)
 
     answers = delays(options, [0.1, 0.1, 0.1, 60.0, 0.1])
@@ -124,67 +124,67 @@ def test_a_life_that_lasted_makes_a_clean_slate() -> None:
     assert all(verdict is AGAIN for _, verdict in answers)
 
 
-def test_an_end_without_a_word_is_followed_by_a_start_at_once_but_only_the_first_time() -> None:
+def test_a_silent_death_restarts_at_once_only_the_first_time() -> None:
     options = LauncherOptions(backoff=1)
     history = RestartHistory()
 
-    first = history.next_delay(options, now=1.0, lived=1.0, rng=Dice(), at_once=True)
-    second = history.next_delay(options, now=2.0, lived=1.0, rng=Dice(), at_once=True)
+    first = history.next_delay(options, now=1.0, ran_for=1.0, rng=UpperBounds(), at_once=True)
+    second = history.next_delay(options, now=2.0, ran_for=1.0, rng=UpperBounds(), at_once=True)
 
     assert first == (0.0, AGAIN)
     assert second == (2.0, AGAIN)
 
 
-def test_ends_that_were_the_hosts_are_backed_off_from_and_never_held_against_a_daemon() -> None:
-    """One daemon that brings its host down again and again must not make its neighbours count as failed."""
+def test_host_deaths_delay_a_daemon_but_never_fail_it() -> None:
+    """One daemon that repeatedly kills its host must not make the other daemons of that host count as failed."""
     options = LauncherOptions(backoff=1, backoff_max=8, max_restarts=1)
     history = RestartHistory(exhausted=True)
 
     answers = [
-        history.next_delay(options, now=float(now), lived=1.0, rng=Dice(), at_once=True, counts=False)
+        history.next_delay(options, now=float(now), ran_for=1.0, rng=UpperBounds(), at_once=True, counts=False)
         for now in range(7)
     ]
 
     assert answers == [(delay, AGAIN) for delay in (0, 2, 4, 8, 8, 8, 8)]
 
 
-def test_all_restarts_are_counted_for_ever() -> None:
+def test_all_restarts_are_counted() -> None:
     history = RestartHistory()
 
     for now in range(10):
-        history.next_delay(LauncherOptions(), now=1000.0 * now, lived=500.0, rng=Dice())
+        history.next_delay(LauncherOptions(), now=1000.0 * now, ran_for=500.0, rng=UpperBounds())
 
     assert history.total == 10
     assert len(history.recent) == 1
 
 
-def test_a_launcher_that_never_gives_up_is_delayed_for_ever() -> None:
-    """An exponent that grows with every failure overflows a float after a thousand of them."""
+def test_a_launcher_that_never_gives_up_is_delayed_without_an_overflow() -> None:
+    """An exponent that grows with every failure would overflow a float after about a thousand failures."""
     options = LauncherOptions(max_restarts=1_000_000, backoff_max=60)
     history = RestartHistory(streak=5000)
 
-    assert history.next_delay(options, now=0.0, lived=0.0, rng=Dice()) == (60.0, AGAIN)
+    assert history.next_delay(options, now=0.0, ran_for=0.0, rng=UpperBounds()) == (60.0, AGAIN)
 
 
 @given(
     seed=st.integers(),
-    lives=st.lists(st.floats(0, 100), max_size=30),
+    run_times=st.lists(st.floats(0, 100), max_size=30),
     backoff=st.floats(0.001, 100),
     factor=st.floats(1, 1000),
     allowed=st.integers(1, 20),
 )
 def test_every_delay_is_within_its_bounds(
-    seed: int, lives: list[float], backoff: float, factor: float, allowed: int
+    seed: int, run_times: list[float], backoff: float, factor: float, allowed: int
 ) -> None:
     options = LauncherOptions(backoff=backoff, backoff_max=backoff * factor, max_restarts=allowed)
 
     for exhausted in (False, True):
-        for delay, verdict in delays(options, lives, random.Random(seed), exhausted=exhausted):
+        for delay, verdict in delays(options, run_times, random.Random(seed), exhausted=exhausted):
             lowest, highest = (1 / 2, 16) if verdict is FAILED else (0, 1)
             assert lowest * options.backoff_max <= delay <= highest * options.backoff_max
 
 
-def test_delays_differ_so_that_daemons_that_failed_together_do_not_return_together() -> None:
+def test_delays_of_daemons_that_failed_together_differ() -> None:
     options = LauncherOptions(backoff=10)
 
     first = {delays(options, [0.0], random.Random(seed))[0][0] for seed in range(20)}

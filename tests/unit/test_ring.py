@@ -1,4 +1,4 @@
-"""The ring: which nodes a name prefers, in which order."""
+"""The consistent-hashing ring: the order in which names prefer nodes."""
 
 import subprocess
 import sys
@@ -32,17 +32,17 @@ def test_every_node_is_preferred_once(nodes: dict[NodeName, float], name: Daemon
 
 
 @given(weights, daemon_names, st.randoms())
-def test_the_order_in_which_nodes_are_told_does_not_matter(
-    nodes: dict[NodeName, float], name: DaemonName, dice: Random
+def test_the_order_of_nodes_does_not_change_the_ring(
+    nodes: dict[NodeName, float], name: DaemonName, rng: Random
 ) -> None:
     shuffled = list(nodes.items())
-    dice.shuffle(shuffled)
+    rng.shuffle(shuffled)
 
     assert list(Ring(nodes, vnodes=40).preference(name)) == list(Ring(dict(shuffled), vnodes=40).preference(name))
 
 
 @given(weights.filter(lambda nodes: len(nodes) > 1), daemon_names, st.data())
-def test_a_lost_node_changes_nothing_about_the_others(
+def test_a_lost_node_does_not_change_the_order_of_the_others(
     nodes: dict[NodeName, float], name: DaemonName, data: st.DataObject
 ) -> None:
     lost = data.draw(st.sampled_from(sorted(nodes)))
@@ -61,7 +61,7 @@ def test_only_the_daemons_of_a_lost_node_get_another_first_choice() -> None:
             assert next(after.preference(name)) == first
 
 
-def test_a_new_node_becomes_first_choice_of_about_its_share_and_changes_no_other() -> None:
+def test_a_new_node_becomes_first_choice_of_about_its_share_only() -> None:
     before, after = ring("a", "b", "c"), ring("a", "b", "c", "d")
 
     moved = 0
@@ -73,9 +73,9 @@ def test_a_new_node_becomes_first_choice_of_about_its_share_and_changes_no_other
 
 
 def test_a_node_of_twice_the_weight_is_first_choice_about_twice_as_often() -> None:
-    one = Ring({NodeName("a"): 1.0, NodeName("b"): 2.0}, vnodes=200)
+    ring_of_two = Ring({NodeName("a"): 1.0, NodeName("b"): 2.0}, vnodes=200)
 
-    firsts = [next(one.preference(name)) for name in names(6000)]
+    firsts = [next(ring_of_two.preference(name)) for name in names(6000)]
 
     assert 1.5 < firsts.count(NodeName("b")) / firsts.count(NodeName("a")) < 2.7
 
@@ -86,13 +86,13 @@ def test_a_node_of_the_smallest_weight_is_on_the_ring() -> None:
     assert set(tiny.preference(DaemonName("x"))) == {"a", "b"}
 
 
-def test_an_empty_ring_prefers_nobody() -> None:
+def test_an_empty_ring_has_no_first_choice() -> None:
     assert list(Ring({}, vnodes=40).preference(DaemonName("x"))) == []
 
 
 @pytest.mark.parametrize("seed", ["0", "1"])
-def test_every_process_draws_the_same_ring(seed: str) -> None:
-    """A client that asks the ring for a name has to be told what the monitor is told."""
+def test_every_process_has_the_same_ring(seed: str) -> None:
+    """A client and the monitor must compute the same preference for a name."""
     program = (
         "from celery_daemons.domain.ring import Ring\n"
         "ring = Ring({'a': 1.0, 'b': 2.0, 'c': 0.5}, vnodes=40)\n"

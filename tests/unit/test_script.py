@@ -1,4 +1,4 @@
-"""The scripts of the verbs, as they come from their files."""
+"""Loading the scripts of the verbs from their files."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import pytest
 from celery_daemons.store import script
 
 
-def test_what_befalls_the_files_after_the_first_verb_changes_no_other(
+def test_replacing_the_files_after_the_first_verb_changes_no_script(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Attacks: the package is upgraded where it stands, and only then do its workers shut down."""
-    # Given an installation of its own
+    """Attacks: the package is upgraded in place before its workers shut down."""
+    # Given a separate copy of the package
     lua = tmp_path / "lua"
     lua.mkdir()
     for name in ("_shared", "join", "leave"):

@@ -1,4 +1,4 @@
-"""What the package asks of a Redis, and how its address is written."""
+"""URLs of Redis servers, and the checks of a server's version and configuration."""
 
 from collections.abc import Callable
 from functools import partial
@@ -32,7 +32,7 @@ GOOD = {"redis_version": "7.0.15", "maxmemory_policy": "noeviction"}
         ("unix:///run/redis.sock?db=3", "unix:///run/redis.sock?db=3"),
     ],
 )
-def test_a_broker_url_is_written_as_the_client_reads_it(broker: str, client: str) -> None:
+def test_a_broker_url_is_translated_for_the_client(broker: str, client: str) -> None:
     assert server.normalise(broker) == client
     redis.ConnectionPool.from_url(server.normalise(broker))
 
@@ -56,23 +56,23 @@ def test_a_socket_with_a_database_reaches_that_database() -> None:
         ("sentinel://:secret@a:1;sentinel://:secret@b:2/3?master_name=m", "sentinel://a:1;sentinel://b:2/3"),
     ],
 )
-def test_what_is_shown_of_a_url_holds_no_password(url: str, shown: str) -> None:
+def test_a_shown_url_has_no_password(url: str, shown: str) -> None:
     assert server.shown(url) == shown
 
 
 @pytest.mark.parametrize("version", ["6.2.0", "6.2.14", "7.0.15", "7.2.4", "8.0.0", "10.1"])
-def test_a_version_that_will_do(version: str) -> None:
+def test_a_supported_version_is_accepted(version: str) -> None:
     server.check({**GOOD, "redis_version": version}, "redis://db")
 
 
 @pytest.mark.parametrize("version", ["6.0.16", "5.0.14", "2.8", "6", "", "unknown"])
-def test_a_version_that_is_too_old_is_refused_with_what_to_do(version: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"needs 6\.2 or newer.*upgrade it"):
+def test_an_unsupported_version_is_refused_with_a_remedy(version: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"needs 6\.2 or newer.*upgrade the server"):
         server.check({**GOOD, "redis_version": version}, "redis://db")
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-lru", "volatile-ttl", "allkeys-random"])
-def test_a_server_that_may_evict_keys_is_refused_with_what_to_do(policy: str) -> None:
+def test_a_server_that_may_evict_keys_is_refused_with_a_remedy(policy: str) -> None:
     with pytest.raises(ConfigurationError, match=f"may evict keys .maxmemory-policy {policy}.*set maxmemory-policy"):
         server.check({**GOOD, "maxmemory_policy": policy}, "redis://db")
 
@@ -84,14 +84,14 @@ def test_no_refusal_shows_a_password() -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_a_server_that_hides_its_policy_is_believed() -> None:
+def test_a_server_that_hides_its_policy_is_accepted() -> None:
     server.check({"redis_version": "7.0.15"}, "redis://db")
 
 
-def test_sentinels_are_read_as_celery_writes_them() -> None:
-    found = server.sentinels("sentinel://u:p%40ss@a:1;sentinel://b;sentinel://c:3/2?master_name=main")
+def test_sentinel_urls_are_parsed_in_celerys_format() -> None:
+    parsed = server.sentinels("sentinel://u:p%40ss@a:1;sentinel://b;sentinel://c:3/2?master_name=main")
 
-    assert found == server.Sentinels(
+    assert parsed == server.Sentinels(
         hosts=(("a", 1), ("b", 26379), ("c", 3)), service="main", database=2, username="u", password="p@ss"
     )
     assert server.sentinels("redis://a") is None
@@ -108,7 +108,7 @@ def test_sentinels_are_read_as_celery_writes_them() -> None:
         "sentinel://a:1;sentinel://b:2/0?master_name=main",
     ],
 )
-def test_a_url_that_a_client_can_be_made_from(url: str) -> None:
+def test_a_valid_url_is_accepted(url: str) -> None:
     server.check_url(url)
 
 
@@ -116,15 +116,15 @@ def test_a_url_that_a_client_can_be_made_from(url: str) -> None:
     ("url", "why"),
     [
         ("http://:secret@db", "scheme 'http' is not one of redis, "),
-        ("redis://:sec#ret@db:6379/0", "port is no number"),
-        ("redis://:sec/ret@db:6379/0", "port is no number"),
-        ("redis://db:port/0", "port is no number"),
+        ("redis://:sec#ret@db:6379/0", "port is not a number"),
+        ("redis://:sec/ret@db:6379/0", "port is not a number"),
+        ("redis://db:port/0", "port is not a number"),
         ("redis://db:6379/zero", "database 'zero'"),
-        ("sentinel://a:1;sentinel://b:2", "names no primary"),
-        ("sentinel://a:1;sentinel://b:x/0?master_name=main", "port is no number"),
+        ("sentinel://a:1;sentinel://b:2", "does not name a primary"),
+        ("sentinel://a:1;sentinel://b:x/0?master_name=main", "port is not a number"),
     ],
 )
-def test_a_url_that_no_client_can_be_made_from_is_refused_without_a_password(url: str, why: str) -> None:
+def test_an_invalid_url_is_refused_without_its_password(url: str, why: str) -> None:
     with pytest.raises(ConfigurationError, match=why) as caught:
         server.check_url(url)
 
@@ -135,7 +135,7 @@ def test_a_url_that_no_client_can_be_made_from_is_refused_without_a_password(url
     ("query", "why"), [("foo=sec", "'foo'"), ("socket_timeout=sec", "socket_timeout"), ("ssl_cert_reqs=x", "SSL")]
 )
 @pytest.mark.parametrize("kind", [Store, partial(AsyncStore, timeout=1.0)])
-def test_an_option_that_the_client_does_not_know_is_refused_before_anything_is_asked(
+def test_an_unknown_option_of_the_url_is_refused_before_connecting(
     kind: Callable[..., object], query: str, why: str
 ) -> None:
     scheme = "redis" if "ssl" not in query else "rediss"

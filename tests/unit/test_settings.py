@@ -1,4 +1,4 @@
-"""Settings: what is read, what is refused, and what the refusal says."""
+"""Settings: conversion, rules, and error messages."""
 
 from dataclasses import asdict
 from typing import Any
@@ -16,7 +16,7 @@ def given(**values: Any) -> Settings:
     return load({"redis_url": URL, **values})
 
 
-def test_nothing_but_the_url_has_to_be_set() -> None:
+def test_only_the_url_is_required() -> None:
     settings = given()
 
     assert settings == Settings(redis_url=URL)
@@ -27,7 +27,7 @@ def test_unset_values_are_the_defaults() -> None:
     assert given(lease_ttl=None, node_labels=None) == given()
 
 
-def test_settings_survive_the_way_to_another_process() -> None:
+def test_settings_round_trip_as_plain_data() -> None:
     settings = given(node_labels=["gpu"], hosts=3, lease_ttl=7.5)
 
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(settings), type=Settings) == settings
@@ -52,7 +52,7 @@ def test_settings_survive_the_way_to_another_process() -> None:
         ("on_store_loss", "keep", "keep"),
     ],
 )
-def test_values_are_read_from_the_forms_in_which_they_come(name: str, value: object, read: object) -> None:
+def test_values_are_converted_from_their_usual_forms(name: str, value: object, read: object) -> None:
     assert getattr(given(**{name: value}), name) == read
 
 
@@ -78,7 +78,7 @@ def test_values_are_read_from_the_forms_in_which_they_come(name: str, value: obj
         ("redis_url", ""),
     ],
 )
-def test_a_value_of_another_kind_is_refused_by_name(name: str, value: object) -> None:
+def test_a_value_of_the_wrong_type_is_refused_with_its_name(name: str, value: object) -> None:
     with pytest.raises(ConfigurationError, match=f"^{PREFIX}{name}: "):
         given(**{name: value})
 
@@ -114,11 +114,11 @@ def test_a_broken_rule_names_the_setting_its_value_and_the_rule(values: dict[str
     assert rule in message
 
 
-def test_limits_that_are_allowed_are_allowed() -> None:
+def test_values_at_their_limits_are_accepted() -> None:
     given(lease_ttl=3.0, load_factor=1, rebalance_limit=1, settle_delay=0, drain_timeout=0)
 
 
-def test_a_setting_that_does_not_exist_is_refused_with_those_that_do() -> None:
+def test_an_unknown_setting_is_refused_with_the_list_of_settings() -> None:
     with pytest.raises(ConfigurationError, match="there is no setting daemons_lease_tll") as caught:
         given(lease_tll=5)
 
@@ -134,17 +134,17 @@ def test_a_setting_that_does_not_exist_is_refused_with_those_that_do() -> None:
         ({"DAEMONS_HOSTS": 2}, "", "DAEMONS_HOSTS is not read: write daemons_hosts"),
     ],
 )
-def test_a_setting_that_nobody_would_read_is_refused(conf: dict[str, Any], namespace: str, reason: str) -> None:
+def test_a_setting_that_would_be_ignored_is_refused(conf: dict[str, Any], namespace: str, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason):
         refuse_unread(conf, namespace)
 
 
-def test_settings_of_others_are_none_of_ours() -> None:
+def test_settings_of_other_packages_are_accepted() -> None:
     refuse_unread({"DAEMONS_DIR": "/srv", "daemons_of": len, "HOSTS": 1, "daemons_hosts": 2}, "")
     refuse_unread({"DAEMONS_HOST": "/srv", "CELERY_DAEMONS_HOSTS": 2, "CELERY_TIMEZONE": "UTC"}, "CELERY_")
 
 
-def test_the_url_is_the_brokers_else_the_result_backends() -> None:
+def test_the_default_url_is_the_brokers_or_the_result_backends() -> None:
     assert load({}, fallback_urls=("redis://broker", "redis://backend")).redis_url == "redis://broker"
     assert load({}, fallback_urls=("amqp://broker", "rediss://backend")).redis_url == "rediss://backend"
     assert (
@@ -153,7 +153,7 @@ def test_the_url_is_the_brokers_else_the_result_backends() -> None:
     assert load({"redis_url": URL}, fallback_urls=("redis://broker",)).redis_url == URL
 
 
-def test_without_any_redis_the_error_says_what_to_set() -> None:
+def test_the_error_without_any_redis_url_says_what_to_set() -> None:
     with pytest.raises(ConfigurationError, match="daemons_redis_url is not set and neither"):
         load({}, fallback_urls=("amqp://localhost", None))
 
@@ -171,7 +171,7 @@ def test_no_error_shows_a_password() -> None:
         assert "secret" not in str(caught.value)
 
 
-def test_the_lease_is_counted_in_milliseconds_and_given_up_before_its_end() -> None:
+def test_the_lease_is_in_milliseconds_and_has_a_margin() -> None:
     settings = given(lease_ttl=6.5)
 
     assert settings.lease_ttl_ms == 6500

@@ -59,7 +59,7 @@ class RunEnds:
         delay, verdict = daemon.history.next_delay(
             self._launchers[daemon.launcher],
             now=now,
-            lived=now - daemon.started_at,
+            ran_for=now - daemon.started_at,
             rng=self._rng,
             at_once=silent,
             counts=counts,

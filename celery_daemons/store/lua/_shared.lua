@@ -1,7 +1,7 @@
--- _shared: what every verb starts with; prepended to each script when it is loaded.
+-- _shared: helper functions, prepended to the script of each verb.
 --
--- Tokens and epochs are microseconds of Redis TIME, below 2^53: exact as Lua numbers, but cjson and tostring round
--- them, so they travel and are stored as strings.
+-- Tokens and epochs are microseconds of Redis TIME, below 2^53. Lua numbers hold them exactly, but cjson and tostring
+-- round them. They are therefore passed and stored as strings.
 
 local JOURNAL_ENTRIES = 2000
 
@@ -18,26 +18,27 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
--- Reserve n tokens; returns the first. They grow past everything issued before, and past the wall clock, so that they
--- go on growing when the counter is lost with the data.
+-- Reserve n tokens and return the first. Tokens are higher than all tokens issued before, and at least the wall clock,
+-- so that they keep growing after the counter was lost with the data.
 local function mint(clock, n)
   local last = tonumber(redis.call('GET', clock) or '0') or 0
-  -- Neither rubbish nor infinity may stand in the way of the wall clock.
+  -- Ignore a corrupt counter, including infinity and NaN, and continue from the wall clock.
   if not (last < 2 ^ 53) then last = 0 end
   local first = math.max(last + 1, now_us())
   redis.call('SET', clock, text(first + n - 1))
   return first
 end
 
--- One journal entry for a batch of {name, token, cause}; an empty batch leaves none.
+-- Write one journal entry for a batch of {name, token, cause}, or none if the batch is empty. Without items, the entry
+-- is about a node or the cluster.
 local function journal(key, event, node, epoch, cause, items)
   if items and #items == 0 then return end
   redis.call('XADD', key, 'MAXLEN', '~', JOURNAL_ENTRIES, '*', 'event', event, 'node', node or '', 'epoch', epoch or '',
     'cause', cause or '', 'items', items and cjson.encode(items) or '[]')
 end
 
--- What a field must be: of this type, and more if it says so. One that may be missing is 'spare', one that may also be
--- null is 'null'.
+-- Rules for fields of records. is: the type; whole: an integer; digits: a token; known: the allowed values; spare: the
+-- field may be absent; null: the field may be null.
 local TEXT, NUMBER, WHOLE = {is = 'string'}, {is = 'number'}, {is = 'number', whole = true}
 local SPARE_TEXT, COUNT = {is = 'string', spare = true}, {is = 'number', whole = true, spare = true}
 local NULL_TEXT, FLAG = {is = 'string', spare = true, null = true}, {is = 'boolean', spare = true}
@@ -48,14 +49,15 @@ local function one_of(...)
   return {is = 'string', known = known}
 end
 
--- What the records must look like: the same as in domain/records.py, or one side would wait for the other for ever.
+-- The fields of each kind of record. They must agree with domain/records.py: if one side read a record that the other
+-- side takes for corrupt, each would wait for the other forever.
 local SPEC = {launcher = TEXT, arguments = TEXT, desired = one_of('running', 'stopped'), version = TEXT,
-  goal = NULL_TEXT, shun = NULL_TEXT}
+  target = NULL_TEXT, avoid = NULL_TEXT}
 local ENTRY = {
   status = one_of('pending', 'assigned', 'starting', 'running', 'stopping', 'backoff', 'failed', 'stopped',
     'unplaceable'),
   token = TOKEN, launcher = TEXT, node = NULL_TEXT, incarnation = NULL_TEXT, error = NULL_TEXT, version = SPARE_TEXT,
-  pid = COUNT, started_ms = COUNT, restarts = COUNT, why = NULL_TEXT, shun = NULL_TEXT,
+  pid = COUNT, started_ms = COUNT, restarts = COUNT, why = NULL_TEXT, avoid = NULL_TEXT,
 }
 local NODE = {
   incarnation = TEXT, status = one_of('up', 'draining', 'lost'), queue = TEXT, spawn_queue = TEXT, host = TEXT,
@@ -65,7 +67,7 @@ local NODE = {
 local LEADER = {node = TEXT, epoch = TOKEN}
 
 local needed = {}
--- How many fields a record of this shape cannot do without.
+-- Count the fields that a record of this shape must have.
 local function count_needed(shape)
   local count = 0
   for _, rule in pairs(shape) do
@@ -75,8 +77,9 @@ local function count_needed(shape)
   return count
 end
 
--- A record from its JSON, or nil. A corrupted one counts as absent here; whoever follows the book reports it. Fields of
--- a newer version are kept, but only what can be written again. One loop and few calls: this is most of what verbs cost.
+-- Decode a record from JSON; nil if it is absent or corrupt. (Replicas of the book report corrupt records.) Unknown
+-- fields, of a newer version, are kept if cjson can encode them again. This function takes most of the time of a verb,
+-- so it is one loop with few calls.
 local decode, kind_of, null = cjson.decode, type, cjson.null
 local function read(raw, shape)
   local ok, record = pcall(decode, raw or 'null')
@@ -90,7 +93,7 @@ local function read(raw, shape)
     elseif kind ~= rule.is then
       return nil
     elseif kind == 'number' then
-      -- Neither infinity nor what is no number, and nothing that cjson would round.
+      -- Refuse infinity and NaN, and integers that cjson would round.
       if value - value ~= 0 then return nil end
       if rule.whole and (value % 1 ~= 0 or value >= 1e14 or value <= -1e14) then return nil end
     else
@@ -102,15 +105,15 @@ local function read(raw, shape)
   return missing == 0 and record or nil
 end
 
--- The record under a field, or nil; the second value is true for one that is there but cannot be read.
+-- Read the record under a field, or nil. The second value is true if the record exists but is corrupt.
 local function get(key, field, shape)
   local raw = redis.call('HGET', key, field)
   local record = read(raw, shape)
   return record, (raw and not record) or false
 end
 
--- The records under many fields, by field; the second value has true for those that are there but cannot be read. A
--- verb that changes one changes it here too, for the same field may be in a batch twice.
+-- Read the records under many fields, by field. The second value has true for each field whose record is corrupt. A
+-- verb that changes a record must also change it in this table, because a batch may contain the same field twice.
 local function get_all(key, fields, shape)
   local records, corrupt = {}, {}
   local raws = #fields > 0 and redis.call('HMGET', key, unpack(fields)) or {}
@@ -123,15 +126,15 @@ local function get_all(key, fields, shape)
   return records, corrupt
 end
 
--- What a list of items has under one key.
+-- Return the values that the items of a list have under one key.
 local function column(items, key)
   local values = {}
   for i, item in ipairs(items) do values[i] = item[key] end
   return values
 end
 
--- Whether no lease runs that ever ran: Redis was away from all nodes, or all of them from Redis.
-local function silence(leases, now)
+-- Return whether all known leases have ended: no node has reached Redis for a while.
+local function all_leases_ended(leases, now)
   local last = redis.call('ZREVRANGE', leases, 0, 0, 'WITHSCORES')[2]
   return last ~= nil and tonumber(last) <= now
 end
@@ -140,34 +143,34 @@ local function put(key, field, record)
   redis.call('HSET', key, field, cjson.encode(record))
 end
 
--- Put a record on a list of what is written at once, by write_all.
+-- Append a field and its record to a list for write_all.
 local function put_later(list, field, record)
   list[#list + 1] = field
   list[#list + 1] = cjson.encode(record)
 end
 
--- Carry out one command on a key for a whole list, if there is anything on it.
+-- Run one command on a key with all arguments of a list, unless the list is empty.
 local function write_all(command, key, list)
   if #list > 0 then redis.call(command, key, unpack(list)) end
 end
 
--- Remember the queues of a node that is gone: somebody has to remove them from the broker, unless it comes back.
+-- Record the queues of a node that left or was lost. The monitor deletes them from the broker, unless the node returns.
 local function remember(gone, node, record)
   if record then
     local queues = {at_ms = now_ms(), queue = record.queue, spawn_queue = record.spawn_queue}
-    -- A full server refuses this, and must not keep the node from leaving.
+    -- pcall: a server that is out of memory refuses this write, and must not keep the node from leaving.
     redis.pcall('HSET', gone, node, cjson.encode(queues))
   end
 end
 
--- Whether the monitor's lease is held under this epoch.
+-- Return whether the monitor's lease is held under this epoch.
 local function leads(monitor, epoch)
   local leader = read(redis.call('GET', monitor), LEADER)
   return leader ~= nil and leader.epoch == epoch
 end
 
--- Take a daemon off its node but remember what befell it: puts its record on the list of those to be written, or its
--- name, if nobody wants it any more, on that of those to be forgotten.
+-- Take a daemon off its node, but keep its history. Appends the record to the list of records to write, or, if the
+-- daemon no longer has a spec, the name to the list of records to delete.
 local function unplace(spec, name, record, status, kept, gone)
   record.node, record.incarnation, record.pid, record.started_ms, record.why = nil, nil, nil, nil, nil
   if not spec then

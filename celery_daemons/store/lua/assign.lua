@@ -1,4 +1,4 @@
--- assign: record that a node shall run daemons that are on no node.
+-- assign: assign daemons that are on no node to a node.
 --
 -- KEYS[1] monitor     string
 -- KEYS[2] nodes       hash
@@ -8,13 +8,15 @@
 -- KEYS[6] generation  string  of the node
 -- KEYS[7] clock       string
 -- KEYS[8] journal     stream
--- ARGV[1] epoch       the monitor's
+-- ARGV[1] epoch       of the monitor
 -- ARGV[2] node
 -- ARGV[3] incarnation
 -- ARGV[4] items       JSON [[name, cause], ...]
 --
--- Returns {generation, token or '', ...}: '' for a daemon that is placed already, not wanted or unknown; {-1} when the
--- epoch is over; {0} when the node is not up under that incarnation.
+-- Needs the monitor's lease, so that a deposed monitor changes nothing.
+--
+-- Returns {generation, token or '', ...} with '' for a daemon that is already on a node, stopped or unknown; {-1} if
+-- the epoch is over; {0} if the node is not up under that incarnation.
 if not leads(KEYS[1], ARGV[1]) then return {-1} end
 local node = get(KEYS[2], ARGV[2], NODE)
 if not node or node.incarnation ~= ARGV[3] or node.status ~= 'up' then return {0} end
@@ -26,13 +28,13 @@ local reply, done, written, held = {0}, {}, {}, {}
 for i, item in ipairs(items) do
   local name = item[1]
   local spec, record = specs[name], records[name]
-  -- An entry that cannot be read may be that of a running daemon.
+  -- A corrupt entry may be that of a running daemon.
   if not corrupt[name] and spec and spec.desired == 'running' and not (record and record.node) then
     record = record or {}
     if record.status == 'unplaceable' then record.error = nil end
     records[name] = {
       launcher = spec.launcher, node = ARGV[2], incarnation = ARGV[3], status = 'assigned', token = text(token),
-      version = spec.version, restarts = record.restarts, error = record.error, why = item[2], shun = record.shun,
+      version = spec.version, restarts = record.restarts, error = record.error, why = item[2], avoid = record.avoid,
     }
     put_later(written, name, records[name])
     held[#held + 1] = name

@@ -6,15 +6,16 @@
 -- ARGV[1] node
 -- ARGV[2] incarnation
 -- ARGV[3] ttl_ms
--- ARGV[4] epoch    the caller's own, or '' to run for election
+-- ARGV[4] epoch    the epoch to renew, or '' to run for election
 --
--- Returns the epoch held by the caller, or '' when another holds the lease or the caller's epoch is over.
+-- Returns the epoch that the caller holds, or '' if another node holds the lease or the caller's epoch is over.
 if ARGV[4] ~= '' then
   if not leads(KEYS[1], ARGV[4]) then return '' end
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
   return ARGV[4]
 end
--- Rubbish in its place has no end and would keep every candidate out; whoever led under it has lost its epoch with it.
+-- A corrupt value counts as free: it has no expiry and would lock out all candidates. A leader whose lease it replaced
+-- can no longer renew its epoch either.
 if read(redis.call('GET', KEYS[1]), LEADER) then return '' end
 local epoch = text(mint(KEYS[2], 1))
 redis.call('SET', KEYS[1], cjson.encode({node = ARGV[1], incarnation = ARGV[2], epoch = epoch}), 'PX', ARGV[3])

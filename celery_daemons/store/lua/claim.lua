@@ -1,4 +1,4 @@
--- claim: take daemons that are assigned to the caller, so as to start them.
+-- claim: take over daemons that are assigned to the caller, before it starts them.
 --
 -- KEYS[1] nodes    hash
 -- KEYS[2] leases   zset
@@ -11,31 +11,31 @@
 -- ARGV[1] node
 -- ARGV[2] incarnation
 -- ARGV[3] items    JSON [[name, token], ...]
--- ARGV[4] server   the run id of the server that the caller talks to, or ''
+-- ARGV[4] server   run id of the server that the caller is connected to, or '' to skip the confirmation
 --
--- A first start keeps the token of its assignment; every further one, also by a new incarnation, is given a new token.
+-- The first start keeps the token of the assignment. Each later start, also by a new incarnation, gets a new token.
 --
--- Returns per item {token, launcher, arguments, version, restarts, the node that has given up on it or ''} or {'', why
--- not}; {} when the node is fenced: another incarnation is registered, or its lease has ended; {'unconfirmed'} when no
--- monitor has confirmed this server yet.
+-- Returns per item {token, launcher, arguments, version, restarts, node that has given up on the daemon or ''}, or
+-- {'', reason of the refusal}; {} if the node is fenced, because its lease has ended or another incarnation is
+-- registered; {'unconfirmed'} if no monitor has confirmed this server yet.
 local node = get(KEYS[1], ARGV[1], NODE)
 local lease = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
 if not node or node.incarnation ~= ARGV[2] or lease <= now_ms() then return {} end
--- After a restart with old data, or on a replica without the last writes, the book may name a node that a daemon has
--- left: whoever holds it now has to have had a lease's time to say so.
+-- After a restart with old data, or on a promoted replica without the last writes, the book may name a node that the
+-- daemon has left. The monitor confirms a server only after one lease, in which the daemon's present node reasserts it.
 if ARGV[4] ~= '' and redis.call('HGET', KEYS[7], 'server') ~= ARGV[4] then return {'unconfirmed'} end
 local items = cjson.decode(ARGV[3])
 local names = column(items, 1)
 local specs = get_all(KEYS[3], names, SPEC)
 local records, corrupt = get_all(KEYS[4], names, ENTRY)
-local reply, done, written, alien = {}, {}, {}, {}
+local reply, done, written, stale = {}, {}, {}, {}
 for i, item in ipairs(items) do
   local name = item[1]
   local spec, record = specs[name], records[name]
   if not record or record.node ~= ARGV[1] then
     reply[i] = {'', 'not on this node'}
-    -- Left in the set by old data: it would never empty, and the node could not leave.
-    if not corrupt[name] then alien[#alien + 1] = name end
+    -- Old data has left the name in the set. If it stayed, the set would never be empty and the node could not leave.
+    if not corrupt[name] then stale[#stale + 1] = name end
   elseif record.token ~= item[2] then
     reply[i] = {'', 'superseded'}
   elseif record.status == 'stopping' or not spec or spec.desired ~= 'running' then
@@ -44,17 +44,17 @@ for i, item in ipairs(items) do
     if record.status ~= 'assigned' or record.incarnation ~= ARGV[2] then
       record.token = text(mint(KEYS[5], 1))
     end
-    -- Neither a start of its own nor one that was assigned before fulfils a wish to be elsewhere.
-    local moves = (spec.goal and spec.goal ~= ARGV[1]) or spec.shun == ARGV[1]
+    -- A start on this node does not fulfil a move to another node. The version stays old, so the monitor recalls it.
+    local moves = (spec.target and spec.target ~= ARGV[1]) or spec.avoid == ARGV[1]
     if not moves then record.version = spec.version end
     record.status, record.incarnation = 'starting', ARGV[2]
     record.launcher, record.pid, record.started_ms = spec.launcher, nil, nil
     put_later(written, name, record)
-    reply[i] = {record.token, spec.launcher, spec.arguments, record.version, record.restarts or 0, record.shun or ''}
+    reply[i] = {record.token, spec.launcher, spec.arguments, record.version, record.restarts or 0, record.avoid or ''}
     done[#done + 1] = {name, record.token, ''}
   end
 end
 write_all('HSET', KEYS[4], written)
-write_all('SREM', KEYS[8], alien)
+write_all('SREM', KEYS[8], stale)
 journal(KEYS[6], 'claim', ARGV[1], nil, nil, done)
 return reply

@@ -1,11 +1,11 @@
--- confirm_server: record that every holder has had its time to speak to this server, so that leases on it can be trusted.
+-- confirm_server: record that leases on this server can be trusted, because every node has had one lease to reassert.
 --
 -- KEYS[1] monitor  string
 -- KEYS[2] cluster  hash
 -- ARGV[1] epoch
 -- ARGV[2] server   the server's run id
 --
--- Returns 1, or 0 when the epoch is over.
+-- Returns 1, or 0 if the epoch is over.
 if not leads(KEYS[1], ARGV[1]) then return 0 end
 redis.call('HSET', KEYS[2], 'server', ARGV[2])
 return 1

@@ -1,14 +1,16 @@
--- desire: stop, start, restart or move a daemon, as a wish that lasts.
+-- desire: change the spec of a daemon, so that it is stopped, started, restarted or moved.
 --
 -- KEYS[1] specs    hash
 -- KEYS[2] clock    string
 -- KEYS[3] journal  stream
 -- ARGV[1] name
 -- ARGV[2] action   'stop', 'start', 'restart' or 'move'
--- ARGV[3] goal     for 'move': the node where it shall start next, or ''
--- ARGV[4] shun     for 'move': the node where it shall not, or ''
+-- ARGV[3] target   for 'move': the node of the next start, or ''
+-- ARGV[4] avoid    for 'move': a node on which the next start should not be, or ''
 --
--- Returns 1, or 0 when no such daemon is known.
+-- The spec is changed even while no monitor leads or no node is up; the change takes effect later.
+--
+-- Returns 1, or 0 if the daemon has no spec.
 local spec = get(KEYS[1], ARGV[1], SPEC)
 if not spec then return 0 end
 local version = text(mint(KEYS[2], 1))
@@ -18,7 +20,7 @@ elseif ARGV[2] == 'start' then
   spec.desired = 'running'
 else
   spec.version = version
-  spec.goal, spec.shun = ARGV[3] ~= '' and ARGV[3] or nil, ARGV[4] ~= '' and ARGV[4] or nil
+  spec.target, spec.avoid = ARGV[3] ~= '' and ARGV[3] or nil, ARGV[4] ~= '' and ARGV[4] or nil
 end
 put(KEYS[1], ARGV[1], spec)
 journal(KEYS[3], ARGV[2], ARGV[3], nil, nil, {{ARGV[1], version, ''}})

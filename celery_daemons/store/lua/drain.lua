@@ -1,12 +1,12 @@
--- drain: stop a node from being given daemons, or let it take them again.
+-- drain: stop a node from being assigned daemons, or allow this again.
 --
 -- KEYS[1] nodes    hash
 -- KEYS[2] journal  stream
 -- ARGV[1] node
 -- ARGV[2] status   'draining' or 'up'
--- ARGV[3] incarnation  only this one, or '' for whichever is registered
+-- ARGV[3] incarnation  only if this incarnation is registered, or '' for any
 --
--- Returns 1 when the node now has that status, 0 when no such node is registered.
+-- Returns 1 if the node now has that status, 0 if no such node is registered.
 local record = get(KEYS[1], ARGV[1], NODE)
 if not record or (ARGV[3] ~= '' and record.incarnation ~= ARGV[3]) then return 0 end
 if record.status ~= ARGV[2] then

@@ -1,4 +1,4 @@
--- forget: want daemons no more; those that run are then stopped.
+-- forget: delete the specs of daemons; daemons that run are then stopped.
 --
 -- KEYS[1] specs    hash
 -- KEYS[2] book     hash
@@ -7,9 +7,9 @@
 -- KEYS[5] traces   hash
 -- ARGV[1] names    JSON [name, ...]
 -- ARGV[2] cause
--- ARGV[3] epoch    of the monitor that prunes, or '' for a user
+-- ARGV[3] epoch    of the monitor that prunes, or '' for a client
 --
--- Returns how many were known, or -1 when the epoch is over.
+-- Returns how many specs existed, or -1 if the epoch is over.
 if ARGV[3] ~= '' and not leads(KEYS[4], ARGV[3]) then return -1 end
 local gone = {}
 for _, name in ipairs(cjson.decode(ARGV[1])) do
@@ -17,7 +17,7 @@ for _, name in ipairs(cjson.decode(ARGV[1])) do
     gone[#gone + 1] = {name, '', ''}
     local record = get(KEYS[2], name, ENTRY)
     if record and not record.node then redis.call('HDEL', KEYS[2], name) end
-    -- Of one that runs, it goes with the entry.
+    -- The traceback of a running daemon is deleted later, with its entry.
     if not (record and record.node) then redis.call('HDEL', KEYS[5], name) end
   end
 end

@@ -1,4 +1,4 @@
--- join: take part in the cluster as a new incarnation of a node.
+-- join: register a new incarnation of a node and give it a lease.
 --
 -- KEYS[1] cluster     hash    layout, created_ms, heard_ms
 -- KEYS[2] nodes       hash    node -> record
@@ -6,16 +6,17 @@
 -- KEYS[4] generation  string  of this node
 -- KEYS[5] journal     stream
 -- KEYS[6] clock       string
--- KEYS[7] gone        hash    queues of nodes that are gone
+-- KEYS[7] gone        hash    queues of departed nodes
 -- ARGV[1] node
 -- ARGV[2] record      the node's record as JSON
 -- ARGV[3] ttl_ms
--- ARGV[4] previous    the incarnation that the caller has seen dead, or ''
+-- ARGV[4] previous    an incarnation that the caller knows to be dead, or ''
 -- ARGV[5] layout      the caller's layout version
 --
--- The daemons of an earlier incarnation whose lease has ended stay assigned to the node: the new one claims them.
+-- Daemons of an earlier incarnation that was not swept stay assigned to the node, and the new incarnation claims them.
 --
--- Returns {'joined', generation, created_ms}, {'taken', ms left, incarnation} or {'layout', the one found}.
+-- Returns {'joined', generation, created_ms}; {'taken', ms left, incarnation} if the lease of another incarnation runs;
+-- {'layout', layout of the namespace} if that differs from the caller's.
 local node, ttl, previous = ARGV[1], tonumber(ARGV[3]), ARGV[4]
 local now = now_ms()
 local layout = redis.call('HGET', KEYS[1], 'layout')
@@ -23,7 +24,7 @@ if layout and layout ~= ARGV[5] then return {'layout', layout} end
 local record = cjson.decode(ARGV[2])
 local held = get(KEYS[2], node, NODE)
 local lease = tonumber(redis.call('ZSCORE', KEYS[3], node) or '0')
--- A record that cannot be read names no holder; the lease beside it still has one, until it ends.
+-- A corrupt record does not say which incarnation holds the lease. Until the lease ends, assume another one.
 local holder = held and held.incarnation or ''
 if lease > now and holder ~= record.incarnation and (holder == '' or holder ~= previous) then
   return {'taken', lease - now, holder}
@@ -32,12 +33,12 @@ if not layout then
   redis.call('HSET', KEYS[1], 'layout', ARGV[5], 'created_ms', text(now))
   mint(KEYS[6], 1)
 end
-if silence(KEYS[3], now) then redis.call('HSET', KEYS[1], 'heard_ms', text(now)) end
+if all_leases_ended(KEYS[3], now) then redis.call('HSET', KEYS[1], 'heard_ms', text(now)) end
 record.started_ms = now
 redis.call('HDEL', KEYS[7], node)
 put(KEYS[2], node, record)
 redis.call('ZADD', KEYS[3], now + ttl, node)
--- Not counted from 1: after a loss of data it would come by the value that the agent still has in mind.
+-- Not counted from 1: after a loss of data, the counter could reach a value that an agent remembers as current.
 local generation = mint(KEYS[4], 1)
 journal(KEYS[5], 'join', node, nil, record.incarnation)
 return {'joined', generation, redis.call('HGET', KEYS[1], 'created_ms')}

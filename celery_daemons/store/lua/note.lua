@@ -1,4 +1,4 @@
--- note: write to the journal what befell, without changing anything else.
+-- note: write an event to the journal, without changing anything else.
 --
 -- KEYS[1] journal  stream
 -- ARGV[1] event

@@ -1,13 +1,12 @@
--- overview: the state of the cluster in numbers whose cost does not depend on how many daemons there are.
+-- overview: read the state of the cluster, in a time that does not depend on the number of daemons.
 --
 -- KEYS[1] cluster  hash
 -- KEYS[2] leases   zset
 -- KEYS[3] specs    hash
 -- KEYS[4] book     hash
 --
--- Returns {now_ms, created_ms or '', how many specs, how many book entries, the server that the monitor has confirmed
--- or '', when a silence of all nodes last ended or '', 'paused' while nothing shall be rebalanced or '', node, end of its
--- lease, ...}.
+-- Returns {now_ms, created_ms or '', number of specs, number of entries in the book, run id of the confirmed server or
+-- '', heard_ms or '', 'paused' while rebalancing is paused or '', node, end of its lease, ...}.
 local reply = {
   now_ms(), redis.call('HGET', KEYS[1], 'created_ms') or '', redis.call('HLEN', KEYS[3]), redis.call('HLEN', KEYS[4]),
   redis.call('HGET', KEYS[1], 'server') or '', redis.call('HGET', KEYS[1], 'heard_ms') or '',

@@ -1,8 +1,10 @@
--- pace: stop the monitor from moving what may stay where it is, or let it do so again.
+-- pace: pause rebalancing, or resume it.
 --
 -- KEYS[1] cluster  hash
 -- KEYS[2] journal  stream
--- ARGV[1] what     'paused' or 'resumed'
+-- ARGV[1] state    'paused' or 'resumed'
+--
+-- The state is in Redis, so that it also holds for the next monitor.
 --
 -- Returns 1.
 if ARGV[1] == 'paused' then

@@ -1,4 +1,5 @@
--- reassert: tell Redis what a node runs, after Redis lost its data or a replica without the last writes took over.
+-- reassert: restore the record and the daemons of a node, after Redis lost data or promoted a replica that lacked the
+-- last writes.
 --
 -- KEYS[1] cluster     hash
 -- KEYS[2] nodes       hash
@@ -9,17 +10,17 @@
 -- KEYS[7] generation  string  of the node
 -- KEYS[8] clock       string
 -- KEYS[9] journal     stream
--- KEYS[10] gone       hash    queues of nodes that are gone
+-- KEYS[10] gone       hash    queues of departed nodes
 -- ARGV[1] node
 -- ARGV[2] record      the node's record as JSON
 -- ARGV[3] ttl_ms
 -- ARGV[4] layout
 -- ARGV[5] items       JSON [{name, token, launcher, arguments, version, status, pid, restarts}, ...]
 --
--- Only for an incarnation whose lease has not ended on its own clock. A higher token in the book wins.
+-- Only for an incarnation whose lease still runs by the clock of its machine. A higher token in the book wins.
 --
--- Returns {'taken'} when another incarnation is registered under a lease that runs, {'layout', the one found}, or
--- {generation, 1 or 0 per item}: 0 when a newer token holds the name.
+-- Returns {generation, 1 or 0 per item} with 0 if the book has a newer token; {'taken'} if the lease of another
+-- incarnation runs; {'layout', layout of the namespace} if that differs from the caller's.
 local now = now_ms()
 local layout = redis.call('HGET', KEYS[1], 'layout')
 if layout and layout ~= ARGV[4] then return {'layout', layout} end
@@ -30,7 +31,7 @@ if not layout then redis.call('HSET', KEYS[1], 'layout', ARGV[4], 'created_ms', 
 node.started_ms = now
 if registered and registered.incarnation == node.incarnation then
   node.started_ms = registered.started_ms
-  -- An operator's drain, which the node itself knows nothing of.
+  -- Keep an operator's drain: the node's own record does not have it.
   if registered.status == 'draining' then node.status = 'draining' end
 end
 redis.call('HDEL', KEYS[10], ARGV[1])
@@ -47,13 +48,13 @@ for i, item in ipairs(cjson.decode(ARGV[5])) do
     local same = record and record.token == item.token and record or {}
     put(KEYS[5], item.name, {
       launcher = item.launcher, node = ARGV[1], incarnation = node.incarnation, token = item.token,
-      -- A recall that the node has not seen yet is not taken back.
+      -- Keep a recall that the node has not received yet.
       status = same.status == 'stopping' and 'stopping' or item.status,
       version = item.version, pid = item.pid, started_ms = same.started_ms or now, restarts = item.restarts,
-      error = same.error, why = same.why, shun = same.shun,
+      error = same.error, why = same.why, avoid = same.avoid,
     })
     redis.call('SADD', KEYS[6], item.name)
-    -- With an entry but without a spec it was not lost but forgotten.
+    -- If the entry exists and the spec does not, the spec was not lost: a client has forgotten the daemon.
     if not record and not get(KEYS[4], item.name, SPEC) then
       put(KEYS[4], item.name, {
         launcher = item.launcher, arguments = item.arguments, desired = 'running', version = item.version,
@@ -64,7 +65,7 @@ for i, item in ipairs(cjson.decode(ARGV[5])) do
   end
 end
 redis.call('SET', KEYS[8], text(highest))
--- Past every generation that was lost with the data.
+-- Higher than any generation that was lost with the data.
 reply[1] = mint(KEYS[7], 1)
 journal(KEYS[9], 'reassert', ARGV[1], nil, node.incarnation, done)
 return reply

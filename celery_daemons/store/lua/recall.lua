@@ -1,4 +1,4 @@
--- recall: ask a node to stop daemons and release them.
+-- recall: ask a node to stop and release daemons.
 --
 -- KEYS[1] monitor     string
 -- KEYS[2] book        hash
@@ -8,8 +8,8 @@
 -- ARGV[2] node
 -- ARGV[3] items       JSON [[name, cause], ...]
 --
--- Returns {generation, token or '', ...}: '' for a daemon that is not on the node or is stopping already; {-1} when the
--- epoch is over.
+-- Returns {generation, token or '', ...} with '' for a daemon that is not on the node or is already stopping; {-1} if
+-- the epoch is over.
 if not leads(KEYS[1], ARGV[1]) then return {-1} end
 local items = cjson.decode(ARGV[3])
 local records = get_all(KEYS[2], column(items, 1), ENTRY)

@@ -1,4 +1,4 @@
--- release: give daemons back, if the caller still holds them.
+-- release: take daemons off the caller, if it still holds them.
 --
 -- KEYS[1] specs    hash
 -- KEYS[2] book     hash
@@ -8,12 +8,14 @@
 -- ARGV[1] node
 -- ARGV[2] items    JSON [{name, token, outcome, restarts, error, trace}, ...]
 --
--- The outcome 'finished' also stops the daemon for good: its restart policy wants no other life of this version. After
--- 'exhausted' the node is shunned, if another fits, until another one has given the daemon back.
+-- The outcome 'finished' sets the desired state to 'stopped', because the restart policy does not start this version
+-- again. The outcome 'exhausted' makes the monitor avoid this node, if another node fits, until another node has
+-- released the daemon.
 --
--- Returns 1 or 0 per item: 0 when a newer token, another node or nobody holds the name.
+-- Returns 1 or 0 per item: 0 if the book has a newer token, another node or no node for the daemon. No lease is needed:
+-- a node may release after its lease has ended, as long as its tokens are current.
 local reply, done, kept, gone, left = {}, {}, {}, {}, {}
--- As in beat: what is given back frees memory, and a full server must not stop a node from draining.
+-- SREM first, as ZREM in beat: releasing frees memory, and a server that is out of memory must not stop a drain.
 redis.call('SREM', KEYS[3], '')
 local items = cjson.decode(ARGV[2])
 local names = column(items, 'name')
@@ -22,11 +24,11 @@ for i, item in ipairs(items) do
   local name = item.name
   local spec, record = specs[name], records[name]
   reply[i] = 0
-  -- Also when the book no longer names this node: a set that outlives its entries would never empty.
+  -- Remove the name from the set even if the book no longer names this node: else the set would never be empty.
   if not record or record.node ~= ARGV[1] then
     left[#left + 1] = name
   elseif record.token == item.token then
-    -- Replaced or restarted meanwhile, it is another life that is wanted than the one that finished.
+    -- If the spec was replaced or restarted meanwhile, its new version has not finished and must still run.
     if item.outcome == 'finished' and spec and spec.version == record.version then
       spec.desired = 'stopped'
       put(KEYS[1], name, spec)
@@ -35,9 +37,9 @@ for i, item in ipairs(items) do
     if item.error then record.error = item.error end
     if item.trace then redis.call('HSET', KEYS[5], name, item.trace) end
     if item.outcome == 'exhausted' then
-      record.shun = ARGV[1]
-    elseif record.shun ~= ARGV[1] then
-      record.shun = nil
+      record.avoid = ARGV[1]
+    elseif record.avoid ~= ARGV[1] then
+      record.avoid = nil
     end
     unplace(spec, name, record, 'pending', kept, gone)
     left[#left + 1] = name

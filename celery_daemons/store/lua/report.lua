@@ -1,4 +1,4 @@
--- report: say how claimed daemons are doing.
+-- report: record the states of claimed daemons.
 --
 -- KEYS[1] nodes    hash
 -- KEYS[2] book     hash
@@ -8,8 +8,8 @@
 -- ARGV[2] incarnation
 -- ARGV[3] items    JSON [{name, token, status, pid, restarts, error, trace}, ...]
 --
--- Returns 1 or 0 per item: 0 when the token is no longer the book's or the daemon has been recalled; {} when the node is
--- fenced.
+-- Returns 1 or 0 per item: 0 if the book has another token or the daemon was recalled; {} if the node is fenced,
+-- because another incarnation is registered.
 local node = get(KEYS[1], ARGV[1], NODE)
 if not node or node.incarnation ~= ARGV[2] then return {} end
 local items = cjson.decode(ARGV[3])

@@ -1,15 +1,15 @@
--- scanned: record how the last run of a launcher's recovery scanner went.
+-- scanned: record the result of a run of a launcher's recovery scanner.
 --
 -- KEYS[1] monitor  string
 -- KEYS[2] scans    hash    launcher -> {at_ms, took_ms, listed, error}
 -- KEYS[3] journal  stream
 -- ARGV[1] epoch
 -- ARGV[2] launcher
--- ARGV[3] listed   how many specs it yielded
+-- ARGV[3] listed   how many specs the scanner yielded
 -- ARGV[4] took_ms
 -- ARGV[5] error    or ''
 --
--- Returns 1, or 0 when the epoch is over.
+-- Returns 1, or 0 if the epoch is over.
 if not leads(KEYS[1], ARGV[1]) then return 0 end
 local scan = {at_ms = now_ms(), listed = tonumber(ARGV[3]), took_ms = tonumber(ARGV[4])}
 if ARGV[5] ~= '' then scan.error = ARGV[5] end

@@ -1,4 +1,4 @@
--- sweep: free what a node whose lease has ended left behind, a batch at a time.
+-- sweep: free the daemons of a node whose lease has ended, a batch per call, and remove the node.
 --
 -- KEYS[1] monitor     string
 -- KEYS[2] nodes       hash
@@ -8,19 +8,20 @@
 -- KEYS[6] held        set     of the node
 -- KEYS[7] generation  string  of the node
 -- KEYS[8] journal     stream
--- KEYS[9] gone        hash    queues of nodes that are gone
+-- KEYS[9] gone        hash    queues of departed nodes
 -- KEYS[10] traces     hash
 -- ARGV[1] epoch
 -- ARGV[2] node
 -- ARGV[3] limit       the most daemons to free in this call
 --
--- Returns {'swept', how many are left, name, ...}, {'alive', ms left of the lease} or {'epoch'} when the caller's is over.
+-- Returns {'swept', number of daemons left for the next call, name, ...}; {'alive', ms left} if the lease still runs;
+-- {'epoch'} if the epoch is over.
 if not leads(KEYS[1], ARGV[1]) then return {'epoch'} end
 local now = now_ms()
 local lease = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[2]) or '0')
 if lease > now then return {'alive', lease - now} end
 local node = get(KEYS[2], ARGV[2], NODE)
--- First what needs no memory: what follows is then allowed on a full server too.
+-- HDEL first, because it needs no memory: on a server that is out of memory, the later writes are then allowed too.
 if redis.call('HDEL', KEYS[2], ARGV[2]) == 1 then journal(KEYS[8], 'lost', ARGV[2], ARGV[1], 'its lease ended') end
 remember(KEYS[9], ARGV[2], node)
 redis.call('ZREM', KEYS[3], ARGV[2])
@@ -39,7 +40,7 @@ end
 write_all('HSET', KEYS[5], kept)
 write_all('HDEL', KEYS[5], gone)
 write_all('HDEL', KEYS[10], gone)
--- Last: if the lines above fail, the names are still where the next sweep looks for them.
+-- Last: if a write above fails, the names are still in the set for the next sweep.
 write_all('SREM', KEYS[6], names)
 reply[2] = redis.call('SCARD', KEYS[6])
 journal(KEYS[8], 'sweep', ARGV[2], ARGV[1], nil, done)

@@ -6,12 +6,12 @@
 -- KEYS[4] monitor  string
 -- ARGV[1] items    JSON [[name, launcher, arguments], ...]
 -- ARGV[2] mode     'spawn', 'replace' or 'scan'
--- ARGV[3] epoch    the monitor's for 'scan', else ''
+-- ARGV[3] epoch    of the monitor for 'scan', else ''
 --
--- A spec of another content is a conflict for 'spawn', and for 'scan' too if it is another launcher's. What was stopped
--- stays stopped in every mode.
+-- A different spec under the name is a conflict for 'spawn', and also for 'scan' if the launcher differs. A stopped
+-- daemon stays stopped in every mode.
 --
--- Returns one of 'new', 'same', 'replaced', 'conflict' per item; {-1} when the epoch is over.
+-- Returns 'new', 'same', 'replaced' or 'conflict' per item; {-1} if the epoch is over.
 if ARGV[2] == 'scan' and not leads(KEYS[4], ARGV[3]) then return {-1} end
 local outcomes, changed, written = {}, {}, {}
 local items, version = cjson.decode(ARGV[1]), nil

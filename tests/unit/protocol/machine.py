@@ -208,7 +208,7 @@ class Protocol(RuleBasedStateMachine):
     def want(self, name: DaemonName, arguments: str) -> None:
         """A user wants a daemon."""
         self.world.forgotten.discard(name)
-        self.world.ask(specs.want(self.world.keys, [(name, LAUNCHER_OF[name], arguments)], mode="replace"))
+        self.world.ask(specs.record(self.world.keys, [(name, LAUNCHER_OF[name], arguments)], mode="replace"))
 
     @rule(name=names, action=st.sampled_from(["stop", "start", "restart"]))
     def desire(self, name: DaemonName, action: specs.Action) -> None:

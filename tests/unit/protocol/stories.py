@@ -41,7 +41,7 @@ class Story:
         for name in DAEMONS:
             if name in names:
                 items = [(name, LAUNCHER_OF[name], ARGUMENTS)]
-                self.world.ask(specs.want(self.world.keys, items, mode="spawn"))
+                self.world.ask(specs.record(self.world.keys, items, mode="spawn"))
 
     def holds(self) -> None:
         """Everything that must hold does."""
@@ -268,7 +268,7 @@ def a_daemon_is_replaced_as_it_finishes(story: Story) -> None:
     story.a.look()
     must(Y in story.a.running, "y does not run")
     items = [(Y, LAUNCHER_OF[Y], "[[1], {}]")]
-    story.world.ask(specs.want(story.world.keys, items, mode="replace"))
+    story.world.ask(specs.record(story.world.keys, items, mode="replace"))
     story.a.end_run(Y, Outcome.FINISHED)
     story.a.bury_ended()
     story.a.flush()
