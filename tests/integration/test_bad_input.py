@@ -19,11 +19,11 @@ from celery_daemons.wire.spawn_task import spawn_queue_name
 from tests.conftest import NewProject, NewServer, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
 from tests.support.projects import PRELUDE, Project
+from tests.support.recorder import RECORDED_LAUNCHERS
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
-from tests.support.witness import WITNESSED
 
-SOURCE = PRELUDE + WITNESSED + "\n\n@watch.recovery_scanner\ndef one():\n    yield watch.spec('listed')\n"
+SOURCE = PRELUDE + RECORDED_LAUNCHERS + "\n\n@watch.recovery_scanner\ndef one():\n    yield watch.spec('listed')\n"
 
 
 async def nothing(ctx: Any) -> None:

@@ -10,12 +10,12 @@ from celery_daemons.launcher import encode_arguments
 from tests.conftest import NewProject, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
 from tests.support.projects import PRELUDE, Project
+from tests.support.recorder import RECORDED_LAUNCHERS, Recorder
 from tests.support.waiting import wait_until
-from tests.support.witness import WITNESSED, Witness
 
 SOURCE = (
     PRELUDE
-    + WITNESSED
+    + RECORDED_LAUNCHERS
     + """
 
 @watch.recovery_scanner
@@ -72,7 +72,7 @@ def test_a_daemon_is_spawned_stopped_started_and_restarted(client: Client, proje
     # Then it has been started anew, and never twice at once
     assert third is not None
     assert third.token > second.token
-    Witness(project.folder).check()
+    Recorder(project.folder).check()
 
 
 def test_the_same_spec_again_changes_nothing_and_another_one_is_a_conflict_until_replaced(client: Client) -> None:
@@ -173,7 +173,7 @@ def test_a_drained_node_keeps_its_daemons_until_another_can_take_them_and_gets_t
 
     # Then it takes both
     wait_until(lambda: client.moved(["one", "two"], off="w1@test"), within=SOON, because="w2 fits")
-    Witness(project.folder).check()
+    Recorder(project.folder).check()
 
     # When the first is uncordoned
     client.uncordon("w1@test")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from tests.benchmarks.peers.contender import LIMIT, Result
-from tests.benchmarks.stage import median
+from statistics import median
 
 #: Look-ups are many: their spread is told by the middle nine tenths.
 FEW = 20
