@@ -93,7 +93,7 @@ def pytest_report_header() -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests on missing servers; in a parallel run, also order the tests and group those that share workers."""
+    """Leave out tests on missing servers; in a parallel run, order the tests and group those that share workers."""
     missing = set(_missing_servers())
     left_out = [item for item in items if missing.intersection(map(str, _parameters(item)))]
     if left_out:
@@ -112,7 +112,7 @@ def _parameters(item: pytest.Item) -> list[object]:
 
 
 def _shares_a_module_fixture(item: pytest.Item) -> bool:
-    """Return whether the test uses what its module starts once, such as a cluster; another process would start it again."""
+    """Return whether the test uses something that its module starts once, such as a cluster."""
     info = getattr(item, "_fixtureinfo", None)
     definitions = info.name2fixturedefs.values() if info else ()
     return any(candidates and candidates[-1].scope in {"module", "class", "package"} for candidates in definitions)

@@ -70,7 +70,7 @@ def free_port() -> int:
     """Return a loopback port that is free and reserved for this process, outside the range of outgoing connections.
 
     Several test processes choose ports at the same time, and a server keeps its port while it is down. Each port is
-    therefore reserved until this process ends, by a socket whose name in the kernel's abstract namespace holds the port.
+    therefore reserved until this process ends, by a socket in the kernel's abstract namespace whose name is the port.
     """
     try:
         ceiling = int(EPHEMERAL_RANGE.read_text().split()[0])
