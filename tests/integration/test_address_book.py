@@ -35,19 +35,19 @@ def function(ctx):
 
 
 @pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
+def shared_cluster(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
     with IntegrationCluster(tmp_path_factory.mktemp("book"), valkey, SOURCE, settings={"lease_ttl": LEASE}) as cluster:
         yield cluster
 
 
 @pytest.fixture
-def cluster(shared: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
+def cluster(shared_cluster: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
     """Two nodes, both up, also after a test that has killed some."""
-    shared.worker("w1")
-    shared.worker("w2")
-    request.node.stash[RUNNING] = list(shared.workers.values())
-    yield shared
-    shared.forget_all()
+    shared_cluster.worker("w1")
+    shared_cluster.worker("w2")
+    request.node.stash[RUNNING] = list(shared_cluster.workers.values())
+    yield shared_cluster
+    shared_cluster.forget_all()
 
 
 @pytest.fixture

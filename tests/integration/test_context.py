@@ -3,7 +3,6 @@
 import datetime as datetime_module
 import os
 import signal
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -12,10 +11,9 @@ from uuid import UUID
 import psutil
 import pytest
 
-from tests.conftest import RUNNING
+from tests.integration.conftest import module_cluster
 from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
 from tests.support.processes import wait_gone
-from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 SOURCE = (
@@ -121,18 +119,7 @@ VALUES: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
-    with IntegrationCluster(tmp_path_factory.mktemp("context"), valkey, SOURCE) as cluster:
-        cluster.worker()
-        yield cluster
-
-
-@pytest.fixture
-def cluster(shared: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
-    request.node.stash[RUNNING] = list(shared.workers.values())
-    yield shared
-    shared.forget_all()
+shared_cluster = module_cluster(SOURCE)
 
 
 @pytest.mark.parametrize("launcher", ["coroutine", "function", "threaded", "own_loop"])

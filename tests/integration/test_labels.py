@@ -1,13 +1,10 @@
 """What a worker is told about its node on the command line, and where daemons run by it."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from celery_daemons.errors import DaemonsError
-from tests.conftest import RUNNING
+from tests.integration.conftest import module_cluster
 from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
-from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 SOURCE = (
@@ -32,22 +29,12 @@ def visit(number):
 )
 
 
-@pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
-    """A plain worker, and one with labels that takes three times as much."""
-    with IntegrationCluster(
-        tmp_path_factory.mktemp("labels"), valkey, SOURCE, settings={"load_factor": 1.0}
-    ) as cluster:
-        cluster.worker("plain")
-        cluster.worker("strong", options=["--daemon-labels", "ssd, gpu", "--daemon-weight", "3"])
-        yield cluster
-
-
-@pytest.fixture
-def cluster(shared: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
-    request.node.stash[RUNNING] = list(shared.workers.values())
-    yield shared
-    shared.forget_all()
+#: A plain worker, and one with labels that takes three times as many daemons.
+shared_cluster = module_cluster(
+    SOURCE,
+    workers={"plain": {}, "strong": {"options": ["--daemon-labels", "ssd, gpu", "--daemon-weight", "3"]}},
+    settings={"load_factor": 1.0},
+)
 
 
 def test_labels_and_weight_of_the_command_line_are_the_node_s(cluster: IntegrationCluster) -> None:

@@ -1,6 +1,5 @@
 """A launcher is a task factory too: whatever sends Celery tasks can start daemons."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -8,9 +7,8 @@ import pytest
 from celery import chain, group
 
 from celery_daemons import Address, SpecConflict
-from tests.conftest import RUNNING
+from tests.integration.conftest import module_cluster
 from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
-from tests.support.servers import Server
 
 SOURCE = (
     EVENT_LOG
@@ -42,19 +40,8 @@ def five():
 )
 
 
-@pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
-    """Two pool processes, forked after the app was loaded, that talk to Redis themselves."""
-    with IntegrationCluster(tmp_path_factory.mktemp("tasks"), valkey, SOURCE, pool="prefork") as cluster:
-        cluster.worker(concurrency=2)
-        yield cluster
-
-
-@pytest.fixture
-def cluster(shared: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
-    request.node.stash[RUNNING] = list(shared.workers.values())
-    yield shared
-    shared.forget_all()
+#: Two pool processes, forked after the app was loaded, that talk to Redis themselves.
+shared_cluster = module_cluster(SOURCE, workers={"w1": {"concurrency": 2}}, pool="prefork")
 
 
 def runs(cluster: IntegrationCluster, name: str, result: Any) -> Address:

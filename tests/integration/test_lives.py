@@ -1,14 +1,12 @@
 """How the lives of a daemon end, and when the next one begins."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.conftest import RUNNING
+from tests.integration.conftest import module_cluster
 from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
-from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 #: By each launcher's name: its policy, and where it runs. A first life ends as the argument says, a second one stays.
@@ -74,18 +72,7 @@ daemons.register_launcher("untimely", Launcher(Untimely, **quick))
 PLACES = ["shared", "process", "thread"]
 
 
-@pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
-    with IntegrationCluster(tmp_path_factory.mktemp("lives"), valkey, SOURCE) as cluster:
-        cluster.worker()
-        yield cluster
-
-
-@pytest.fixture
-def cluster(shared: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
-    request.node.stash[RUNNING] = list(shared.workers.values())
-    yield shared
-    shared.forget_all()
+shared_cluster = module_cluster(SOURCE)
 
 
 def told(cluster: IntegrationCluster, name: str, error: str) -> bool:

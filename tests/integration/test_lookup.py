@@ -2,14 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from celery_daemons import ConfigurationError, InvalidName
-from tests.conftest import RUNNING
+from tests.integration.conftest import module_cluster
 from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
-from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 MANY = 1_100
@@ -37,22 +35,8 @@ async def failing(ctx):
 )
 
 
-@pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
-    """Two nodes; the bound on their loads is so wide that each name gets the node that its ring prefers."""
-    with IntegrationCluster(
-        tmp_path_factory.mktemp("lookup"), valkey, SOURCE, settings={"load_factor": 100.0}
-    ) as cluster:
-        cluster.worker("w1")
-        cluster.worker("w2")
-        yield cluster
-
-
-@pytest.fixture
-def cluster(shared: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
-    request.node.stash[RUNNING] = list(shared.workers.values())
-    yield shared
-    shared.forget_all()
+#: The limit on loads is so high that each name gets the node that the ring prefers.
+shared_cluster = module_cluster(SOURCE, workers={"w1": {}, "w2": {}}, settings={"load_factor": 100.0})
 
 
 def test_an_address_says_where_a_daemon_runs(cluster: IntegrationCluster) -> None:

@@ -1,12 +1,9 @@
 """A daemon that was asked for signs of progress and gives none is hung: it is ended, and its policy decides."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.conftest import RUNNING
+from tests.integration.conftest import module_cluster
 from tests.support.clusters import EVENT_LOG, IntegrationCluster
-from tests.support.servers import Server
 
 #: A first life makes no progress, in one way or the other; a second one does.
 SOURCE = (
@@ -48,18 +45,7 @@ for isolation, code in (("shared", act_async), ("process", act), ("thread", act)
 TOLD = "hung: no progress for 0.7 s"
 
 
-@pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
-    with IntegrationCluster(tmp_path_factory.mktemp("progress"), valkey, SOURCE) as cluster:
-        cluster.worker()
-        yield cluster
-
-
-@pytest.fixture
-def cluster(shared: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
-    request.node.stash[RUNNING] = list(shared.workers.values())
-    yield shared
-    shared.forget_all()
+shared_cluster = module_cluster(SOURCE)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,10 @@
 """Daemons that do not end, hosts that have to, and daemons that fail wherever they are."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.conftest import RUNNING
+from tests.integration.conftest import module_cluster
 from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
-from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 SOURCE = (
@@ -62,19 +60,7 @@ async def greedy(ctx):
 )
 
 
-@pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
-    settings = {"host_max_memory": 300 * 1024}
-    with IntegrationCluster(tmp_path_factory.mktemp("supervision"), valkey, SOURCE, settings=settings) as cluster:
-        cluster.worker()
-        yield cluster
-
-
-@pytest.fixture
-def cluster(shared: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
-    request.node.stash[RUNNING] = list(shared.workers.values())
-    yield shared
-    shared.forget_all()
+shared_cluster = module_cluster(SOURCE, settings={"host_max_memory": 300 * 1024})
 
 
 @pytest.mark.parametrize("kind", ["stubborn", "deaf"])
@@ -147,13 +133,8 @@ def test_one_that_fails_too_often_on_its_only_node_is_failed_there(cluster: Inte
     assert worker.stop() == 0
 
 
-@pytest.fixture(scope="module")
-def pair(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
-    """Two nodes, of two hosts each."""
-    with IntegrationCluster(tmp_path_factory.mktemp("pair"), valkey, SOURCE, settings={"hosts": 2}) as cluster:
-        cluster.worker("w1")
-        cluster.worker("w2")
-        yield cluster
+#: Two nodes with two hosts each.
+pair = module_cluster(SOURCE, workers={"w1": {}, "w2": {}}, settings={"hosts": 2})
 
 
 def test_one_that_fails_too_often_is_tried_on_another_node_then_failed_and_its_neighbours_notice_nothing(
