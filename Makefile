@@ -28,7 +28,7 @@ test: $(STAMP)  ## run the whole test suite on real servers, or pytest with ARGS
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -m 'not timing' --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not timing' --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m timing
 endif
 

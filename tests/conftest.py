@@ -19,10 +19,14 @@ from tests.support.workers import CeleryProcess, Worker
 FLAVOURS: dict[str, Flavour] = {"redis7": "redis", "valkey9": "valkey"}
 RUNNING = pytest.StashKey[list[CeleryProcess]]()
 
-#: The order of test files in a parallel run, as prefixes of their paths: what takes longest starts first.
+#: The order of test files in a parallel run, as prefixes of their paths: files that take longest start first. A file is
+#: the unit of distribution, because its tests often share workers that the first of them starts.
 LONGEST_FIRST = (
-    "tests/integration/test_cli",
+    "tests/integration/test_cli.py",
+    "tests/fault/test_balance.py",
+    "tests/integration/test_cli_placement.py",
     "tests/fault/",
+    "tests/integration/test_cli",
     "tests/unit/test_protocol",
     "tests/integration/",
     "tests/support_tests/",
@@ -93,29 +97,19 @@ def pytest_report_header() -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests on missing servers; in a parallel run, order the tests and group those that share workers."""
+    """Leave out tests on missing servers; in a parallel run, start with the files that take longest."""
     missing = set(_missing_servers())
     left_out = [item for item in items if missing.intersection(map(str, _parameters(item)))]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     if hasattr(config, "workerinput"):
-        for item in items:
-            if _shares_a_module_fixture(item):
-                item.add_marker(pytest.mark.xdist_group(item.path.stem))
         items.sort(key=_rank)
 
 
 def _parameters(item: pytest.Item) -> list[object]:
     callspec = getattr(item, "callspec", None)
     return list(callspec.params.values()) if callspec else []
-
-
-def _shares_a_module_fixture(item: pytest.Item) -> bool:
-    """Return whether the test uses something that its module starts once, such as a cluster."""
-    info = getattr(item, "_fixtureinfo", None)
-    definitions = info.name2fixturedefs.values() if info else ()
-    return any(candidates and candidates[-1].scope in {"module", "class", "package"} for candidates in definitions)
 
 
 def _rank(item: pytest.Item) -> int:

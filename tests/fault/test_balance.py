@@ -44,7 +44,7 @@ def in_flight(cluster: FaultCluster, since: str) -> int:
     return most
 
 
-def test_a_node_that_comes_back_is_filled_a_few_at_a_time_and_the_others_keep_what_they_have(
+def test_a_returning_node_is_filled_a_few_daemons_at_a_time(
     fault_cluster: NewFaultCluster,
 ) -> None:
     """Attacks: orleans #2684, all sits on the old nodes; akka #27179, and then all of it moves (one at a time)."""
@@ -66,7 +66,7 @@ def test_a_node_that_comes_back_is_filled_a_few_at_a_time_and_the_others_keep_wh
     cluster.final_check()
 
 
-def test_a_node_that_flaps_causes_no_moves(fault_cluster: NewFaultCluster) -> None:
+def test_a_flapping_node_causes_no_moves(fault_cluster: NewFaultCluster) -> None:
     """Attacks: a node that comes and goes drags daemons to and fro."""
     # Given
     cluster = fault_cluster(nodes=THREE, settings=LIVELY, wanted=MANY)
@@ -85,7 +85,7 @@ def test_a_node_that_flaps_causes_no_moves(fault_cluster: NewFaultCluster) -> No
     cluster.final_check()
 
 
-def test_rebalancing_that_is_paused_stays_so_whoever_leads_and_goes_on_when_told(
+def test_paused_rebalancing_stays_paused_under_a_new_monitor_until_resumed(
     fault_cluster: NewFaultCluster,
 ) -> None:
     """Attacks: a pause that only one monitor knew of."""
@@ -115,7 +115,9 @@ def test_rebalancing_that_is_paused_stays_so_whoever_leads_and_goes_on_when_told
     cluster.final_check()
 
 
-def test_the_monitor_dies_amid_a_rebalance_and_its_successor_ends_it(fault_cluster: NewFaultCluster) -> None:
+def test_the_successor_of_a_monitor_killed_during_a_rebalance_completes_the_rebalance(
+    fault_cluster: NewFaultCluster,
+) -> None:
     """Attacks: what a monitor has in mind is lost with it; no daemon is lost or runs twice (one at a time; what is
     wanted runs)."""
     # Given
@@ -133,7 +135,7 @@ def test_the_monitor_dies_amid_a_rebalance_and_its_successor_ends_it(fault_clust
     cluster.final_check()
 
 
-def test_a_daemon_moves_where_it_is_told_and_stays_there(fault_cluster: NewFaultCluster) -> None:
+def test_a_daemon_moves_to_the_requested_node_and_stays_there(fault_cluster: NewFaultCluster) -> None:
     """Attacks: a move is two runs of one name (one at a time)."""
     # Given
     cluster = fault_cluster(nodes=THREE, wanted=MANY)
@@ -161,7 +163,7 @@ def test_a_daemon_moves_where_it_is_told_and_stays_there(fault_cluster: NewFault
     cluster.final_check()
 
 
-def test_a_drained_monitors_node_lets_another_lead_before_its_daemons_move(fault_cluster: NewFaultCluster) -> None:
+def test_a_draining_node_gives_up_leadership_before_its_daemons_move(fault_cluster: NewFaultCluster) -> None:
     """Attacks: a node that is about to go leads on, and takes the cluster's monitor with it when it goes."""
     # Given
     cluster = fault_cluster(nodes=THREE, wanted=MANY)

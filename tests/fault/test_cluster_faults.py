@@ -27,7 +27,7 @@ ENOUGH = 5_000
 DROPS = 20
 
 
-def test_a_worker_under_a_taken_name_stays_a_plain_one_and_joins_when_the_name_is_free(
+def test_a_worker_whose_name_is_taken_runs_without_daemons_until_the_name_is_free(
     fault_cluster: NewFaultCluster,
 ) -> None:
     """Attacks: two workers take each other for the same node (one at a time; celery #2938)."""
@@ -94,7 +94,7 @@ def newer(cluster: FaultCluster, epoch: int) -> bool:
     return leader is not None and leader.epoch > epoch
 
 
-def test_corrupt_records_are_left_alone_and_everything_else_goes_on(fault_cluster: NewFaultCluster) -> None:
+def test_corrupt_records_are_left_alone_and_all_other_daemons_run_on(fault_cluster: NewFaultCluster) -> None:
     """Attacks: one record that nobody can read ends a monitor, and the next one, and the next."""
     # Given
     cluster = fault_cluster()
@@ -146,7 +146,7 @@ def test_corrupt_records_are_left_alone_and_everything_else_goes_on(fault_cluste
     cluster.reusable = False
 
 
-def test_a_flood_of_malformed_messages_is_dropped_and_nothing_notices(fault_cluster: NewFaultCluster) -> None:
+def test_a_flood_of_malformed_messages_is_dropped_and_no_daemon_restarts(fault_cluster: NewFaultCluster) -> None:
     """Attacks: whoever can write to the broker fills the journal, or keeps a node too busy for its lease."""
     # Given
     cluster = fault_cluster()
@@ -188,7 +188,7 @@ def an_envelope(cluster: FaultCluster) -> str:
         return json.dumps(message)
 
 
-def test_when_most_nodes_are_lost_at_once_the_monitor_waits_one_more_lease_before_it_moves_anything(
+def test_the_monitor_waits_one_more_lease_before_moving_daemons_when_most_nodes_are_lost(
     fault_cluster: NewFaultCluster,
 ) -> None:
     """Attacks: a network that fails takes for dead what is not, and the rest is crushed by what it has to take."""

@@ -155,7 +155,7 @@ def test_hosts_of_a_frozen_agent_are_killed_by_the_kernel_before_their_node_is_s
     cluster.final_check()
 
 
-def test_frozen_hosts_run_no_further_instruction_when_they_thaw_past_their_lease(
+def test_frozen_hosts_run_no_further_instruction_when_resumed_after_their_lease(
     fault_cluster: NewFaultCluster,
 ) -> None:
     """Attacks: the agent renews for hosts that do not hear it; whatever they missed, the kernel has the last word."""
@@ -178,7 +178,7 @@ def test_frozen_hosts_run_no_further_instruction_when_they_thaw_past_their_lease
     cluster.final_check()
 
 
-def test_a_frozen_machine_runs_no_further_instruction_of_its_daemons_when_it_thaws(
+def test_daemons_of_a_frozen_machine_run_no_further_instruction_when_it_resumes(
     fault_cluster: NewFaultCluster,
 ) -> None:
     """Attacks: old copies, of every kind, beside those that took their place meanwhile."""
@@ -200,7 +200,7 @@ def test_a_frozen_machine_runs_no_further_instruction_of_its_daemons_when_it_tha
     cluster.final_check()
 
 
-def test_daemons_that_never_let_go_die_with_the_lease_of_a_frozen_agent(fault_cluster: NewFaultCluster) -> None:
+def test_daemons_that_never_yield_die_with_the_lease_of_a_frozen_agent(fault_cluster: NewFaultCluster) -> None:
     """Attacks: code that spins, or keeps the GIL in C, cannot be told to stop; it ends before its successor begins."""
     # Given
     cluster = fault_cluster(source=UNRULY, wanted=DAEMONS, settings={"lease_ttl": 2.0, "heartbeat_interval": 0.4})
@@ -222,7 +222,7 @@ def test_daemons_that_never_let_go_die_with_the_lease_of_a_frozen_agent(fault_cl
     cluster.final_check()
 
 
-def test_a_daemon_that_keeps_the_gil_past_its_lease_costs_its_own_host_and_no_other(
+def test_a_daemon_that_holds_the_gil_past_its_lease_kills_only_its_own_host(
     fault_cluster: NewFaultCluster,
 ) -> None:
     """Attacks: a host that cannot hear of a renewal dies although its node is well; one that spins hears of it."""
@@ -247,7 +247,7 @@ def test_a_daemon_that_keeps_the_gil_past_its_lease_costs_its_own_host_and_no_ot
     cluster.final_check()
 
 
-def test_a_host_born_while_its_node_joins_is_bound_by_the_lease_as_any_other(fault_cluster: NewFaultCluster) -> None:
+def test_a_host_forked_while_its_node_joins_is_bound_by_the_lease(fault_cluster: NewFaultCluster) -> None:
     """Attacks: a process forked before its node had a lease runs by an allowance that no sweep waits for."""
     # Given daemons that only one node may run, which is down; it joins when the first of its many hosts is ready
     cluster = fault_cluster(

@@ -33,7 +33,7 @@ def works(cluster: FaultCluster, node: str) -> None:
 
 
 @cuts
-def test_a_node_cut_off_for_less_than_its_lease_goes_on_untouched(fault_cluster: NewFaultCluster, cut: str) -> None:
+def test_a_node_cut_off_for_less_than_its_lease_keeps_its_daemons(fault_cluster: NewFaultCluster, cut: str) -> None:
     """Attacks: a node that gives up too soon, or a monitor that does (no token is touched)."""
     # Given
     cluster = fault_cluster(settings=PATIENT, broker="behind")
@@ -52,7 +52,7 @@ def test_a_node_cut_off_for_less_than_its_lease_goes_on_untouched(fault_cluster:
 
 
 @cuts
-def test_a_node_cut_off_for_longer_than_its_lease_is_replaced_and_comes_back(
+def test_a_node_cut_off_for_longer_than_its_lease_is_replaced_and_rejoins(
     fault_cluster: NewFaultCluster, cut: str
 ) -> None:
     """Attacks: both sides run the same daemons, one of them without knowing of the other (one at a time)."""
@@ -72,7 +72,7 @@ def test_a_node_cut_off_for_longer_than_its_lease_is_replaced_and_comes_back(
     works(cluster, node)
 
 
-def test_a_slow_network_costs_no_lease(fault_cluster: NewFaultCluster) -> None:
+def test_a_slow_network_ends_no_lease(fault_cluster: NewFaultCluster) -> None:
     """Attacks: every answer comes so late that a heartbeat is due before it (no token is touched)."""
     # Given
     cluster = fault_cluster(settings=PATIENT, broker="behind")
@@ -91,7 +91,7 @@ def test_a_slow_network_costs_no_lease(fault_cluster: NewFaultCluster) -> None:
     assert not cluster.events("lost", start)
 
 
-def test_requests_that_arrive_after_their_sender_was_replaced_change_nothing(fault_cluster: NewFaultCluster) -> None:
+def test_late_requests_of_a_replaced_node_change_nothing(fault_cluster: NewFaultCluster) -> None:
     """Attacks: heartbeats, claims and reports of a fenced node reach Redis long after they were sent."""
     # Given
     cluster = fault_cluster(settings=PATIENT, broker="behind")
@@ -107,7 +107,7 @@ def test_requests_that_arrive_after_their_sender_was_replaced_change_nothing(fau
     assert cluster.final_check() == moved
 
 
-def test_a_node_that_keeps_its_broker_and_loses_its_book_is_replaced_all_the_same(
+def test_a_node_that_loses_redis_and_keeps_its_broker_is_replaced(
     fault_cluster: NewFaultCluster,
 ) -> None:
     """Attacks: spawn tasks that come in by the broker start daemons on a node without a lease (one at a time)."""

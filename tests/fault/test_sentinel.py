@@ -28,7 +28,7 @@ def sentinel_of() -> Iterator[Callable[[int], Sentinel]]:
         yield lambda port: stack.enter_context(Sentinel(port))
 
 
-def test_a_promoted_replica_is_told_what_runs_and_no_daemon_notices(
+def test_nodes_re_register_their_daemons_at_a_promoted_replica_and_no_daemon_restarts(
     new_server: NewServer, sentinel_of: Callable[[int], Sentinel], new_project: NewProject, new_worker: NewWorker
 ) -> None:
     """Attacks: losing Redis's primary loses no daemon and starts none twice (invariant 5)."""

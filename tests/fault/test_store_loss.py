@@ -29,7 +29,9 @@ def want_another(cluster: FaultCluster, name: str) -> None:
     cluster.client.wait_running(name, within=SOON)
 
 
-def test_a_flushed_redis_hears_from_the_nodes_what_runs_and_no_daemon_notices(fault_cluster: NewFaultCluster) -> None:
+def test_nodes_re_register_their_daemons_in_a_flushed_redis_and_no_daemon_restarts(
+    fault_cluster: NewFaultCluster,
+) -> None:
     """Attacks: all data is lost, under nodes and a monitor that know nothing of it (no token is touched)."""
     # Given
     cluster = fault_cluster(settings=PATIENT)
@@ -51,7 +53,7 @@ def test_a_flushed_redis_hears_from_the_nodes_what_runs_and_no_daemon_notices(fa
         cluster.client.forget(name)
 
 
-def test_a_redis_restarted_without_its_data_hears_from_the_nodes_what_runs(fault_cluster: NewFaultCluster) -> None:
+def test_nodes_re_register_their_daemons_in_a_redis_restarted_without_data(fault_cluster: NewFaultCluster) -> None:
     """Attacks: connections and data are lost at once (no token is touched)."""
     # Given
     cluster = fault_cluster(settings=PATIENT)
@@ -64,7 +66,7 @@ def test_a_redis_restarted_without_its_data_hears_from_the_nodes_what_runs(fault
     cluster.assert_not_restarted(cluster.wanted)
 
 
-def test_an_outage_shorter_than_the_lease_restarts_nothing(fault_cluster: NewFaultCluster) -> None:
+def test_a_redis_outage_shorter_than_the_lease_restarts_no_daemon(fault_cluster: NewFaultCluster) -> None:
     """Attacks: a node that gives its lease up before its time (no token is touched)."""
     # Given
     cluster = fault_cluster(settings=PATIENT)
@@ -81,7 +83,7 @@ def test_an_outage_shorter_than_the_lease_restarts_nothing(fault_cluster: NewFau
     assert not cluster.events("lost", start)
 
 
-def test_an_outage_longer_than_the_lease_stops_all_and_brings_all_back_to_their_nodes(
+def test_a_redis_outage_longer_than_the_lease_stops_all_daemons_and_restarts_them_on_their_nodes(
     fault_cluster: NewFaultCluster,
 ) -> None:
     """Attacks: leases that ended while nobody could renew them; the first node to come back takes everything."""
@@ -102,7 +104,7 @@ def test_an_outage_longer_than_the_lease_stops_all_and_brings_all_back_to_their_
     assert not cluster.events("lost", start)
 
 
-def test_daemons_that_prefer_a_duplicate_to_a_gap_run_through_a_long_outage(fault_cluster: NewFaultCluster) -> None:
+def test_daemons_with_on_store_loss_keep_run_through_a_long_redis_outage(fault_cluster: NewFaultCluster) -> None:
     """Attacks: on_store_loss="keep" is of no use if its daemons are swept when Redis is back (no token is touched)."""
     # Given
     cluster = fault_cluster(settings={**PATIENT, "on_store_loss": "keep"})
@@ -160,7 +162,7 @@ def first_to_speak(cluster: FaultCluster, node: str, others: str) -> None:
     cluster.proxies[others].heal()
 
 
-def test_a_redis_restarted_with_old_data_starts_nothing_that_has_moved_since(fault_cluster: NewFaultCluster) -> None:
+def test_a_redis_restarted_with_old_data_starts_no_daemon_that_has_moved_since(fault_cluster: NewFaultCluster) -> None:
     """Attacks: the book says of every daemon of a node that it is there still, under a token that was good once."""
     # Given data that were saved before the daemons of one node moved to the other
     cluster = fault_cluster(settings=LATE, broker="apart")
@@ -184,7 +186,7 @@ def test_a_redis_restarted_with_old_data_starts_nothing_that_has_moved_since(fau
     (Path(redis.config_get("dir")["dir"]) / "dump.rdb").unlink()
 
 
-def test_a_new_agent_takes_no_old_data_at_its_word(fault_cluster: NewFaultCluster) -> None:
+def test_a_new_agent_does_not_trust_the_data_of_a_redis_restarted_with_old_data(fault_cluster: NewFaultCluster) -> None:
     """Attacks: who has just started knows of no other server, and the book says what it should run (one at a time)."""
     # Given data that were saved before the daemons of one node moved to the other
     cluster = fault_cluster(settings=LATE, broker="apart")
@@ -204,7 +206,7 @@ def test_a_new_agent_takes_no_old_data_at_its_word(fault_cluster: NewFaultCluste
     (Path(redis.config_get("dir")["dir"]) / "dump.rdb").unlink()
 
 
-def test_a_fail_over_to_a_replica_without_the_last_writes_starts_nothing_twice(
+def test_a_failover_to_a_replica_without_the_last_writes_starts_no_daemon_twice(
     fault_cluster: NewFaultCluster, new_server: NewServer
 ) -> None:
     """Attacks: the new primary says of daemons that they are where they no longer are, and of others nothing."""

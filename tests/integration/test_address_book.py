@@ -125,7 +125,7 @@ def test_the_replica_knows_nodes_and_their_daemons(cluster: IntegrationCluster, 
         assert book.pick_node(f"some-{number}") == cluster.daemons.pick_node(f"some-{number}")
 
 
-def test_waiting_ends_with_the_daemon_s_start_or_with_the_reason_why_not(
+def test_waiting_for_a_daemon_returns_its_address_or_raises_the_reason(
     cluster: IntegrationCluster, book: AddressBook
 ) -> None:
     # When somebody waits before it is spawned
@@ -139,7 +139,7 @@ def test_waiting_ends_with_the_daemon_s_start_or_with_the_reason_why_not(
         book.wait_for("never", timeout=0.2)
 
 
-def test_a_daemon_on_a_node_that_beats_is_known_at_every_moment(
+def test_a_daemon_on_a_node_with_a_lease_has_an_address_at_every_moment(
     valkey: Server, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """A lease that is short beside the replica's own rhythm is read more often."""
@@ -159,7 +159,7 @@ def test_a_daemon_on_a_node_that_beats_is_known_at_every_moment(
             time.sleep(0.01)
 
 
-def test_daemons_of_a_killed_node_have_no_address_from_its_lease_s_end_until_they_run_elsewhere(
+def test_daemons_of_a_killed_node_have_no_address_between_the_end_of_the_lease_and_their_restart(
     cluster: IntegrationCluster, book: AddressBook
 ) -> None:
     """Ray #20611: a look-up returns the dead."""
@@ -187,7 +187,7 @@ def test_daemons_of_a_killed_node_have_no_address_from_its_lease_s_end_until_the
     assert book.process_list("w2@test") == []
 
 
-def test_there_is_no_address_at_all_once_every_node_is_dead(cluster: IntegrationCluster, book: AddressBook) -> None:
+def test_the_replica_gives_no_address_once_every_node_is_dead(cluster: IntegrationCluster, book: AddressBook) -> None:
     # Given
     before = spread(cluster, "dying")
     wait_until(lambda: all(map(book.locate, before)), within=SOON, because="the journal tells")
@@ -207,7 +207,7 @@ def test_there_is_no_address_at_all_once_every_node_is_dead(cluster: Integration
     assert {record.status for record in cluster.daemons.list()} == {"pending"}
 
 
-def test_a_replica_that_is_cut_off_gives_no_address_after_the_last_known_lease_and_recovers(
+def test_a_disconnected_replica_gives_no_address_after_the_last_known_lease_and_recovers(
     cluster: IntegrationCluster, proxy: Proxy
 ) -> None:
     # Given
@@ -232,7 +232,7 @@ def test_a_replica_that_is_cut_off_gives_no_address_after_the_last_known_lease_a
         wait_until(lambda: book.lag < 1, within=SOON, because="Redis answers again")
 
 
-def test_a_replica_that_fell_behind_a_trimmed_journal_reads_the_book_anew(
+def test_a_replica_that_fell_behind_a_trimmed_journal_reloads_the_address_book(
     cluster: IntegrationCluster, proxy: Proxy
 ) -> None:
     # Given
@@ -253,7 +253,7 @@ def test_a_replica_that_fell_behind_a_trimmed_journal_reads_the_book_anew(
         wait_until(lambda: book.locate("going") is None, within=SOON, because="the book was read anew")
 
 
-def test_a_replica_needs_no_celery(cluster: IntegrationCluster) -> None:
+def test_a_replica_works_without_importing_celery(cluster: IntegrationCluster) -> None:
     # Given
     address = cluster.spawn("seen-from-afar", "coroutine")
 
@@ -270,7 +270,9 @@ def test_a_replica_needs_no_celery(cluster: IntegrationCluster) -> None:
     assert told == f"{address.pid} {address.queue}\n"
 
 
-def test_a_replica_that_is_not_open_says_so_instead_of_nowhere(cluster: IntegrationCluster) -> None:
+def test_a_replica_that_is_not_open_raises_an_error_instead_of_returning_no_address(
+    cluster: IntegrationCluster,
+) -> None:
     # Given
     address = cluster.spawn("open-and-shut", "coroutine")
     book = cluster.daemons.address_book()

@@ -33,7 +33,7 @@ def some_spawn_task() -> SpawnTask:
     return SpawnTask(node=NodeName(NODE), incarnation=Incarnation("i"), epoch=1, generation=1, assigned=[assignment])
 
 
-def test_queues_of_a_node_that_is_gone_are_removed_and_come_back_with_it(
+def test_the_queues_of_a_departed_node_are_removed_and_declared_again_on_its_return(
     app: Celery, valkey: Server, namespace: str
 ) -> None:
     """Attacks invariant 6: what a dead node leaves in the broker is removed; leftovers would grow with each restart."""
@@ -64,7 +64,7 @@ def test_queues_of_a_node_that_is_gone_are_removed_and_come_back_with_it(
     wait_until(lambda: valkey.client().llen(spawns) == 1, within=5.0, because="the queue is declared again")
 
 
-def test_tasks_that_wait_for_a_node_that_is_gone_are_kept(app: Celery, valkey: Server, namespace: str) -> None:
+def test_tasks_that_wait_for_a_departed_node_are_kept(app: Celery, valkey: Server, namespace: str) -> None:
     # Given
     spawns = spawn_task.spawn_queue_name(namespace, NODE)
     mailbox = spawn_task.task_queue_name(namespace, NODE)

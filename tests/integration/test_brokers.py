@@ -54,7 +54,7 @@ def visits(cluster: IntegrationCluster) -> set[int]:
     return {entry["number"] for entry in cluster.events("visitor", "came")}
 
 
-def test_a_broker_that_is_not_redis_carries_spawn_tasks_and_the_node_s_own_queue(
+def test_a_broker_other_than_redis_carries_spawn_tasks_and_the_queue_of_the_node(
     valkey: Server, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     # Given: tasks go through folders, the address book is in Redis
@@ -80,7 +80,7 @@ def test_a_broker_that_is_not_redis_carries_spawn_tasks_and_the_node_s_own_queue
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_lost_broker_connection_disturbs_no_daemon_and_is_made_again_with_all_its_queues(
+def test_a_lost_broker_connection_leaves_daemons_running_and_is_restored_with_all_queues(
     valkey: Server, proxy: Proxy, tmp_path: Path, request: pytest.FixtureRequest, pool: str
 ) -> None:
     """#8030 #8091 #8384 #10205: after a reconnect a worker is connected but deaf."""

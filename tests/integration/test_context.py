@@ -123,7 +123,7 @@ shared_cluster = module_cluster(SOURCE)
 
 
 @pytest.mark.parametrize("launcher", ["coroutine", "function", "threaded", "own_loop"])
-def test_the_context_says_who_a_daemon_is_and_hears_that_it_shall_stop(
+def test_the_context_identifies_the_daemon_and_receives_the_request_to_stop(
     cluster: IntegrationCluster, launcher: str
 ) -> None:
     # When
@@ -153,9 +153,7 @@ def test_the_context_says_who_a_daemon_is_and_hears_that_it_shall_stop(
 
 
 @pytest.mark.parametrize("launcher", ["sleeper", "thread_sleeper", "coroutine_sleeper"])
-def test_a_sleep_takes_its_time_but_ends_early_when_the_daemon_shall_stop(
-    cluster: IntegrationCluster, launcher: str
-) -> None:
+def test_a_sleep_ends_early_when_the_daemon_is_asked_to_stop(cluster: IntegrationCluster, launcher: str) -> None:
     # Given
     cluster.spawn(launcher, launcher)
     nap = cluster.wait_event(launcher, "napped")
@@ -169,7 +167,9 @@ def test_a_sleep_takes_its_time_but_ends_early_when_the_daemon_shall_stop(
     assert cluster.wait_event(launcher, "woke")["stopping"] is True
 
 
-def test_sigterm_from_anybody_asks_a_process_daemon_to_stop_and_it_is_started_anew(cluster: IntegrationCluster) -> None:
+def test_sigterm_from_outside_stops_an_isolated_daemon_gracefully_and_the_daemon_restarts(
+    cluster: IntegrationCluster,
+) -> None:
     # Given
     address = cluster.spawn("signalled", "function")
 
@@ -226,7 +226,7 @@ def test_a_process_that_does_not_stop_in_its_grace_is_killed(cluster: Integratio
 
 
 @pytest.mark.parametrize("launcher", ["deaf_coroutine", "stuck_coroutine"])
-def test_a_coroutine_that_does_not_stop_in_its_grace_costs_its_host_and_each_neighbour_one_restart(
+def test_a_coroutine_that_exceeds_its_grace_kills_its_host_and_restarts_each_neighbour_once(
     cluster: IntegrationCluster, launcher: str
 ) -> None:
     # Given

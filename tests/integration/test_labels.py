@@ -37,13 +37,13 @@ shared_cluster = module_cluster(
 )
 
 
-def test_labels_and_weight_of_the_command_line_are_the_node_s(cluster: IntegrationCluster) -> None:
+def test_the_labels_and_weight_from_the_command_line_are_those_of_the_node(cluster: IntegrationCluster) -> None:
     found = {node.name: (node.labels, node.weight) for node in cluster.daemons.nodes()}
 
     assert found == {"plain@test": ((), 1.0), "strong@test": (("gpu", "ssd"), 3.0)}
 
 
-def test_a_daemon_runs_only_where_all_its_labels_are_and_says_so_where_they_are_nowhere(
+def test_a_daemon_runs_only_on_nodes_with_all_its_labels_and_is_unplaceable_without_any(
     cluster: IntegrationCluster,
 ) -> None:
     # When
@@ -65,7 +65,7 @@ def test_a_daemon_runs_only_where_all_its_labels_are_and_says_so_where_they_are_
     assert left.error == "no node that is up and has launcher on_arm_gpu carries the labels arm,gpu"
 
 
-def test_a_daemon_is_not_stopped_to_move_where_its_labels_are_not(cluster: IntegrationCluster) -> None:
+def test_a_move_to_a_node_without_the_labels_is_refused_and_the_daemon_runs_on(cluster: IntegrationCluster) -> None:
     # Given
     before = cluster.spawn("rooted", "on_gpu")
 

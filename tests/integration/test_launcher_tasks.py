@@ -69,7 +69,7 @@ def test_delay_and_apply_async_spawn_a_daemon_and_return_its_address(cluster: In
     assert cluster.wait_event("a-function", "runs")["args"] == ["hello"]
 
 
-def test_signatures_spawn_in_groups_and_in_chains_that_pass_the_name_in_and_the_address_on(
+def test_signatures_spawn_daemons_in_groups_and_in_chains(
     cluster: IntegrationCluster,
 ) -> None:
     # When
@@ -90,7 +90,7 @@ def test_signatures_spawn_in_groups_and_in_chains_that_pass_the_name_in_and_the_
     assert cluster.wait_event("immutable", "runs")["args"] == [1]
 
 
-def test_the_same_task_again_returns_the_same_address_and_another_spec_fails_with_the_conflict(
+def test_a_repeated_launch_task_returns_the_same_address_and_another_spec_fails_with_a_conflict(
     cluster: IntegrationCluster,
 ) -> None:
     # Given

@@ -86,7 +86,7 @@ def tokens(cluster: IntegrationCluster, name: str) -> list[int]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_restart_policy_decides_what_follows_a_failure_and_what_a_return(
+def test_the_restart_policy_decides_whether_a_daemon_restarts_after_a_failure_or_a_return(
     cluster: IntegrationCluster, place: str
 ) -> None:
     # When
@@ -121,7 +121,7 @@ def test_a_restart_policy_decides_what_follows_a_failure_and_what_a_return(
     ("how", "told"),
     [("doom", "Doom: of its own kind"), ("exit", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt: ")],
 )
-def test_whatever_a_daemon_raises_fails_it_and_nobody_else(
+def test_an_exception_of_any_kind_fails_the_daemon_and_no_neighbour(
     cluster: IntegrationCluster, place: str, how: str, told: str
 ) -> None:
     # Given
@@ -138,7 +138,7 @@ def test_whatever_a_daemon_raises_fails_it_and_nobody_else(
     assert [cluster.daemons.locate(address.name) for address in neighbours] == neighbours
 
 
-def test_a_coroutine_that_cancels_itself_has_failed(cluster: IntegrationCluster) -> None:
+def test_a_coroutine_that_cancels_itself_counts_as_failed(cluster: IntegrationCluster) -> None:
     cluster.daemons.spawn("cancels-itself", "transient-shared", args=["cancel"])
 
     cluster.wait_event("cancels-itself", "starts", times=2)
@@ -147,7 +147,7 @@ def test_a_coroutine_that_cancels_itself_has_failed(cluster: IntegrationCluster)
 
 
 @pytest.mark.parametrize("how", ["raise", "exit", "doom"])
-def test_a_class_that_fails_as_it_is_made_is_tried_again_and_its_neighbours_live_on(
+def test_a_class_whose_constructor_fails_is_retried_and_its_neighbours_run_on(
     cluster: IntegrationCluster, how: str
 ) -> None:
     # Given
@@ -172,7 +172,7 @@ def test_a_class_that_fails_as_it_is_made_is_tried_again_and_its_neighbours_live
     assert cluster.daemons.locate(neighbour.name) == neighbour
 
 
-def test_a_process_that_vanishes_is_started_anew(cluster: IntegrationCluster) -> None:
+def test_a_process_that_exits_without_a_report_is_restarted(cluster: IntegrationCluster) -> None:
     # When: without a word, by whatever exit status
     cluster.daemons.spawn("vanishes", "transient-process", args=["os-exit"])
 
@@ -182,7 +182,7 @@ def test_a_process_that_vanishes_is_started_anew(cluster: IntegrationCluster) ->
     assert cluster.record("vanishes").restarts == 1
 
 
-def test_a_coroutine_that_ends_its_whole_host_costs_each_neighbour_one_restart(cluster: IntegrationCluster) -> None:
+def test_a_coroutine_that_ends_its_host_restarts_each_neighbour_once(cluster: IntegrationCluster) -> None:
     # Given
     neighbours = [cluster.spawn(f"beside-vanishing-{n}", "permanent-shared", "stay") for n in range(4)]
 
@@ -196,7 +196,7 @@ def test_a_coroutine_that_ends_its_whole_host_costs_each_neighbour_one_restart(c
     assert [len(tokens(cluster, address.name)) for address in neighbours] == [2] * 4
 
 
-def test_a_daemon_that_waits_for_its_next_start_says_so_and_why(cluster: IntegrationCluster) -> None:
+def test_a_daemon_in_backoff_reports_its_status_and_its_last_error(cluster: IntegrationCluster) -> None:
     # When
     cluster.daemons.spawn("slow", "slow", args=["always raise"])
 
@@ -213,7 +213,7 @@ def test_a_daemon_that_waits_for_its_next_start_says_so_and_why(cluster: Integra
     assert cluster.record("slow").status == "stopped"
 
 
-def test_a_daemon_that_always_fails_is_failed_but_never_given_up(cluster: IntegrationCluster) -> None:
+def test_a_daemon_that_always_fails_is_failed_but_still_retried(cluster: IntegrationCluster) -> None:
     """supervisor #487, circus #1157: given up for ever, or a hot restart loop."""
     # When
     cluster.daemons.spawn("doomed", "doomed", args=["always raise"])
@@ -229,7 +229,7 @@ def test_a_daemon_that_always_fails_is_failed_but_never_given_up(cluster: Integr
     assert seen == sorted(set(seen))
 
 
-def test_unknown_arguments_are_the_daemon_s_failure_not_the_host_s(cluster: IntegrationCluster) -> None:
+def test_unknown_arguments_fail_the_daemon_and_not_its_host(cluster: IntegrationCluster) -> None:
     # Given
     neighbour = cluster.spawn("beside-wrong", "permanent-shared", "stay")
 

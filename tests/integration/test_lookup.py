@@ -39,7 +39,7 @@ async def failing(ctx):
 shared_cluster = module_cluster(SOURCE, workers={"w1": {}, "w2": {}}, settings={"load_factor": 100.0})
 
 
-def test_an_address_says_where_a_daemon_runs(cluster: IntegrationCluster) -> None:
+def test_an_address_describes_where_a_daemon_runs(cluster: IntegrationCluster) -> None:
     # Given
     before = time.time()
     cluster.spawn("one", "function")
@@ -59,7 +59,7 @@ def test_an_address_says_where_a_daemon_runs(cluster: IntegrationCluster) -> Non
     assert 0 < node.lease_ms <= 4000
 
 
-def test_there_is_no_address_of_a_daemon_that_is_unknown_stopped_or_forgotten(cluster: IntegrationCluster) -> None:
+def test_an_unknown_stopped_or_forgotten_daemon_has_no_address(cluster: IntegrationCluster) -> None:
     # Given
     cluster.spawn("stopped", "coroutine")
     cluster.spawn("forgotten", "coroutine")
@@ -77,7 +77,7 @@ def test_there_is_no_address_of_a_daemon_that_is_unknown_stopped_or_forgotten(cl
         cluster.daemons.locate("not a name")
 
 
-def test_thousands_of_names_are_located_at_once_and_only_those_that_run_are_found(cluster: IntegrationCluster) -> None:
+def test_one_call_locates_thousands_of_names_and_returns_running_daemons_only(cluster: IntegrationCluster) -> None:
     # Given
     known = [f"many-{number}" for number in range(MANY)]
     for name in known:
@@ -131,7 +131,7 @@ def test_daemons_are_listed_by_node_launcher_and_status(cluster: IntegrationClus
     assert failed.restarts >= 1
 
 
-def test_the_picked_node_is_the_one_that_a_daemon_is_placed_on(cluster: IntegrationCluster) -> None:
+def test_a_daemon_is_placed_on_the_node_that_pick_node_returned(cluster: IntegrationCluster) -> None:
     # Given
     names = [f"picked-{number}" for number in range(30)]
     picked = {name: cluster.daemons.pick_node(name) for name in names}
@@ -161,7 +161,7 @@ def test_a_drained_node_is_not_picked(cluster: IntegrationCluster) -> None:
     assert cluster.daemons.pick_node(name) == "w2@test"
 
 
-def test_every_call_has_its_coroutine(cluster: IntegrationCluster) -> None:
+def test_every_call_has_a_coroutine_version(cluster: IntegrationCluster) -> None:
     aio = cluster.daemons.aio
 
     async def story() -> None:
@@ -196,7 +196,7 @@ def test_every_call_has_its_coroutine(cluster: IntegrationCluster) -> None:
     asyncio.run(story())
 
 
-def test_coroutine_calls_leave_the_loop_free(cluster: IntegrationCluster) -> None:
+def test_coroutine_calls_do_not_block_the_event_loop(cluster: IntegrationCluster) -> None:
     async def story() -> int:
         ticks = 0
 

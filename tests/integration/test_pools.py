@@ -84,7 +84,7 @@ def worker(cluster: IntegrationCluster, request: pytest.FixtureRequest) -> Itera
     cluster.forget_all()
 
 
-def test_a_worker_becomes_a_node_that_is_up(cluster: IntegrationCluster, worker: Worker) -> None:
+def test_a_worker_of_every_pool_becomes_a_node(cluster: IntegrationCluster, worker: Worker) -> None:
     (node,) = cluster.daemons.nodes()
 
     assert (node.name, node.status, node.pid) == (worker.node, "up", worker.pid)
@@ -94,7 +94,7 @@ def test_a_worker_becomes_a_node_that_is_up(cluster: IntegrationCluster, worker:
     assert title(cluster.agent(worker)).endswith(worker.node)
 
 
-def test_daemons_run_where_their_isolation_says_and_never_in_the_worker_or_its_agent(
+def test_isolation_decides_the_process_of_a_daemon_and_no_daemon_runs_in_the_worker_or_agent(
     cluster: IntegrationCluster, worker: Worker
 ) -> None:
     """Invariant 7: user code never runs in the worker's main process or in the agent."""
@@ -123,7 +123,7 @@ def test_daemons_run_where_their_isolation_says_and_never_in_the_worker_or_its_a
     assert daemon_pids.isdisjoint({worker.pid, agent.pid, *pool})
 
 
-def test_ordinary_tasks_run_on_the_default_queue_and_on_the_node_s_own(
+def test_ordinary_tasks_run_from_the_default_queue_and_from_the_queue_of_the_node(
     cluster: IntegrationCluster, worker: Worker
 ) -> None:
     # Given
@@ -221,7 +221,7 @@ def test_a_service_manager_that_signals_every_process_loses_no_daemon(
 
 
 @pytest.mark.parametrize("cluster", ["prefork"], indirect=True)
-def test_a_worker_without_daemons_is_a_plain_worker_and_a_node_has_no_more_threads_or_children_than_it(
+def test_a_node_has_the_threads_of_a_plain_worker_and_one_child_more(
     cluster: IntegrationCluster, worker: Worker
 ) -> None:
     """celery-healthcheck #45: a thread in the prefork parent, and a forked child hangs on an import lock."""

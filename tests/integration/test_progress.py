@@ -51,7 +51,7 @@ shared_cluster = module_cluster(SOURCE)
 @pytest.mark.parametrize(
     ("place", "how"), [("shared", "hang"), ("shared", "spin"), ("process", "hang"), ("thread", "hang")]
 )
-def test_a_daemon_without_progress_is_started_anew_and_one_that_beats_is_left_alone(
+def test_a_daemon_without_progress_is_restarted_and_a_daemon_that_beats_runs_on(
     cluster: IntegrationCluster, place: str, how: str
 ) -> None:
     """#4680: "always running" jobs silently stop after hours, and the worker looks alive."""
@@ -74,7 +74,7 @@ def test_a_daemon_without_progress_is_started_anew_and_one_that_beats_is_left_al
 
 
 @pytest.mark.parametrize("place", ["shared", "process", "thread"])
-def test_no_progress_is_a_failure_as_any_other_to_a_policy_of_no_restarts(
+def test_a_temporary_daemon_without_progress_is_stopped_and_not_restarted(
     cluster: IntegrationCluster, place: str
 ) -> None:
     # When

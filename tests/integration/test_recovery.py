@@ -91,7 +91,7 @@ def test_daemons_of_a_killed_worker_run_elsewhere_without_waiting_for_its_lease(
 
 
 @pytest.mark.timing
-def test_a_killed_agent_is_replaced_and_its_successor_takes_its_daemons_over(cluster: RecoveryCluster) -> None:
+def test_the_successor_of_a_killed_agent_takes_over_its_daemons(cluster: RecoveryCluster) -> None:
     """Attacks: hosts die with their agent, and the next incarnation claims what they ran, each once."""
     # Given
     node, worker, names = cluster.busiest()
@@ -128,7 +128,7 @@ def test_daemons_of_a_killed_host_start_again_on_their_node(cluster: RecoveryClu
     cluster.recorder.check()
 
 
-def test_daemons_of_a_machine_that_is_gone_run_elsewhere_once_its_lease_has_ended(cluster: RecoveryCluster) -> None:
+def test_daemons_of_a_lost_machine_run_elsewhere_once_its_lease_has_ended(cluster: RecoveryCluster) -> None:
     """Attacks: nobody is left to hand anything over; the lease alone decides, and the monitor may be among the dead."""
     # Given
     node, worker, names = cluster.busiest()
@@ -176,7 +176,7 @@ def test_a_drained_worker_hands_its_daemons_over_and_exits_with_success(cluster:
     cluster.recorder.check()
 
 
-def test_daemons_come_back_to_a_node_that_restarts_alone(
+def test_daemons_return_to_the_only_node_when_it_restarts(
     new_project: NewProject, new_worker: NewWorker, client_of: ClientOf
 ) -> None:
     """Attacks: with nobody to take over, what was wanted is still wanted when the only worker returns."""
@@ -195,7 +195,7 @@ def test_daemons_come_back_to_a_node_that_restarts_alone(
     Recorder(project.folder).check()
 
 
-def test_redis_without_its_data_gets_it_back_from_the_nodes_and_no_daemon_notices(
+def test_nodes_restore_the_data_of_a_flushed_redis_and_no_daemon_restarts(
     new_server: NewServer, new_project: NewProject, new_worker: NewWorker, client_of: ClientOf
 ) -> None:
     """Attacks: losing Redis's data loses no daemon and starts none twice."""

@@ -78,7 +78,7 @@ def on(cluster: IntegrationCluster, node: str, names: list[str]) -> dict[str, in
 
 @pytest.mark.timing
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_daemons_move_at_once_and_one_that_will_not_stop_costs_no_more_than_the_time_out(
+def test_a_stubborn_daemon_delays_the_shutdown_by_the_drain_timeout_at_most_and_others_move_at_once(
     cluster: IntegrationCluster, number: signal.Signals
 ) -> None:
     """celery #9213, #2700: the drain has a deadline of its own."""
@@ -105,7 +105,7 @@ def test_daemons_move_at_once_and_one_that_will_not_stop_costs_no_more_than_the_
     assert "lost" not in [one.event for one in cluster.daemons.events(last=500)]
 
 
-def test_daemons_do_not_wait_for_the_tasks_of_a_worker_that_shuts_down_warm(cluster: IntegrationCluster) -> None:
+def test_daemons_move_during_a_warm_shutdown_before_the_tasks_of_the_worker_end(cluster: IntegrationCluster) -> None:
     # Given a worker that has a task for a while yet
     on(cluster, "w1@test", ["polite-1"])
     cluster.module.slow.apply_async((3.0,), queue=cluster.daemons.locate("polite-1").queue)  # type: ignore[union-attr]
@@ -122,7 +122,7 @@ def test_daemons_do_not_wait_for_the_tasks_of_a_worker_that_shuts_down_warm(clus
 
 
 @pytest.mark.timing
-def test_a_soft_shutdown_hands_over_when_its_time_is_up_and_not_later(cluster: IntegrationCluster) -> None:
+def test_a_soft_shutdown_releases_the_daemons_when_its_time_is_up(cluster: IntegrationCluster) -> None:
     """Celery gives tasks their time first, and tells nobody that it does."""
     # Given a worker with a task that takes longer than the soft shutdown
     on(cluster, "w1@test", ["polite-1", "stubborn-1"])
@@ -141,7 +141,7 @@ def test_a_soft_shutdown_hands_over_when_its_time_is_up_and_not_later(cluster: I
 
 
 @pytest.mark.timing
-def test_what_no_other_node_can_take_stops_and_the_drain_says_so_and_goes_on(cluster: IntegrationCluster) -> None:
+def test_a_shutdown_stops_and_reports_daemons_that_no_other_node_can_take(cluster: IntegrationCluster) -> None:
     # Given
     on(cluster, "w2@test", ["only-1", "polite-1"])
 
@@ -162,7 +162,9 @@ def test_what_no_other_node_can_take_stops_and_the_drain_says_so_and_goes_on(clu
     assert "no other node takes daemons: its 1 run again once one does" in cluster.workers["w1"].output
 
 
-def test_an_operators_drain_names_what_stays_and_does_not_wait_for_it(cluster: IntegrationCluster) -> None:
+def test_the_drain_command_names_daemons_that_cannot_move_and_does_not_wait_for_them(
+    cluster: IntegrationCluster,
+) -> None:
     """A preStop hook, as `celery daemons drain NODE --wait 30`, ends as soon as it has to."""
     # Given
     on(cluster, "w2@test", ["only-1", "polite-1"])

@@ -64,7 +64,7 @@ shared_cluster = module_cluster(SOURCE, settings={"host_max_memory": 300 * 1024}
 
 
 @pytest.mark.parametrize("kind", ["stubborn", "deaf"])
-def test_one_that_will_not_stop_costs_its_host_after_the_others_have_left_it_in_order(
+def test_a_host_with_a_daemon_that_does_not_stop_is_killed_after_its_neighbours_stopped_gracefully(
     cluster: IntegrationCluster, kind: str
 ) -> None:
     # Given neighbours in one host
@@ -87,7 +87,9 @@ def test_one_that_will_not_stop_costs_its_host_after_the_others_have_left_it_in_
     assert (record.restarts, record.error) == (1, None)
 
 
-def test_neighbours_of_one_that_blocks_their_loop_do_not_wait_for_their_grace(cluster: IntegrationCluster) -> None:
+def test_a_host_whose_event_loop_is_blocked_is_killed_without_waiting_for_the_grace_of_neighbours(
+    cluster: IntegrationCluster,
+) -> None:
     # Given
     neighbour = cluster.spawn("polite-blocked", "polite")
     cluster.daemons.spawn("blocking", "blocking")
@@ -103,7 +105,9 @@ def test_neighbours_of_one_that_blocks_their_loop_do_not_wait_for_their_grace(cl
     assert "its event loop is blocked, killing it" in cluster.workers["w1"].output
 
 
-def test_a_host_that_has_grown_too_large_is_replaced_in_the_same_way(cluster: IntegrationCluster) -> None:
+def test_a_host_that_exceeds_its_memory_limit_is_replaced_after_its_daemons_stopped_gracefully(
+    cluster: IntegrationCluster,
+) -> None:
     neighbour = cluster.spawn("polite-eaten", "polite")
 
     greedy = cluster.spawn("greedy", "greedy")
@@ -114,7 +118,9 @@ def test_a_host_that_has_grown_too_large_is_replaced_in_the_same_way(cluster: In
     assert "more than daemons_host_max_memory" in cluster.workers["w1"].output
 
 
-def test_one_that_fails_too_often_on_its_only_node_is_failed_there(cluster: IntegrationCluster) -> None:
+def test_a_daemon_that_reaches_its_restart_limit_on_the_only_node_is_failed_until_another_node_joins(
+    cluster: IntegrationCluster,
+) -> None:
     cluster.daemons.spawn("hopeless-here", "hopeless")
 
     record = cluster.wait_status("hopeless-here", "failed")
@@ -137,7 +143,7 @@ def test_one_that_fails_too_often_on_its_only_node_is_failed_there(cluster: Inte
 pair = module_cluster(SOURCE, workers={"w1": {}, "w2": {}}, settings={"hosts": 2})
 
 
-def test_one_that_fails_too_often_is_tried_on_another_node_then_failed_and_its_neighbours_notice_nothing(
+def test_a_daemon_that_reaches_its_restart_limit_is_tried_on_another_node_and_then_failed(
     pair: IntegrationCluster, request: pytest.FixtureRequest
 ) -> None:
     """supervisor #487, circus #1157: given up for ever, or a hot restart loop."""
@@ -164,7 +170,7 @@ def test_one_that_fails_too_often_is_tried_on_another_node_then_failed_and_its_n
     pair.forget_all()
 
 
-def test_coroutines_are_spread_over_the_hosts_of_a_node(
+def test_coroutine_daemons_are_spread_over_the_hosts_of_a_node(
     pair: IntegrationCluster, request: pytest.FixtureRequest
 ) -> None:
     request.node.stash[RUNNING] = list(pair.workers.values())

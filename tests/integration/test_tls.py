@@ -21,7 +21,7 @@ SOURCE = (
 )
 
 
-def test_a_cluster_runs_over_tls_and_trusts_only_the_authority_it_is_given(
+def test_a_cluster_runs_over_tls_and_trusts_only_the_configured_authority(
     new_server: NewServer,
     new_project: NewProject,
     new_worker: NewWorker,
