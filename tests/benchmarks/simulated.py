@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from celery_daemons.domain import runs
-from celery_daemons.domain.names import DaemonName, Incarnation, NodeName
+from celery_daemons.domain.names import DaemonName, Incarnation, NodeName, Token
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.states import DaemonStatus, NodeStatus, Outcome
 from celery_daemons.store import assignments, book, lease
@@ -49,7 +49,7 @@ class SimulatedNode:
         self._store = store
         self._gate = gate
         self._generation = -1
-        self._running: dict[DaemonName, str] = {}
+        self._running: dict[DaemonName, Token] = {}
         self._row = NodeRow(
             incarnation=self.incarnation,
             status=NodeStatus.UP,
@@ -63,7 +63,7 @@ class SimulatedNode:
         )
 
     async def live(self) -> None:
-        """Take part for ever."""
+        """Take part in the protocol until cancelled."""
         await asyncio.sleep(random.random())
         joined = await self._run(lease.join(self._store.keys, self.name, self._row, ttl_ms=int(TTL * 1000)))
         if not isinstance(joined, lease.Joined):
@@ -87,7 +87,7 @@ class SimulatedNode:
             rows.update(page.rows)
         self._generation = generation
         claims = [
-            (name, row.token)
+            runs.Assignment(name, row.token)
             for name, row in rows.items()
             if row and row.status is DaemonStatus.ASSIGNED and self._running.get(name) != row.token
         ]
@@ -101,7 +101,7 @@ class SimulatedNode:
         for start in range(0, len(recalled), BATCH):
             await self._run(book.release(keys, self.name, recalled[start : start + BATCH]))
 
-    async def _claim(self, items: list[tuple[DaemonName, str]]) -> None:
+    async def _claim(self, items: list[runs.Assignment]) -> None:
         keys = self._store.keys
         claimed = await self._run(book.claim(keys, self.name, self.incarnation, items))
         granted = [
@@ -121,7 +121,7 @@ class SimulatedNode:
 
 
 async def live(url: str, namespace: str, first: int, count: int) -> None:
-    """Run so many nodes until killed."""
+    """Run ``count`` nodes until killed."""
     store = AsyncStore(url, Keys(namespace), timeout=30.0)
     gate = asyncio.Semaphore(_CONNECTIONS)
     nodes = [SimulatedNode(store, gate, f"s{number}@test", namespace) for number in range(first, first + count)]

@@ -66,6 +66,7 @@ def test_a_returning_node_is_filled_a_few_daemons_at_a_time(
     cluster.final_check()
 
 
+@pytest.mark.timing
 def test_a_flapping_node_causes_no_moves(fault_cluster: NewFaultCluster) -> None:
     """Attacks: a node that comes and goes drags daemons to and fro."""
     # Given
