@@ -84,14 +84,14 @@ def _scene(*, launcher: str = "rest", listed: bool = False, **settings: Any) -> 
 
 
 CONTENDERS = {
-    "ours": Contender(title=f"{TITLE}, coroutines", setting="defaults", count=1000, cluster=_scene, rounds=3),
+    "ours": Contender(title=f"{TITLE}, coroutines", setting="defaults", count=1000, scene=_scene, rounds=3),
     "ours-tuned": Contender(
         title=f"{TITLE}, coroutines",
         setting="lease 2 s, listed by a scanner",
         count=1000,
-        cluster=partial(_scene, listed=True, lease_ttl=2.0, heartbeat_interval=0.4),
+        scene=partial(_scene, listed=True, lease_ttl=2.0, heartbeat_interval=0.4),
     ),
     "ours-isolated": Contender(
-        title=f"{TITLE}, a process each", setting="defaults", count=40, cluster=partial(_scene, launcher="alone")
+        title=f"{TITLE}, a process each", setting="defaults", count=40, scene=partial(_scene, launcher="alone")
     ),
 }
