@@ -3,13 +3,15 @@
 #
 #   PYTHON=python3.13   the interpreter the environment is made with
 #   VENV=folder         another place for it
-#   ARGS="-k name"      more arguments for pytest (test) or the benchmarks (bench, bench-peers)
+#   ARGS="-k name"      run pytest with these arguments only, one test at a time (test); arguments for bench, bench-peers
+#   JOBS=6              tests that run at the same time (test); most of them wait most of the time
 #   LOGS=…              passed to the demo as --logs
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+JOBS ?= 6
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
@@ -22,8 +24,13 @@ help:  ## list the targets
 demo: $(STAMP)  ## ship growing log files exactly once while workers are killed, paused and drained
 	$(BIN)/python -m examples.log_shipper.demo $(if $(LOGS),--logs $(LOGS))
 
-test: $(STAMP)  ## run the whole test suite, real servers included
+test: $(STAMP)  ## run the whole test suite on real servers, or pytest with ARGS
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -m 'not timing' --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m timing
+endif
 
 lint: $(STAMP)  ## check style, types and the direction of imports
 	$(BIN)/ruff check .

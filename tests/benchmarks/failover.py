@@ -6,47 +6,47 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery_daemons.store import journal
+from tests.benchmarks.bench_cluster import BenchCluster, bench_cluster
 from tests.benchmarks.rows import Row, spread
-from tests.benchmarks.stage import Stage, stage
 from tests.benchmarks.timeline import Timeline
 
 DAEMONS = 1000
 ROUNDS = 10
 
 
-class Cluster3:
+class ThreeWorkers:
     """Three workers with a thousand daemons between them."""
 
-    def __init__(self, scene: Stage) -> None:
-        self.scene = scene
-        self.store = scene.cluster.store
-        scene.list(DAEMONS)
-        self.workers = {f"w{number}@test": scene.worker(f"w{number}") for number in (1, 2, 3)}
+    def __init__(self, bench: BenchCluster) -> None:
+        self.bench = bench
+        self.store = bench.client.store
+        bench.list(DAEMONS)
+        self.workers = {f"w{number}@test": bench.worker(f"w{number}") for number in (1, 2, 3)}
         self.wait_whole()
 
     def wait_whole(self) -> None:
         """Wait until three nodes are up and all daemons run."""
-        self.scene.wait(lambda: sum(node.status == "up" for node in self.scene.cluster.nodes()) == 3)
-        self.scene.wait(lambda: self.scene.count_running() == DAEMONS, every=0.2)
+        self.bench.wait(lambda: sum(node.status == "up" for node in self.bench.client.nodes()) == 3)
+        self.bench.wait(lambda: self.bench.count_running() == DAEMONS, every=0.2)
 
     def even_out(self) -> None:
         """Give each node its share again: what ran elsewhere stays there by itself."""
-        self.scene.cluster.ask_rebalance()
-        self.scene.wait(lambda: all(node.daemons > DAEMONS / 3 * 0.85 for node in self.scene.cluster.nodes()))
+        self.bench.client.ask_rebalance()
+        self.bench.wait(lambda: all(node.daemons > DAEMONS / 3 * 0.85 for node in self.bench.client.nodes()))
         self.wait_whole()
 
     def leader(self) -> str:
         """The node that leads."""
-        return self.scene.wait(self.scene.cluster.leader).node
+        return self.bench.wait(self.bench.client.leader).node
 
     def victim(self) -> str:
         """A node that does not lead."""
         leader = self.leader()
-        return max((n for n in self.scene.cluster.nodes() if n.name != leader), key=lambda node: node.daemons).name
+        return max((n for n in self.bench.client.nodes() if n.name != leader), key=lambda node: node.daemons).name
 
     def names(self, node: str) -> set[str]:
         """What runs on a node."""
-        return {record.name for record in self.scene.cluster.list(node=node)}
+        return {record.name for record in self.bench.client.list(node=node)}
 
     def timeline(self) -> Timeline:
         """From now on."""
@@ -55,15 +55,15 @@ class Cluster3:
     def replace(self, node: str) -> None:
         """Start a new worker for one that is dead."""
         self.workers[node].close()
-        self.workers[node] = self.scene.worker(node.partition("@")[0])
+        self.workers[node] = self.bench.worker(node.partition("@")[0])
         self.wait_whole()
 
 
 @contextmanager
-def _cluster(**settings: Any) -> Iterator[Cluster3]:
+def _cluster(**settings: Any) -> Iterator[ThreeWorkers]:
     # Nothing moves but by the fault, and what evens out between two of them does so at once.
-    with stage(rebalance="manual", rebalance_limit=1.0, **settings) as scene:
-        yield Cluster3(scene)
+    with bench_cluster(rebalance="manual", rebalance_limit=1.0, **settings) as cluster:
+        yield ThreeWorkers(cluster)
 
 
 def workers() -> Iterator[Row]:
@@ -117,33 +117,33 @@ def redis_loss() -> Iterator[Row]:
     """FLUSHALL under a thousand daemons."""
     with _cluster() as cluster:
         client = cluster.store.client
-        before = {record.name: record.token for record in cluster.scene.cluster.list()}
+        before = {record.name: record.token for record in cluster.bench.client.list()}
         began = time.monotonic()
         client.flushall()
-        cluster.scene.wait(lambda: client.hlen(cluster.store.keys.book) == DAEMONS, every=0.005)
+        cluster.bench.wait(lambda: client.hlen(cluster.store.keys.book) == DAEMONS, every=0.005)
         taken = time.monotonic() - began
         cluster.wait_whole()
-        after = {record.name: record.token for record in cluster.scene.cluster.list()}
+        after = {record.name: record.token for record in cluster.bench.client.list()}
         yield Row(f"FLUSHALL with {DAEMONS} daemons: all in the book again", taken, "s", 2.0)
         yield Row("of these restarted", float(sum(after[name] != token for name, token in before.items())), "", 0.0)
 
 
 def resignation() -> Iterator[Row]:
     """SIGTERM to the monitor's worker: nobody leads for so long."""
-    with stage() as scene:
+    with bench_cluster() as cluster:
         names = ("w1", "w2", "w3")
-        workers = {f"{name}@test": scene.worker(name) for name in names}
+        workers = {f"{name}@test": cluster.worker(name) for name in names}
         taken = []
         for _ in range(6):
-            scene.wait(lambda: sum(node.status == "up" for node in scene.cluster.nodes()) == 3)
-            leader = scene.wait(scene.cluster.leader).node
+            cluster.wait(lambda: sum(node.status == "up" for node in cluster.client.nodes()) == 3)
+            leader = cluster.wait(cluster.client.leader).node
             time.sleep(1)
-            position = journal.last_id(scene.cluster.store)
+            position = journal.last_id(cluster.client.store)
             workers[leader].stop()
-            entries = journal.follow(scene.cluster.store, position, block_ms=5000, count=1000)
+            entries = journal.follow(cluster.client.store, position, block_ms=5000, count=1000)
             ends = {entry.event: entry.at_ms for entry in entries if entry.event in ("resign", "lead")}
             while "lead" not in ends:
-                ends |= {e.event: e.at_ms for e in journal.follow(scene.cluster.store, entries[-1].id, block_ms=5000)}
+                ends |= {e.event: e.at_ms for e in journal.follow(cluster.client.store, entries[-1].id, block_ms=5000)}
             taken.append((ends["lead"] - ends["resign"]) / 1000)
-            workers[leader] = scene.worker(leader.partition("@")[0])
+            workers[leader] = cluster.worker(leader.partition("@")[0])
         yield spread("a monitor resigned: another leads", [one * 1e3 for one in taken], "ms", 200.0)

@@ -9,72 +9,72 @@ from statistics import median
 import psutil
 
 from tests.benchmarks import balance, bare, failover, pure, scale, simulated
+from tests.benchmarks.bench_cluster import BenchCluster, agent, bench_cluster, monitor, of_role
 from tests.benchmarks.rows import Row, spread
-from tests.benchmarks.stage import Stage, agent, monitor, of_role, stage
 
 
 def cold_start() -> Iterator[Row]:
     """Three workers, and 60 daemons from a scanner, from nothing."""
     taken = []
     for _ in range(3):
-        with stage() as scene:
-            scene.list(60)
-            workers = [scene.worker(f"w{number}") for number in (1, 2, 3)]
+        with bench_cluster() as cluster:
+            cluster.list(60)
+            workers = [cluster.worker(f"w{number}") for number in (1, 2, 3)]
             for worker in workers:
                 worker.wait_ready()
             ready = time.monotonic()
-            scene.wait(lambda scene=scene: scene.count_running() == 60)  # type: ignore[misc]
+            cluster.wait(lambda cluster=cluster: cluster.count_running() == 60)  # type: ignore[misc]
             taken.append(time.monotonic() - ready)
     yield spread("60 daemons on 3 workers of a new cluster, after the last is ready", taken, "s", 5.0)
 
 
 def spawn_latency() -> Iterator[Row]:
     """From the call to ``running`` in the book."""
-    with stage() as scene:
-        worker = scene.worker("w1", concurrency=2)
+    with bench_cluster() as cluster:
+        worker = cluster.worker("w1", concurrency=2)
         worker.wait_ready()
-        scene.wait(scene.cluster.leader)
-        _spawn(scene, "warm")
-        store = scene.cluster.store
-        script, publish = bare.evalsha(store) * 1e3, bare.publish(scene.server.url) * 1e3
+        cluster.wait(cluster.client.leader)
+        _spawn(cluster, "warm")
+        store = cluster.client.store
+        script, publish = bare.evalsha(store) * 1e3, bare.publish(cluster.server.url) * 1e3
         yield Row("a bare EVALSHA, median", script, "ms")
         yield Row("a bare Kombu publish, median", publish, "ms")
-        taken = [_spawn(scene, f"free.{number}") * 1e3 for number in range(200)]
+        taken = [_spawn(cluster, f"free.{number}") * 1e3 for number in range(200)]
         beside = ("a bare Kombu publish and an EVALSHA", script + publish)
         yield spread("spawn to running, p50", taken, "ms", 12.0, beside=beside)
         yield spread("spawn to running, p99", taken, "ms", 40.0, at=0.99, beside=beside)
-        _occupy(scene, 22, 3.0)
+        _occupy(cluster, 22, 3.0)
         time.sleep(0.5)
-        busy = [_spawn(scene, f"busy.{number}") * 1e3 for number in range(30)]
+        busy = [_spawn(cluster, f"busy.{number}") * 1e3 for number in range(30)]
         yield spread("the same with a full pool and 20 tasks waiting, p50", busy, "ms", 100.0)
-    with stage() as scene:
-        scene.worker("w1", pool="solo").wait_ready()
-        scene.wait(scene.cluster.leader)
-        _spawn(scene, "warm")
-        _occupy(scene, 4, 2.0)
+    with bench_cluster() as cluster:
+        cluster.worker("w1", pool="solo").wait_ready()
+        cluster.wait(cluster.client.leader)
+        _spawn(cluster, "warm")
+        _occupy(cluster, 4, 2.0)
         time.sleep(0.5)
-        busy = [_spawn(scene, f"busy.{number}") * 1e3 for number in range(4)]
+        busy = [_spawn(cluster, f"busy.{number}") * 1e3 for number in range(4)]
         yield spread("the same with the solo pool, whose parent is busy, p50", busy, "ms", 1100.0)
 
 
-def _spawn(scene: Stage, name: str) -> float:
+def _spawn(cluster: BenchCluster, name: str) -> float:
     began = time.perf_counter()
-    scene.cluster.want(name, "rest", "[[],{}]")
-    scene.cluster.wait_running(name, within=30)
+    cluster.client.want(name, "rest", "[[],{}]")
+    cluster.client.wait_running(name, within=30)
     return time.perf_counter() - began
 
 
-def _occupy(scene: Stage, tasks: int, seconds: float) -> None:
-    scene.project.python(f"import proj\nfor _ in range({tasks}): proj.sleep.delay({seconds})")
+def _occupy(cluster: BenchCluster, tasks: int, seconds: float) -> None:
+    cluster.project.python(f"import proj\nfor _ in range({tasks}): proj.sleep.delay({seconds})")
 
 
 def look_ups() -> Iterator[Row]:
     """``locate`` beside a bare HGET of the same client, and the replica."""
-    with stage() as scene:
-        scene.worker("w1").wait_ready()
-        _spawn(scene, "one")
-        keys, client = scene.cluster.store.keys, scene.cluster.store.client
-        hget, ours = partial(client.hget, keys.book, "one"), partial(scene.cluster.locate, "one")
+    with bench_cluster() as cluster:
+        cluster.worker("w1").wait_ready()
+        _spawn(cluster, "one")
+        keys, client = cluster.client.store.keys, cluster.client.store.client
+        hget, ours = partial(client.hget, keys.book, "one"), partial(cluster.client.locate, "one")
         bare.times(hget, 2000), bare.times(ours, 2000)
         ratios, bares = [], []
         for _ in range(30):
@@ -84,13 +84,13 @@ def look_ups() -> Iterator[Row]:
             ratios.append(median(second) / median(first))
         yield spread("a bare HGET, median of 300", bares, "µs")
         yield spread("locate, as a multiple of it", ratios, "×", 1.2)
-        yield from _replica(scene)
+        yield from _replica(cluster)
 
 
-def _replica(scene: Stage) -> Iterator[Row]:
+def _replica(cluster: BenchCluster) -> Iterator[Row]:
     from celery_daemons import AddressBook
 
-    with AddressBook.connect(scene.server.url, scene.project.namespace) as book:
+    with AddressBook.connect(cluster.server.url, cluster.project.namespace) as book:
         plain = {"one": book.locate("one")}
         taken = [timeit.timeit(partial(book.locate, "one"), number=50_000) / 50_000 * 1e6 for _ in range(9)]
         gets = [timeit.timeit(partial(plain.get, "one"), number=50_000) / 50_000 * 1e6 for _ in range(9)]
@@ -106,22 +106,22 @@ def at_rest() -> Iterator[Row]:
 
 def scale_of_rest(daemons: int, *, seconds: float = 5.0, rounds: int = 4) -> Iterator[Row]:
     """What one node that leads costs while so many daemons run on it."""
-    with stage() as scene:
-        scene.settle()
-        worker = scene.worker("w1")
-        scene.wait(scene.cluster.leader)
+    with bench_cluster() as cluster:
+        cluster.settle()
+        worker = cluster.worker("w1")
+        cluster.wait(cluster.client.leader)
         if daemons:
-            scale.let_run(scene, daemons)
+            scale.let_run(cluster, daemons)
         time.sleep(3)
-        roles = {"agent": agent(worker), "Redis": psutil.Process(scene.server.pid)}
+        roles = {"agent": agent(worker), "Redis": psutil.Process(cluster.server.pid)}
         roles["monitor"] = monitor([worker])
         roles["host"] = of_role(worker, "celery_daemons.host")[0]
         sent: list[float] = []
         used: dict[str, list[float]] = {role: [] for role in roles}
         for _ in range(rounds):
-            before, cpu = _commands(scene), {role: sum(one.cpu_times()[:2]) for role, one in roles.items()}
+            before, cpu = _commands(cluster), {role: sum(one.cpu_times()[:2]) for role, one in roles.items()}
             time.sleep(seconds)
-            sent.append((_commands(scene) - before) / seconds)
+            sent.append((_commands(cluster) - before) / seconds)
             for role, one in roles.items():
                 used[role].append((sum(one.cpu_times()[:2]) - cpu[role]) / seconds * 100)
         yield spread(f"commands at rest with {daemons:,} daemons, one node that leads", sent, "1/s", 4.0)
@@ -132,32 +132,32 @@ def scale_of_rest(daemons: int, *, seconds: float = 5.0, rounds: int = 4) -> Ite
         yield Row(f"the agent's memory with {daemons:,} daemons (RSS)", resident, "MB", aim)
 
 
-def _commands(scene: Stage) -> float:
+def _commands(cluster: BenchCluster) -> float:
     """Commands that are ours: scripts and the journal. What a script calls counts in the same statistics, as others."""
-    stats = scene.cluster.store.client.info("commandstats")
+    stats = cluster.client.store.client.info("commandstats")
     ours = ("evalsha", "eval", "xread", "xrange", "xrevrange", "hscan")
     return float(sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ours))
 
 
 def memory() -> Iterator[Row]:
     """What one more daemon costs."""
-    with stage() as scene:
-        worker = scene.worker("w1")
+    with bench_cluster() as cluster:
+        worker = cluster.worker("w1")
         worker.wait_ready()
-        _spawn(scene, "warm")
+        _spawn(cluster, "warm")
         (host,) = of_role(worker, "celery_daemons.host")
         before = host.memory_full_info().uss
-        scene.list(2000)
-        scene.cluster.rescan("rest")
-        scene.wait(lambda: scene.count_running() == 2001)
+        cluster.list(2000)
+        cluster.client.rescan("rest")
+        cluster.wait(lambda: cluster.count_running() == 2001)
         time.sleep(1)
         per_daemon = (host.memory_full_info().uss - before) / 2000 / 1024
         plain = bare.task_memory()
         yield Row("a bare asyncio task with an event", plain, "KiB")
         beyond, ratio = per_daemon - plain, per_daemon / plain
         yield Row("a coroutine daemon, beyond that", beyond, "KiB", 6.0, ratio=ratio, bare="that, all in all")
-        scene.cluster.want("alone", "alone", "[[],{}]")
-        pid = scene.cluster.wait_running("alone", within=30).pid
+        cluster.client.want("alone", "alone", "[[],{}]")
+        pid = cluster.client.wait_running("alone", within=30).pid
         time.sleep(0.5)
         yield Row("an isolated daemon, private", psutil.Process(pid).memory_full_info().uss / 1e6, "MB", 8.0)
 
@@ -174,13 +174,13 @@ def fail_over() -> Iterator[Row]:
 
 
 def _falls() -> dict[str, float]:
-    with stage() as scene:
-        scene.list(300)
-        workers = {f"{name}@test": scene.worker(name) for name in ("w1", "w2")}
-        scene.wait(lambda: scene.count_running() == 300)
-        leader = scene.cluster.leader()
+    with bench_cluster() as cluster:
+        cluster.list(300)
+        workers = {f"{name}@test": cluster.worker(name) for name in ("w1", "w2")}
+        cluster.wait(lambda: cluster.count_running() == 300)
+        leader = cluster.client.leader()
         victim = next(node for node in workers if leader is None or node != leader.node)
-        names = [record.name for record in scene.cluster.list(node=victim)]
+        names = [record.name for record in cluster.client.list(node=victim)]
         acts: dict[str, Callable[[], object]] = {
             "host": of_role(workers[victim], "celery_daemons.host")[0].kill,
             "agent": lambda: agent(workers[victim]).kill(),
@@ -188,16 +188,16 @@ def _falls() -> dict[str, float]:
         }
         taken = {}
         for what, act in acts.items():
-            tokens = {name: address.token for name, address in scene.cluster.locate_many(names).items()}
+            tokens = {name: address.token for name, address in cluster.client.locate_many(names).items()}
             began = time.monotonic()
             act()
-            scene.wait(lambda tokens=tokens: _renewed(scene, tokens))  # type: ignore[misc]
+            cluster.wait(lambda tokens=tokens: _renewed(cluster, tokens))  # type: ignore[misc]
             taken[what] = time.monotonic() - began
         return taken
 
 
-def _renewed(scene: Stage, tokens: dict[str, int]) -> bool:
-    found = scene.cluster.locate_many(tokens)
+def _renewed(cluster: BenchCluster, tokens: dict[str, int]) -> bool:
+    found = cluster.client.locate_many(tokens)
     return len(found) == len(tokens) and all(
         address.status == "running" and address.token > tokens[name] for name, address in found.items()
     )
@@ -223,29 +223,29 @@ def command_line() -> Iterator[Row]:
 
 def ordinary_tasks() -> Iterator[Row]:
     """What the worker's own tasks notice: the time for a thousand of them, beside a worker without daemons."""
-    with stage() as scene:
-        plain, ours = scene.worker("plain", concurrency=2, options=["-Q", "plain", "--no-daemons"]), None
-        ours = scene.worker("ours", concurrency=2, options=["-Q", "ours"])
+    with bench_cluster() as cluster:
+        plain, ours = cluster.worker("plain", concurrency=2, options=["-Q", "plain", "--no-daemons"]), None
+        ours = cluster.worker("ours", concurrency=2, options=["-Q", "ours"])
         plain.wait_ready(), ours.wait_ready()
-        scene.list(200)
-        scene.cluster.rescan("rest")
-        scene.wait(lambda: scene.count_running() == 200)
-        ratios = [_drain_tasks(scene, "ours") / _drain_tasks(scene, "plain") for _ in range(7)]
+        cluster.list(200)
+        cluster.client.rescan("rest")
+        cluster.wait(lambda: cluster.count_running() == 200)
+        ratios = [_drain_tasks(cluster, "ours") / _drain_tasks(cluster, "plain") for _ in range(7)]
         yield spread("1,000 tasks on a node with 200 daemons, as a multiple of a plain worker", ratios, "×")
 
 
-def _drain_tasks(scene: Stage, queue: str) -> float:
+def _drain_tasks(cluster: BenchCluster, queue: str) -> float:
     """Seconds for the worker to take a thousand tasks that wait when it is let go on."""
     name = f"{queue}@test"
     control = "import proj\nproj.app.control.%s_consumer(%r, destination=[%r], reply=True)"
-    scene.project.python(control % ("cancel", queue, name))
-    scene.project.python(f"import proj\nfor _ in range(1000): proj.sleep.apply_async((0,), queue={queue!r})")
-    client = scene.cluster.store.client
+    cluster.project.python(control % ("cancel", queue, name))
+    cluster.project.python(f"import proj\nfor _ in range(1000): proj.sleep.apply_async((0,), queue={queue!r})")
+    client = cluster.client.store.client
     left = client.llen(queue)
-    scene.project.python(control % ("add", queue, name))
-    scene.wait(lambda: client.llen(queue) < left, every=0.0005)
+    cluster.project.python(control % ("add", queue, name))
+    cluster.wait(lambda: client.llen(queue) < left, every=0.0005)
     began, left = time.perf_counter(), client.llen(queue)
-    scene.wait(lambda: client.llen(queue) == 0, every=0.0005)
+    cluster.wait(lambda: client.llen(queue) == 0, every=0.0005)
     return (time.perf_counter() - began) / left
 
 

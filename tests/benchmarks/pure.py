@@ -1,11 +1,11 @@
-"""The planner alone: no Redis, no broker, no process."""
+"""The planner alone, without Redis, broker or other processes."""
 
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from celery_daemons.domain.names import DaemonName, Incarnation, LauncherName, NodeName
+from celery_daemons.domain.names import DaemonName, Incarnation, LauncherName, NodeName, Token
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.planner import Plan, Planner
 from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
@@ -19,7 +19,7 @@ _LAUNCHER = LauncherName("rest")
 
 
 def planner() -> Iterator[Row]:
-    """Ten thousand daemons on a hundred nodes: from nothing, and after the loss of one node."""
+    """Place ten thousand daemons on a hundred nodes, first all of them, then those of one lost node."""
     first, lost = [], []
     for _ in range(ROUNDS):
         copy = _copy()
@@ -50,7 +50,7 @@ def _carry_out(plan: Plan, copy: Any) -> None:
         for item in items:
             copy.book[item[0]] = BookRow(
                 status=DaemonStatus.RUNNING,
-                token="1",
+                token=Token(1),
                 launcher=_LAUNCHER,
                 node=node,
                 incarnation=Incarnation("one"),
@@ -59,7 +59,7 @@ def _carry_out(plan: Plan, copy: Any) -> None:
 
 
 def _copy() -> Any:
-    """A cluster as the monitor knows it, in which nothing runs yet."""
+    """Return a snapshot of a cluster in which nothing runs yet."""
     spec = SpecRow(launcher=_LAUNCHER, arguments="[[],{}]", desired=Desired.RUNNING, version="1")
     node = NodeRow(
         incarnation=Incarnation("one"),

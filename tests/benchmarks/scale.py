@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from tests.benchmarks import bare
+from tests.benchmarks.bench_cluster import BenchCluster, Meter, bench_cluster, monitor, peak_mb
 from tests.benchmarks.rows import Row, spread
-from tests.benchmarks.stage import Meter, Stage, monitor, peak_mb, stage
 from tests.benchmarks.timeline import Timeline
 from tests.support.workers import Worker
 
@@ -16,26 +16,26 @@ AIMS = {10: 1.5, 100: 15.0}
 STEPS = (("want", "recorded"), ("assign", "assigned"), ("claim", "claimed"), ("report", "reported running"))
 
 
-def two_workers(scene: Stage) -> list[Worker]:
+def two_workers(cluster: BenchCluster) -> list[Worker]:
     """Two workers, both nodes, one of which leads; nothing to run yet."""
-    scene.settle()
-    workers = [scene.worker("w1"), scene.worker("w2")]
-    scene.wait(lambda: sum(node.status == "up" for node in scene.cluster.nodes()) == 2)
-    leader = scene.wait(scene.cluster.leader)
-    scene.wait(lambda: "rest" in scene.cluster.status().scanners, every=0.05)
+    cluster.settle()
+    workers = [cluster.worker("w1"), cluster.worker("w2")]
+    cluster.wait(lambda: sum(node.status == "up" for node in cluster.client.nodes()) == 2)
+    leader = cluster.wait(cluster.client.leader)
+    cluster.wait(lambda: "rest" in cluster.client.status().scanners, every=0.05)
     assert leader
     time.sleep(1.0)
     return workers
 
 
-def let_run(scene: Stage, count: int) -> Timeline:
+def let_run(cluster: BenchCluster, count: int) -> Timeline:
     """Let the scanner list so many, ask for a scan, and wait until all run and can be located."""
-    scene.list(count)
-    timeline = Timeline(scene.cluster.store)
-    scene.cluster.rescan("rest")
+    cluster.list(count)
+    timeline = Timeline(cluster.client.store)
+    cluster.client.rescan("rest")
     timeline.until_running(count)
     names = [f"rest.{number}" for number in range(count)]
-    found = scene.cluster.locate_many(names)
+    found = cluster.client.locate_many(names)
     unlocated = [name for name in names if name not in found or found[name].status != "running"]
     if unlocated:
         raise RuntimeError(f"{len(unlocated)} daemons were reported as running and cannot be located")
@@ -56,12 +56,12 @@ def _cold_start(thousand: int, task: float) -> Iterator[Row]:
     used: dict[str, list[float]] = {}
     memory, redis = [], []
     for _ in range(ROUNDS[thousand]):
-        with stage() as scene:
-            workers = two_workers(scene)
-            leader, client = monitor(workers), scene.cluster.store.client
+        with bench_cluster() as cluster:
+            workers = two_workers(cluster)
+            leader, client = monitor(workers), cluster.client.store.client
             peak, held = peak_mb(leader), client.info("memory")["used_memory"]
-            meter = Meter(scene, workers)
-            timeline = let_run(scene, count)
+            meter = Meter(cluster, workers)
+            timeline = let_run(cluster, count)
             for role, seconds in meter.seconds().items():
                 used.setdefault(role, []).append(seconds * 1e6 / count)
             taken.append(timeline.seconds("report"))
@@ -87,20 +87,20 @@ def fail_over(thousand: int = 10) -> Iterator[Row]:
     """``kill -9`` of the worker that does not lead, and that holds nearly all of so many thousand daemons."""
     count, taken = thousand * 1000, []
     for _ in range(3):
-        with stage() as scene:
-            scene.settle()
+        with bench_cluster() as cluster:
+            cluster.settle()
             # The first one leads; next to the second it is too light to hold more than a few.
-            first = scene.worker("w1")
-            scene.wait(scene.cluster.leader)
-            second = scene.worker("w2", options=["--daemon-weight", "200"])
-            scene.wait(lambda scene=scene: len(scene.cluster.nodes()) == 2)  # type: ignore[misc]
-            let_run(scene, count)
+            first = cluster.worker("w1")
+            cluster.wait(cluster.client.leader)
+            second = cluster.worker("w2", options=["--daemon-weight", "200"])
+            cluster.wait(lambda cluster=cluster: len(cluster.client.nodes()) == 2)  # type: ignore[misc]
+            let_run(cluster, count)
             time.sleep(1.0)
-            located = scene.cluster.locate_many(f"rest.{number}" for number in range(count))
+            located = cluster.client.locate_many(f"rest.{number}" for number in range(count))
             names = [name for name, address in located.items() if address.node == second.node]
-            if scene.wait(scene.cluster.leader).node != first.node or len(names) < count * 0.97:
+            if cluster.wait(cluster.client.leader).node != first.node or len(names) < count * 0.97:
                 raise RuntimeError("the daemons are not where they should be")
-            timeline = Timeline(scene.cluster.store)
+            timeline = Timeline(cluster.client.store)
             second.kill()
             taken.append(timeline.until_running(names))
     aim = {10: 1.5}.get(thousand)
@@ -115,8 +115,8 @@ def journal() -> Iterator[Row]:
     from celery_daemons.store.script import BATCH
 
     count, rounds = 100_000, 3
-    with stage() as scene:
-        store = scene.cluster.store
+    with bench_cluster() as cluster:
+        store = cluster.client.store
         behind = []
         for number in range(rounds):
             replica = Replica(store, with_specs=True)
@@ -136,11 +136,11 @@ def journal() -> Iterator[Row]:
 def _load() -> Iterator[Row]:
     from celery_daemons import AddressBook
 
-    with stage() as scene:
-        two_workers(scene)
+    with bench_cluster() as cluster:
+        two_workers(cluster)
         count, taken, bare_reads = 100_000, [], []
-        let_run(scene, count)
-        keys, client = scene.cluster.store.keys, scene.cluster.store.client
+        let_run(cluster, count)
+        keys, client = cluster.client.store.keys, cluster.client.store.client
         for _ in range(5):
             began = time.perf_counter()
             cursor = None
@@ -148,7 +148,7 @@ def _load() -> Iterator[Row]:
                 cursor, _page = client.hscan(keys.book, cursor or 0, count=1000)
             bare_reads.append(time.perf_counter() - began)
             began = time.perf_counter()
-            with AddressBook.connect(scene.server.url, scene.project.namespace) as book:
+            with AddressBook.connect(cluster.server.url, cluster.project.namespace) as book:
                 taken.append(time.perf_counter() - began)
                 if book.locate(f"rest.{count - 1}") is None:
                     raise RuntimeError("the replica is not whole")
@@ -162,7 +162,7 @@ def _load() -> Iterator[Row]:
                 client.hmget(keys.book, names[start : start + 1000])
             hmget.append(time.perf_counter() - began)
             began = time.perf_counter()
-            scene.cluster.locate_many(names)
+            cluster.client.locate_many(names)
             many.append(time.perf_counter() - began)
         beside = ("bare HMGETs of 1,000", sorted(hmget)[4] * 1e3)
         yield spread("locate_many of 10,000", [one * 1e3 for one in many], "ms", 50.0, beside=beside)

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from celery_daemons.domain import runs
-from celery_daemons.domain.names import DaemonName, Incarnation, NodeName
+from celery_daemons.domain.names import DaemonName, Incarnation, NodeName, Token
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.states import DaemonStatus, NodeStatus, Outcome
 from celery_daemons.store import assignments, book, lease
@@ -26,8 +26,8 @@ from celery_daemons.store.connection import AsyncStore
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.script import BATCH, ScriptCall
 from celery_daemons.wire.spawn_task import spawn_queue_name, task_queue_name
+from tests.benchmarks.bench_cluster import BenchCluster, bench_cluster, of_role
 from tests.benchmarks.rows import Row, spread
-from tests.benchmarks.stage import Stage, of_role, stage
 from tests.benchmarks.timeline import Timeline
 from tests.support.projects import ROOT
 from tests.support.servers import Server
@@ -49,7 +49,7 @@ class SimulatedNode:
         self._store = store
         self._gate = gate
         self._generation = -1
-        self._running: dict[DaemonName, str] = {}
+        self._running: dict[DaemonName, Token] = {}
         self._row = NodeRow(
             incarnation=self.incarnation,
             status=NodeStatus.UP,
@@ -63,7 +63,7 @@ class SimulatedNode:
         )
 
     async def live(self) -> None:
-        """Take part for ever."""
+        """Take part in the protocol until cancelled."""
         await asyncio.sleep(random.random())
         joined = await self._run(lease.join(self._store.keys, self.name, self._row, ttl_ms=int(TTL * 1000)))
         if not isinstance(joined, lease.Joined):
@@ -87,7 +87,7 @@ class SimulatedNode:
             rows.update(page.rows)
         self._generation = generation
         claims = [
-            (name, row.token)
+            runs.Assignment(name, row.token)
             for name, row in rows.items()
             if row and row.status is DaemonStatus.ASSIGNED and self._running.get(name) != row.token
         ]
@@ -101,7 +101,7 @@ class SimulatedNode:
         for start in range(0, len(recalled), BATCH):
             await self._run(book.release(keys, self.name, recalled[start : start + BATCH]))
 
-    async def _claim(self, items: list[tuple[DaemonName, str]]) -> None:
+    async def _claim(self, items: list[runs.Assignment]) -> None:
         keys = self._store.keys
         claimed = await self._run(book.claim(keys, self.name, self.incarnation, items))
         granted = [
@@ -121,7 +121,7 @@ class SimulatedNode:
 
 
 async def live(url: str, namespace: str, first: int, count: int) -> None:
-    """Run so many nodes until killed."""
+    """Run ``count`` nodes until killed."""
     store = AsyncStore(url, Keys(namespace), timeout=30.0)
     gate = asyncio.Semaphore(_CONNECTIONS)
     nodes = [SimulatedNode(store, gate, f"s{number}@test", namespace) for number in range(first, first + count)]
@@ -129,9 +129,9 @@ async def live(url: str, namespace: str, first: int, count: int) -> None:
 
 
 @contextlib.contextmanager
-def nodes(scene: Stage, first: int, count: int) -> Iterator[subprocess.Popen[bytes]]:
+def nodes(cluster: BenchCluster, first: int, count: int) -> Iterator[subprocess.Popen[bytes]]:
     """A process with so many nodes."""
-    arguments = [scene.server.url, scene.project.namespace, str(first), str(count)]
+    arguments = [cluster.server.url, cluster.project.namespace, str(first), str(count)]
     command = [sys.executable, "-m", "tests.benchmarks.simulated", *arguments]
     process = subprocess.Popen(command, cwd=ROOT)
     try:
@@ -144,34 +144,34 @@ def nodes(scene: Stage, first: int, count: int) -> Iterator[subprocess.Popen[byt
 def measure(counts: Sequence[int] = NODES, daemons: int = DAEMONS) -> Iterator[Row]:
     """A real monitor, so many simulated nodes, a hundred thousand daemons: at rest, and when one node is lost."""
     for count in counts:
-        with Server("valkey") as broker, stage(broker=broker.url) as scene:
-            yield from _measure(scene, broker, count, daemons)
+        with Server("valkey") as broker, bench_cluster(broker=broker.url) as cluster:
+            yield from _measure(cluster, broker, count, daemons)
 
 
-def _measure(scene: Stage, broker: Server, count: int, daemons: int) -> Iterator[Row]:
-    scene.settle()
+def _measure(cluster: BenchCluster, broker: Server, count: int, daemons: int) -> Iterator[Row]:
+    cluster.settle()
     arguments = ["daemons", "monitor", "-n", "boss@here"]
-    monitor = CeleryProcess(scene.project, "boss", arguments, ready=": elected, epoch")
-    with nodes(scene, 1, count - 1), nodes(scene, 0, 1) as victim, monitor:
-        store = scene.cluster.store
-        scene.wait(lambda: store.client.hlen(store.keys.nodes) == count, every=0.1)
+    monitor = CeleryProcess(cluster.project, "boss", arguments, ready=": elected, epoch")
+    with nodes(cluster, 1, count - 1), nodes(cluster, 0, 1) as victim, monitor:
+        store = cluster.client.store
+        cluster.wait(lambda: store.client.hlen(store.keys.nodes) == count, every=0.1)
         time.sleep(2.0)
-        scene.list(daemons)
+        cluster.list(daemons)
         timeline = Timeline(store)
-        scene.cluster.rescan("rest")
+        cluster.client.rescan("rest")
         timeline.until_running(daemons, within=240.0)
         what = f"{count:,} simulated nodes, {daemons:,} daemons"
         yield Row(f"{what}: from the request to scan to the last assigned", timeline.seconds("assign"), "s")
         yield Row(f"{what}: scripts called to assign all", float(timeline.stretches["assign"].entries), "")
         time.sleep(3.0)
-        yield from _rest(scene, monitor, what)
-        yield from _loss(scene, broker, victim, what)
+        yield from _rest(cluster, monitor, what)
+        yield from _loss(cluster, broker, victim, what)
 
 
-def _rest(scene: Stage, monitor: CeleryProcess, what: str) -> Iterator[Row]:
-    client, seconds, rounds = scene.cluster.store.client, 4.0, 4
+def _rest(cluster: BenchCluster, monitor: CeleryProcess, what: str) -> Iterator[Row]:
+    client, seconds, rounds = cluster.client.store.client, 4.0, 4
     processes = {
-        "Redis": psutil.Process(scene.server.pid),
+        "Redis": psutil.Process(cluster.server.pid),
         "monitor": of_role(monitor, "celery_daemons.monitor")[0],  # type: ignore[arg-type]
     }
     sent: list[float] = []
@@ -193,8 +193,8 @@ def _calls(client: Any) -> float:
     return float(sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ours))
 
 
-def _loss(scene: Stage, broker: Server, victim: "subprocess.Popen[bytes]", what: str) -> Iterator[Row]:
-    store, queues = scene.cluster.store, broker.client()
+def _loss(cluster: BenchCluster, broker: Server, victim: "subprocess.Popen[bytes]", what: str) -> Iterator[Row]:
+    store, queues = cluster.client.store, broker.client()
     names = set(store.client.smembers(store.keys.held(NodeName("s0@test"))))
     lost = {name.decode() for name in names}
     victim.kill()

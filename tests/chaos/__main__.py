@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.arena import LEASE, Arena
+from tests.chaos.chaos_cluster import LEASE, ChaosCluster
 from tests.chaos.faults import WEIGHTS, Fault
 
 #: Seconds in which the cluster has to be whole again once everything is mended.
@@ -32,10 +32,10 @@ class Report:
         self.lost: list[str] = []
         self.took: dict[str, list[float]] = defaultdict(list)
 
-    def settle(self, arena: Arena) -> None:
+    def settle(self, cluster: ChaosCluster) -> None:
         """Measure, for each fault since the last time, when the last of what it hit began anew."""
         begun: dict[str, list[float]] = defaultdict(list)
-        for name, _, at in arena.evidence.begun:
+        for name, _, at in cluster.recorder.begun:
             begun[name].append(at)
         for fault in self.faults:
             if not fault.hit:
@@ -47,34 +47,34 @@ class Report:
             fault.hit = []
 
 
-def rage(arena: Arena, report: Report, minutes: float, console: Console) -> None:
+def rage(cluster: ChaosCluster, report: Report, minutes: float, console: Console) -> None:
     """Do harm until the time is up."""
-    dice = arena.dice
+    rng = cluster.rng
     kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
     end = time.monotonic() + minutes * 60
     pending: list[Fault] = []
     while time.monotonic() < end:
         for _ in range(_ROUND):
             _mend(pending)
-            idle = arena.idle()
+            idle = cluster.idle()
             # One node is left alone, so that there is somewhere to go.
             if len(idle) > 1:
-                fault = dice.choices(kinds, weights)[0](arena, dice.choice(idle))
+                fault = rng.choices(kinds, weights)[0](cluster, rng.choice(idle))
                 if fault is not None:
                     report.faults.append(fault)
                     if fault.mend is not None:
                         pending.append(fault)
-            arena.watch(dice.uniform(0.1, 1.2))
+            cluster.watch(rng.uniform(0.1, 1.2))
         while pending:
             _mend(pending)
-            arena.watch(0.1)
-        silent = arena.whole(_WHOLE_WITHIN)
+            cluster.watch(0.1)
+        silent = cluster.whole(_WHOLE_WITHIN)
         report.lost += sorted(silent)
-        report.settle(arena)
+        report.settle(cluster)
         left = max(0.0, end - time.monotonic())
         console.log(
-            f"{len(report.faults)} faults, {arena.evidence.lives} lives, {arena.evidence.signs} signs, "
-            f"{len(arena.evidence.violations)} violations, {len(report.lost)} lost, {left:.0f} s left"
+            f"{len(report.faults)} faults, {cluster.recorder.lives} lives, {cluster.recorder.signs} signs, "
+            f"{len(cluster.recorder.violations)} violations, {len(report.lost)} lost, {left:.0f} s left"
         )
         if silent:
             return
@@ -88,7 +88,7 @@ def _mend(pending: list[Fault]) -> None:
         fault.mend()
 
 
-def table(report: Report, arena: Arena, minutes: float, seed: int) -> Table:
+def table(report: Report, cluster: ChaosCluster, minutes: float, seed: int) -> Table:
     """The result."""
     found = Table(
         "fault",
@@ -96,7 +96,7 @@ def table(report: Report, arena: Arena, minutes: float, seed: int) -> Table:
         "median s",
         "p99 s",
         "longest s",
-        title=f"{minutes:g} minutes, seed {seed}, {len(arena.names)} daemons on 4 workers, lease {LEASE:g} s",
+        title=f"{minutes:g} minutes, seed {seed}, {len(cluster.names)} daemons on 4 workers, lease {LEASE:g} s",
     )
     counts: dict[str, int] = defaultdict(int)
     for fault in report.faults:
@@ -109,9 +109,9 @@ def table(report: Report, arena: Arena, minutes: float, seed: int) -> Table:
         found.add_row(kind, str(counts[kind]), *figures)
     found.add_section()
     found.add_row("all faults", str(len(report.faults)))
-    found.add_row("lives begun", str(arena.evidence.lives))
-    found.add_row("signs of life judged", str(arena.evidence.signs))
-    found.add_row("overlaps or fallen tokens", str(len(arena.evidence.violations)))
+    found.add_row("lives begun", str(cluster.recorder.lives))
+    found.add_row("signs of life judged", str(cluster.recorder.signs))
+    found.add_row("overlaps or fallen tokens", str(len(cluster.recorder.violations)))
     found.add_row("daemons lost", str(len(report.lost)))
     return found
 
@@ -131,18 +131,18 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="daemons-chaos-"))
     report = Report()
     with ExitStack() as stack:
-        arena = Arena(folder, stack, random.Random(seed), walks=arguments.walks, solos=arguments.solos)
-        silent = arena.whole(60)
+        cluster = ChaosCluster(folder, stack, random.Random(seed), walks=arguments.walks, solos=arguments.solos)
+        silent = cluster.whole(60)
         if silent:
             console.print(f"never started: {sorted(silent)[:10]}; the workers' logs are in {folder}")
             return 1
-        rage(arena, report, arguments.minutes, console)
-        console.print(table(report, arena, arguments.minutes, seed))
-        for violation in arena.evidence.violations[:20]:
+        rage(cluster, report, arguments.minutes, console)
+        console.print(table(report, cluster, arguments.minutes, seed))
+        for violation in cluster.recorder.violations[:20]:
             console.print(f"{violation.kind}: {violation.name}: {violation.text}", style="bold red")
         for name in report.lost[:20]:
-            console.print(f"lost: {name}: {arena.cluster.record(name)}", style="bold red")
-        failed = bool(arena.evidence.violations or report.lost)
+            console.print(f"lost: {name}: {cluster.client.record(name)}", style="bold red")
+        failed = bool(cluster.recorder.violations or report.lost)
     if failed or arguments.keep:
         console.print(f"the workers' logs are in {folder}")
     else:

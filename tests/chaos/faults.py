@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from celery_daemons.errors import DaemonsError
-from tests.chaos.arena import LEASE, Arena, Node
+from tests.chaos.chaos_cluster import LEASE, ChaosCluster, Node
 
 
 @dataclass(slots=True)
@@ -33,46 +33,46 @@ def _stop(process: psutil.Process | None, number: int) -> bool:
     return True
 
 
-def kill_worker(arena: Arena, node: Node) -> Fault:
+def kill_worker(cluster: ChaosCluster, node: Node) -> Fault:
     """``kill -9`` of the worker's main process."""
-    hit = arena.at(node)
-    fault = Fault("worker killed", time.monotonic(), hit, node.restart, time.monotonic() + arena.dice.uniform(0.5, 2))
+    hit = cluster.at(node)
+    fault = Fault("worker killed", time.monotonic(), hit, node.restart, time.monotonic() + cluster.rng.uniform(0.5, 2))
     node.worker.kill()
     return fault
 
 
-def kill_tree(arena: Arena, node: Node) -> Fault:
+def kill_tree(cluster: ChaosCluster, node: Node) -> Fault:
     """Everything of a node at once, as when the power fails."""
-    hit = arena.at(node)
-    fault = Fault("machine lost", time.monotonic(), hit, node.restart, time.monotonic() + arena.dice.uniform(1, 4))
+    hit = cluster.at(node)
+    fault = Fault("machine lost", time.monotonic(), hit, node.restart, time.monotonic() + cluster.rng.uniform(1, 4))
     node.worker.kill_tree()
     return fault
 
 
-def kill_agent(arena: Arena, node: Node) -> Fault | None:
+def kill_agent(cluster: ChaosCluster, node: Node) -> Fault | None:
     """The agent alone."""
-    hit, now = arena.at(node), time.monotonic()
+    hit, now = cluster.at(node), time.monotonic()
     return Fault("agent killed", now, hit) if _stop(node.agent(), signal.SIGKILL) else None
 
 
-def kill_host(arena: Arena, node: Node) -> Fault | None:
+def kill_host(cluster: ChaosCluster, node: Node) -> Fault | None:
     """One host, shared or of one daemon."""
     now, host = time.monotonic(), node.role("host")
     if host is None:
         return None
     pid = host.pid
-    hit = [address.name for address in arena.cluster.locate_many(arena.at(node)).values() if address.pid == pid]
+    hit = [address.name for address in cluster.client.locate_many(cluster.at(node)).values() if address.pid == pid]
     return Fault("host killed", now, hit) if _stop(host, signal.SIGKILL) else None
 
 
-def kill_forkserver(_: Arena, node: Node) -> Fault | None:
+def kill_forkserver(_: ChaosCluster, node: Node) -> Fault | None:
     """The process that hosts are forked from."""
     return Fault("fork server killed", time.monotonic()) if _stop(node.role("forkserver"), signal.SIGKILL) else None
 
 
-def kill_monitor(arena: Arena, _: Node) -> Fault | None:
+def kill_monitor(cluster: ChaosCluster, _: Node) -> Fault | None:
     """The monitor's process, wherever it is."""
-    for node in arena.idle():
+    for node in cluster.idle():
         if _stop(node.role("monitor"), signal.SIGKILL):
             return Fault("monitor killed", time.monotonic())
     return None
@@ -86,50 +86,50 @@ def _frozen(kind: str, node: Node, process: psutil.Process | None, seconds: floa
     return Fault(kind, now, [], lambda: _stop(process, signal.SIGCONT) and None, now + seconds)
 
 
-def freeze_monitor(arena: Arena, _: Node) -> Fault | None:
+def freeze_monitor(cluster: ChaosCluster, _: Node) -> Fault | None:
     """The monitor, for up to two leases."""
-    for node in arena.idle():
+    for node in cluster.idle():
         monitor = node.role("monitor")
         if monitor is not None:
-            return _frozen("monitor frozen", node, monitor, arena.dice.uniform(0.2, 2 * LEASE))
+            return _frozen("monitor frozen", node, monitor, cluster.rng.uniform(0.2, 2 * LEASE))
     return None
 
 
-def freeze_agent(arena: Arena, node: Node) -> Fault | None:
+def freeze_agent(cluster: ChaosCluster, node: Node) -> Fault | None:
     """The agent alone, for up to two leases: its hosts have to end themselves."""
-    return _frozen("agent frozen", node, node.agent(), arena.dice.uniform(0.2, 2 * LEASE))
+    return _frozen("agent frozen", node, node.agent(), cluster.rng.uniform(0.2, 2 * LEASE))
 
 
-def freeze_host(arena: Arena, node: Node) -> Fault | None:
+def freeze_host(cluster: ChaosCluster, node: Node) -> Fault | None:
     """One host, for up to two leases."""
-    return _frozen("host frozen", node, node.role("host"), arena.dice.uniform(0.2, 2 * LEASE))
+    return _frozen("host frozen", node, node.role("host"), cluster.rng.uniform(0.2, 2 * LEASE))
 
 
-def freeze_tree(arena: Arena, node: Node) -> Fault:
+def freeze_tree(cluster: ChaosCluster, node: Node) -> Fault:
     """A whole node, for up to two leases."""
-    seconds = arena.dice.uniform(0.2, 2 * LEASE)
+    seconds = cluster.rng.uniform(0.2, 2 * LEASE)
     now = time.monotonic()
-    hit = arena.at(node) if seconds > LEASE + 1 else []
+    hit = cluster.at(node) if seconds > LEASE + 1 else []
     node.worker.pause_tree()
     node.busy_until = now + seconds + 0.5
     return Fault("node frozen", now, hit, node.worker.resume_tree, now + seconds)
 
 
-def drain(arena: Arena, node: Node) -> Fault:
+def drain(cluster: ChaosCluster, node: Node) -> Fault:
     """SIGTERM, as in a deploy."""
     now = time.monotonic()
-    hit = arena.at(node)
+    hit = cluster.at(node)
     node.worker.terminate()
     node.busy_until = now + 3
     return Fault("worker terminated", now, hit, node.restart, now + 3)
 
 
-def move(arena: Arena, _: Node) -> Fault | None:
+def move(cluster: ChaosCluster, _: Node) -> Fault | None:
     """Somebody moves a few daemons, amid all that."""
-    now, names = time.monotonic(), arena.dice.sample(arena.names, 5)
+    now, names = time.monotonic(), cluster.rng.sample(cluster.names, 5)
     for name in names:
         with contextlib.suppress(DaemonsError):
-            arena.cluster.move(name)
+            cluster.client.move(name)
     return Fault("daemons moved", now)
 
 
@@ -139,64 +139,64 @@ def _wire(kind: str, node: Node, seconds: float) -> Fault:
     return Fault(kind, now, [], node.proxy.heal, now + seconds)
 
 
-def cut(_: Arena, node: Node) -> Fault:
+def cut(_: ChaosCluster, node: Node) -> Fault:
     """All of a node's connections reset."""
     node.proxy.cut()
     return Fault("connections reset", time.monotonic())
 
 
-def hole(arena: Arena, node: Node) -> Fault:
+def hole(cluster: ChaosCluster, node: Node) -> Fault:
     """A node's packets vanish, one way or both."""
-    which = arena.dice.choice(("up", "down", "both"))
+    which = cluster.rng.choice(("up", "down", "both"))
     node.proxy.hole(which)  # type: ignore[arg-type]
-    return _wire(f"network hole ({which})", node, arena.dice.uniform(0.2, 2 * LEASE))
+    return _wire(f"network hole ({which})", node, cluster.rng.uniform(0.2, 2 * LEASE))
 
 
-def delay(arena: Arena, node: Node) -> Fault:
+def delay(cluster: ChaosCluster, node: Node) -> Fault:
     """A node's packets take 200 ms, one way or both."""
-    node.proxy.delay(0.2, arena.dice.choice(("up", "down", "both")))  # type: ignore[arg-type]
-    return _wire("network delay", node, arena.dice.uniform(1, 4))
+    node.proxy.delay(0.2, cluster.rng.choice(("up", "down", "both")))  # type: ignore[arg-type]
+    return _wire("network delay", node, cluster.rng.uniform(1, 4))
 
 
-def flush(arena: Arena, _: Node) -> Fault:
+def flush(cluster: ChaosCluster, _: Node) -> Fault:
     """Redis loses its data."""
     now = time.monotonic()
-    arena.server.client().flushall()
+    cluster.server.client().flushall()
     return Fault("Redis flushed", now)
 
 
-def restart_empty(arena: Arena, _: Node) -> Fault:
+def restart_empty(cluster: ChaosCluster, _: Node) -> Fault:
     """Redis restarts without its data."""
     now = time.monotonic()
-    arena.server.restart(keep_data=False)
+    cluster.server.restart(keep_data=False)
     return Fault("Redis restarted empty", now)
 
 
-def restart_old(arena: Arena, _: Node) -> Fault:
+def restart_old(cluster: ChaosCluster, _: Node) -> Fault:
     """Redis restarts with the data it last saved, which may be of a minute ago."""
     now = time.monotonic()
-    arena.server.kill()
-    arena.server.start()
+    cluster.server.kill()
+    cluster.server.start()
     return Fault("Redis killed, old data", now)
 
 
-def save(arena: Arena, _: Node) -> Fault:
+def save(cluster: ChaosCluster, _: Node) -> Fault:
     """Redis saves; no fault in itself, but what an old restart comes back with."""
-    arena.server.client().bgsave()
+    cluster.server.client().bgsave()
     return Fault("Redis saved", time.monotonic())
 
 
-def pause_redis(arena: Arena, _: Node) -> Fault:
+def pause_redis(cluster: ChaosCluster, _: Node) -> Fault:
     """Redis hangs, for up to one and a half leases."""
-    now, seconds = time.monotonic(), arena.dice.uniform(0.1, 1.5 * LEASE)
-    arena.server.pause()
+    now, seconds = time.monotonic(), cluster.rng.uniform(0.1, 1.5 * LEASE)
+    cluster.server.pause()
     time.sleep(seconds)
-    arena.server.resume()
+    cluster.server.resume()
     return Fault("Redis hung", now)
 
 
 #: What happens how often.
-WEIGHTS: dict[Callable[[Arena, Node], Fault | None], int] = {
+WEIGHTS: dict[Callable[[ChaosCluster, Node], Fault | None], int] = {
     kill_host: 20,
     kill_agent: 10,
     kill_monitor: 10,

@@ -1,4 +1,4 @@
-"""One stage at a time: kept for the next test that wants the same one, if the last test on it came to its end."""
+"""One cluster at a time, kept for the next test that asks for the same one if the last test on it passed."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -6,50 +6,50 @@ from typing import Any, Protocol
 import pytest
 
 from tests.conftest import RUNNING
-from tests.fault.stage import Stage
+from tests.fault.fault_cluster import FaultCluster
 
 
-class OnStage(Protocol):
-    """Gives a test the stage that it describes; the arguments are those of :class:`tests.fault.stage.Stage`."""
+class NewFaultCluster(Protocol):
+    """Return the cluster that a test describes; the arguments are those of :class:`FaultCluster`."""
 
-    def __call__(self, **wants: Any) -> Stage: ...
+    def __call__(self, **wants: Any) -> FaultCluster: ...
 
 
-class _Theatre:
+class _ClusterCache:
     def __init__(self, factory: pytest.TempPathFactory) -> None:
         self._factory = factory
-        self._stage: Stage | None = None
+        self._cluster: FaultCluster | None = None
         self._wants: dict[str, Any] = {}
 
-    def stage(self, wants: dict[str, Any]) -> Stage:
-        if self._stage is None or not self._stage.well or self._wants != wants:
+    def cluster(self, wants: dict[str, Any]) -> FaultCluster:
+        if self._cluster is None or not self._cluster.reusable or self._wants != wants:
             self.close()
             self._wants = wants
-            self._stage = Stage(self._factory.mktemp("stage"), **wants)
-            self._stage.open()
-        return self._stage
+            self._cluster = FaultCluster(self._factory.mktemp("cluster"), **wants)
+            self._cluster.open()
+        return self._cluster
 
     def close(self) -> None:
-        stage, self._stage = self._stage, None
-        if stage is not None:
-            stage.close()
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
+            cluster.close()
 
 
 @pytest.fixture(scope="module")
-def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Theatre]:
-    """Close the module's last stage."""
-    theatre = _Theatre(tmp_path_factory)
-    yield theatre
-    theatre.close()
+def cluster_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_ClusterCache]:
+    """Keep at most one cluster per test module, and close the last one."""
+    cluster_cache = _ClusterCache(tmp_path_factory)
+    yield cluster_cache
+    cluster_cache.close()
 
 
 @pytest.fixture
-def on_stage(theatre: _Theatre, request: pytest.FixtureRequest) -> OnStage:
-    """Find or make the stage that a test wants, with everything on it as it should be."""
+def fault_cluster(cluster_cache: _ClusterCache, request: pytest.FixtureRequest) -> NewFaultCluster:
+    """Reuse or start the cluster that a test asks for, and bring it to its initial state."""
 
-    def find(**wants: Any) -> Stage:
-        stage = theatre.stage(wants)
-        request.node.stash[RUNNING] = list(stage.workers.values())
-        return stage.begin()
+    def find(**wants: Any) -> FaultCluster:
+        cluster = cluster_cache.cluster(wants)
+        request.node.stash[RUNNING] = list(cluster.workers.values())
+        return cluster.begin()
 
     return find

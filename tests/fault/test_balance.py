@@ -5,37 +5,37 @@ import time
 import pytest
 
 from celery_daemons.errors import DaemonsError
-from tests.fault.cast import names_for
-from tests.fault.conftest import OnStage
+from tests.fault.conftest import NewFaultCluster
+from tests.fault.daemon_kinds import names_for
+from tests.fault.fault_cluster import FaultCluster
 from tests.fault.signals import SOON
-from tests.fault.stage import Stage
 from tests.support.waiting import wait_until
 
 A, B, C = "w1@test", "w2@test", "w3@test"
 THREE = ("w1", "w2", "w3")
-#: Rebalancing soon after nodes have come to rest; of 24 daemons two may be on their way at once.
+#: Rebalancing soon after nodes have come to rest; of 24 daemons two may be moving at once.
 LIVELY = {"rebalance": "auto", "settle_delay": 2.0, "rebalance_limit": 0.1}
 #: Eight for each node.
 MANY = names_for((A, B, C), {"watch": 6, "alone": 1, "strand": 1})
 
 
-def balanced(stage: Stage) -> bool:
+def balanced(cluster: FaultCluster) -> bool:
     """Whether every node holds at least half of its share."""
-    return all(len(stage.holds(node)) >= len(stage.wanted) / len(stage.ways) / 2 for node in stage.ways)
+    return all(len(cluster.holds(node)) >= len(cluster.wanted) / len(cluster.proxies) / 2 for node in cluster.proxies)
 
 
-def moves(stage: Stage, since: str) -> list[list[str]]:
+def moves(cluster: FaultCluster, since: str) -> list[list[str]]:
     """The waves of moves for the sake of balance: the names of each."""
-    recalls = stage.events("recall", since)
+    recalls = cluster.events("recall", since)
     return [names for one in recalls if (names := [name for name, _, why in one.items if why.startswith("to ")])]
 
 
-def in_flight(stage: Stage, since: str) -> int:
-    """The most daemons that were on their way at once, between their recall and the report that they run again."""
+def in_flight(cluster: FaultCluster, since: str) -> int:
+    """The most daemons that were between two nodes at once, between their recall and the report that they run again."""
     away: set[str] = set()
     most = 0
-    recalls = {one.id for one in stage.events("recall", since)}
-    for entry in stage.client.events(last=2000):
+    recalls = {one.id for one in cluster.events("recall", since)}
+    for entry in cluster.client.events(last=2000):
         if entry.id in recalls:
             away |= {name for name, _, _ in entry.items}
         elif entry.event == "report":
@@ -44,154 +44,163 @@ def in_flight(stage: Stage, since: str) -> int:
     return most
 
 
-def test_a_node_that_comes_back_is_filled_a_few_at_a_time_and_the_others_keep_what_they_have(
-    on_stage: OnStage,
+def test_a_returning_node_is_filled_a_few_daemons_at_a_time(
+    fault_cluster: NewFaultCluster,
 ) -> None:
     """Attacks: orleans #2684, all sits on the old nodes; akka #27179, and then all of it moves (one at a time)."""
     # Given a node that is empty
-    stage = on_stage(nodes=THREE, settings=LIVELY, wanted=MANY)
-    stage.empty(C)
-    start = stage.journal_end()
-    before = {node: stage.holds(node) for node in (A, B)}
+    cluster = fault_cluster(nodes=THREE, settings=LIVELY, wanted=MANY)
+    cluster.move_all_from(C)
+    start = cluster.journal_end()
+    before = {node: cluster.holds(node) for node in (A, B)}
 
     # When nodes have come to rest
-    wait_until(lambda: len(stage.holds(C)) >= 7, within=SOON, because="it holds less than half of its share")
+    wait_until(lambda: len(cluster.holds(C)) >= 7, within=SOON, because="it holds less than half of its share")
 
     # Then it has nine tenths of its share from the others, two at a time, and no more was moved than that
-    waves = moves(stage, start)
-    assert sum(map(len, waves)) == len(stage.holds(C)) == 7
-    assert stage.holds(A) < before[A]
-    assert stage.holds(B) < before[B]
-    assert in_flight(stage, start) <= 2
-    stage.final_check()
+    waves = moves(cluster, start)
+    assert sum(map(len, waves)) == len(cluster.holds(C)) == 7
+    assert cluster.holds(A) < before[A]
+    assert cluster.holds(B) < before[B]
+    assert in_flight(cluster, start) <= 2
+    cluster.final_check()
 
 
-def test_a_node_that_flaps_causes_no_moves(on_stage: OnStage) -> None:
+@pytest.mark.timing
+def test_a_flapping_node_causes_no_moves(fault_cluster: NewFaultCluster) -> None:
     """Attacks: a node that comes and goes drags daemons to and fro."""
     # Given
-    stage = on_stage(nodes=THREE, settings=LIVELY, wanted=MANY)
-    stage.empty(C)
-    start = stage.journal_end()
+    cluster = fault_cluster(nodes=THREE, settings=LIVELY, wanted=MANY)
+    cluster.move_all_from(C)
+    start = cluster.journal_end()
 
     # When it comes and goes, each time before the others take it for settled
     for _ in range(3):
-        assert stage.workers[C].stop() == 0
-        stage.workers[C].start()
-        stage.client.wait_up(A, B, C, within=SOON)
+        assert cluster.workers[C].stop() == 0
+        cluster.workers[C].start()
+        cluster.client.wait_up(A, B, C, within=SOON)
 
     # Then nothing was moved for it until it stays
-    assert moves(stage, start) == []
-    wait_until(lambda: balanced(stage), within=SOON, because="it stays")
-    stage.final_check()
+    assert moves(cluster, start) == []
+    wait_until(lambda: balanced(cluster), within=SOON, because="it stays")
+    cluster.final_check()
 
 
-def test_rebalancing_that_is_paused_stays_so_whoever_leads_and_goes_on_when_told(on_stage: OnStage) -> None:
+def test_paused_rebalancing_stays_paused_under_a_new_monitor_until_resumed(
+    fault_cluster: NewFaultCluster,
+) -> None:
     """Attacks: a pause that only one monitor knew of."""
     # Given
-    stage = on_stage(nodes=THREE, settings=LIVELY, wanted=MANY)
-    stage.client.pause_rebalance()
-    stage.empty(C)
-    start = stage.journal_end()
+    cluster = fault_cluster(nodes=THREE, settings=LIVELY, wanted=MANY)
+    cluster.client.pause_rebalance()
+    cluster.move_all_from(C)
+    start = cluster.journal_end()
 
     # When another monitor leads
-    node, leader = stage.leading()
-    stage.monitor(node).kill()
+    node, leader = cluster.wait_leader()
+    cluster.monitor(node).kill()
     wait_until(
-        lambda: (now := stage.client.leader()) and now.epoch > leader.epoch, within=SOON, because="it was killed"
+        lambda: (now := cluster.client.leader()) and now.epoch > leader.epoch, within=SOON, because="it was killed"
     )
     time.sleep(LIVELY["settle_delay"] + 1.5)
 
     # Then nothing moves
-    assert moves(stage, start) == []
-    assert stage.holds(C) == set()
+    assert moves(cluster, start) == []
+    assert cluster.holds(C) == set()
 
     # When it may
-    stage.client.pause_rebalance(paused=False)
+    cluster.client.pause_rebalance(paused=False)
 
     # Then it does
-    wait_until(lambda: balanced(stage), within=SOON, because="it goes on")
-    stage.final_check()
+    wait_until(lambda: balanced(cluster), within=SOON, because="it goes on")
+    cluster.final_check()
 
 
-def test_the_monitor_dies_amid_a_rebalance_and_its_successor_ends_it(on_stage: OnStage) -> None:
+def test_the_successor_of_a_monitor_killed_during_a_rebalance_completes_the_rebalance(
+    fault_cluster: NewFaultCluster,
+) -> None:
     """Attacks: what a monitor has in mind is lost with it; no daemon is lost or runs twice (one at a time; what is
     wanted runs)."""
     # Given
-    stage = on_stage(nodes=THREE, settings=LIVELY, wanted=MANY)
-    stage.empty(C)
-    start = stage.journal_end()
+    cluster = fault_cluster(nodes=THREE, settings=LIVELY, wanted=MANY)
+    cluster.move_all_from(C)
+    start = cluster.journal_end()
 
     # When
-    wait_until(lambda: moves(stage, start), within=SOON, because="the first wave is on its way", interval=0.002)
-    node, _ = stage.leading()
-    stage.monitor(node).kill()
+    wait_until(lambda: moves(cluster, start), within=SOON, because="the first wave has started", interval=0.002)
+    node, _ = cluster.wait_leader()
+    cluster.monitor(node).kill()
 
     # Then
-    wait_until(lambda: balanced(stage), within=SOON, because="whoever leads sees the same")
-    stage.final_check()
+    wait_until(lambda: balanced(cluster), within=SOON, because="whoever leads sees the same")
+    cluster.final_check()
 
 
-def test_a_daemon_moves_where_it_is_told_and_stays_there(on_stage: OnStage) -> None:
-    """Attacks: a move is two lives of one name (one at a time)."""
+def test_a_daemon_moves_to_the_requested_node_and_stays_there(fault_cluster: NewFaultCluster) -> None:
+    """Attacks: a move is two runs of one name (one at a time)."""
     # Given
-    stage = on_stage(nodes=THREE, wanted=MANY)
-    names = [next(name for name in stage.on(A) if name.startswith(kind)) for kind in ("watch", "alone", "strand")]
+    cluster = fault_cluster(nodes=THREE, wanted=MANY)
+    names = [
+        next(name for name in cluster.names_on(A) if name.startswith(kind)) for kind in ("watch", "alone", "strand")
+    ]
 
     for name in names:
         # When
-        address = stage.client.move(name, to=B, wait=SOON)
+        address = cluster.client.move(name, to=B, wait=SOON)
 
         # Then
         assert address is not None
-        assert (address.node, address.token > stage.before[name].token) == (B, True)
-        assert stage.client.why_there(name) == "moved here"
+        assert (address.node, address.token > cluster.before[name].token) == (B, True)
+        assert cluster.client.why_there(name) == "moved here"
         # Again is nothing
-        assert stage.client.move(name, to=B, wait=SOON) == address
+        assert cluster.client.move(name, to=B, wait=SOON) == address
     # Somewhere else is anywhere but here
-    elsewhere = stage.client.move(names[0], wait=SOON)
+    elsewhere = cluster.client.move(names[0], wait=SOON)
     assert elsewhere is not None
     assert elsewhere.node != B
-    with pytest.raises(DaemonsError, match=r"'w9@test' is not a node that is up.*; suitable nodes: w"):
-        stage.client.move(names[0], to="w9@test")
-    stage.untouched(set(stage.wanted) - set(names))
-    stage.final_check()
+    with pytest.raises(DaemonsError, match=r"'w9@test' is no node that is up.*; those that are: w"):
+        cluster.client.move(names[0], to="w9@test")
+    cluster.assert_not_restarted(set(cluster.wanted) - set(names))
+    cluster.final_check()
 
 
-def test_a_drained_monitors_node_lets_another_lead_before_its_daemons_move(on_stage: OnStage) -> None:
+def test_a_draining_node_gives_up_leadership_before_its_daemons_move(fault_cluster: NewFaultCluster) -> None:
     """Attacks: a node that is about to go leads on, and takes the cluster's monitor with it when it goes."""
     # Given
-    stage = on_stage(nodes=THREE, wanted=MANY)
-    node, leader = stage.leading()
+    cluster = fault_cluster(nodes=THREE, wanted=MANY)
+    node, leader = cluster.wait_leader()
 
     # When
-    stage.client.drain(node, wait=SOON)
+    cluster.client.drain(node, wait=SOON)
 
     # Then
-    led_by, now = stage.leading()
+    led_by, now = cluster.wait_leader()
     assert led_by != node
     assert now.epoch > leader.epoch
-    assert "its node drains" in [one.cause for one in stage.events("resign")]
-    stage.client.uncordon(node)
-    stage.final_check()
+    assert "its node drains" in [one.cause for one in cluster.events("resign")]
+    cluster.client.uncordon(node)
+    cluster.final_check()
 
 
-def test_a_rolling_restart_moves_each_daemon_about_once_and_leaves_the_cluster_balanced(on_stage: OnStage) -> None:
+def test_a_rolling_restart_moves_each_daemon_about_once_and_leaves_the_cluster_balanced(
+    fault_cluster: NewFaultCluster,
+) -> None:
     """Attacks: orleans #4925, and moves that have to be made again (one at a time; what is wanted runs)."""
     # Given
-    stage = on_stage(nodes=THREE, settings=LIVELY, wanted=MANY)
-    begun = {name: len(lives) for name, lives in stage.witness.lives().items()}
+    cluster = fault_cluster(nodes=THREE, settings=LIVELY, wanted=MANY)
+    begun = {name: len(runs) for name, runs in cluster.recorder.runs().items()}
 
     # When each worker is ended and started again, one after the other
-    for node, worker in stage.workers.items():
+    for node, worker in cluster.workers.items():
         assert worker.stop() == 0
         worker.start()
-        stage.client.wait_up(*stage.ways, within=SOON)
-        assert node not in {one.node for one in stage.events("lost")}
+        cluster.client.wait_up(*cluster.proxies, within=SOON)
+        assert node not in {one.node for one in cluster.events("lost")}
 
     # Then
-    wait_until(lambda: balanced(stage), within=SOON, because="the last one is filled")
-    stage.final_check()
-    more = [len(lives) - begun[name] for name, lives in stage.witness.lives().items()]
+    wait_until(lambda: balanced(cluster), within=SOON, because="the last one is filled")
+    cluster.final_check()
+    more = [len(runs) - begun[name] for name, runs in cluster.recorder.runs().items()]
     assert len(more) == len(MANY)
     # Three nodes are few: of each, a third of the others' daemons has to go as well.
     assert sum(more) / len(MANY) <= 2.0

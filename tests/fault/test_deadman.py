@@ -4,18 +4,18 @@ from pathlib import Path
 
 import psutil
 
-from tests.fault.cast import SOURCE, names_for
-from tests.fault.conftest import OnStage
+from tests.fault.conftest import NewFaultCluster
+from tests.fault.daemon_kinds import SOURCE, names_for
+from tests.fault.fault_cluster import FaultCluster
 from tests.fault.signals import SOON, freeze, thaw, wait_dead
-from tests.fault.stage import Stage
 from tests.support.processes import alive
+from tests.support.recorder import RecordedRun
 from tests.support.waiting import wait_until
-from tests.support.witness import LifeSeen
 
 #: The bit of SIGALRM among pending signals.
 ALARM = 1 << 13
 
-#: Daemons that hold on to their process in every way there is while a flag is up on their node, and testify after it.
+#: Daemons that keep their process busy in every possible way while a flag is set on their node, and record after it.
 UNRULY = (
     SOURCE
     + """
@@ -34,7 +34,7 @@ def spin(ctx):
         end = time.monotonic() + 0.05
         while time.monotonic() < end:
             pass
-        testify("lives", ctx)
+        record("alive", ctx)
 
 
 def sleep_in_c(ctx):
@@ -47,26 +47,26 @@ def loop_in_c(ctx):
 
 def obeying(misbehave):
     def run(ctx):
-        testify("begins", ctx)
+        record("begins", ctx)
         while not ctx.stopping.is_set():
-            testify("lives", ctx)
+            record("alive", ctx)
             ctx.sleep(0.02)
             if flagged(ctx):
-                testify("seizes", ctx)
+                record("seizes", ctx)
                 misbehave(ctx)
-                testify("lives", ctx)
+                record("alive", ctx)
 
     return run
 
 
 @daemons.launcher("spinning-watch")
 async def spinning_watch(ctx):
-    testify("begins", ctx)
+    record("begins", ctx)
     while True:
-        testify("lives", ctx)
+        record("alive", ctx)
         await asyncio.sleep(0.02)
         if flagged(ctx):
-            testify("seizes", ctx)
+            record("seizes", ctx)
             spin(ctx)
 
 
@@ -98,7 +98,7 @@ A, B = NODES = ("w1@test", "w2@test")
 
 
 #: All of them on one node, and as many on the other that behave.
-CAST = names_for(NODES, dict.fromkeys((*SPINNING, *SEIZING), 1), on=A) + names_for(NODES, {"watch": 5}, on=B)
+DAEMONS = names_for(NODES, dict.fromkeys((*SPINNING, *SEIZING), 1), on=A) + names_for(NODES, {"watch": 5}, on=B)
 
 
 def alarm_pending(process: psutil.Process) -> bool:
@@ -107,161 +107,169 @@ def alarm_pending(process: psutil.Process) -> bool:
     return any(int(line.split()[1], 16) & ALARM for line in lines if line.startswith(("SigPnd", "ShdPnd")))
 
 
-def seized(stage: Stage, names: list[str]) -> bool:
+def seized(cluster: FaultCluster, names: list[str]) -> bool:
     """Whether these daemons have got hold of their process."""
-    lines = (stage.project.folder / "witness").read_text().splitlines()
+    lines = (cluster.project.folder / "recorder").read_text().splitlines()
     return set(names) <= {line.split()[1] for line in lines if line.startswith("seizes")}
 
 
-def last_signs(stage: Stage, names: list[str]) -> dict[str, LifeSeen]:
-    """The last life of each daemon so far."""
-    lives = stage.witness.lives()
-    return {name: lives[name][-1] for name in names}
+def last_signs(cluster: FaultCluster, names: list[str]) -> dict[str, RecordedRun]:
+    """The last run of each daemon so far."""
+    runs = cluster.recorder.runs()
+    return {name: runs[name][-1] for name in names}
 
 
-def all_anew(stage: Stage, before: dict[str, list[LifeSeen]]) -> bool:
-    """Whether every daemon has begun another life."""
-    now = stage.witness.lives()
+def all_restarted(cluster: FaultCluster, before: dict[str, list[RecordedRun]]) -> bool:
+    """Whether every daemon has begun another run."""
+    now = cluster.recorder.runs()
     return all(len(now[name]) > len(before[name]) for name in before)
 
 
-def no_sign_since(stage: Stage, seen: dict[str, LifeSeen]) -> None:
-    """Assert that the lives seen then have not gone on."""
-    now = stage.witness.lives()
-    for name, life in seen.items():
-        assert life in now[name], f"{name} went on: it was {life}, and there are {now[name]}"
+def no_sign_since(cluster: FaultCluster, seen: dict[str, RecordedRun]) -> None:
+    """Assert that the runs seen then have not gone on."""
+    now = cluster.recorder.runs()
+    for name, run in seen.items():
+        assert run in now[name], f"{name} went on: it was {run}, and there are {now[name]}"
 
 
-def test_hosts_of_a_frozen_agent_are_killed_by_the_kernel_before_their_node_is_swept(on_stage: OnStage) -> None:
+def test_hosts_of_a_frozen_agent_are_killed_by_the_kernel_before_their_node_is_swept(
+    fault_cluster: NewFaultCluster,
+) -> None:
     """Attacks: a host outlives the lease that nobody renews for it (at no instant do two processes run a daemon)."""
     # Given
-    stage = on_stage()
-    node, _ = stage.leading()
-    agent, hosts = stage.agent(node), stage.hosts(node)
+    cluster = fault_cluster()
+    node, _ = cluster.wait_leader()
+    agent, hosts = cluster.agent(node), cluster.hosts(node)
     assert len(hosts) == 2, "one for coroutines and threads, one for the process"
 
     # When
-    start = stage.journal_end()
+    start = cluster.journal_end()
     freeze(agent)
 
     # Then
-    stage.wait_event("lost", since=start)
+    cluster.wait_event("lost", since=start)
     assert not any(alive(host) for host in hosts)
-    stage.wait_moved(node)
-    stage.untouched(stage.off(node))
+    cluster.wait_moved(node)
+    cluster.assert_not_restarted(cluster.names_not_on(node))
     thaw(agent)
-    stage.final_check()
+    cluster.final_check()
 
 
-def test_frozen_hosts_run_no_further_instruction_when_they_thaw_past_their_lease(on_stage: OnStage) -> None:
+def test_frozen_hosts_run_no_further_instruction_when_resumed_after_their_lease(
+    fault_cluster: NewFaultCluster,
+) -> None:
     """Attacks: the agent renews for hosts that do not hear it; whatever they missed, the kernel has the last word."""
     # Given
-    stage = on_stage()
-    hosts = stage.hosts(A)
+    cluster = fault_cluster()
+    hosts = cluster.hosts(A)
 
     # When
     freeze(*hosts)
-    seen = last_signs(stage, stage.on(A))
+    seen = last_signs(cluster, cluster.names_on(A))
     wait_until(lambda: all(alarm_pending(host) for host in hosts), within=SOON, because="their lease ends")
     thaw(*hosts)
 
     # Then
     wait_dead(hosts, because="the alarm comes before anything else")
-    theirs = {name: stage.before[name] for name in stage.on(A)}
-    wait_until(lambda: stage.client.restarted(theirs), within=SOON, because="the agent starts other hosts")
-    no_sign_since(stage, seen)
-    stage.untouched(stage.off(A))
-    stage.final_check()
+    theirs = {name: cluster.before[name] for name in cluster.names_on(A)}
+    wait_until(lambda: cluster.client.restarted(theirs), within=SOON, because="the agent starts other hosts")
+    no_sign_since(cluster, seen)
+    cluster.assert_not_restarted(cluster.names_not_on(A))
+    cluster.final_check()
 
 
-def test_a_frozen_machine_runs_no_further_instruction_of_its_daemons_when_it_thaws(on_stage: OnStage) -> None:
+def test_daemons_of_a_frozen_machine_run_no_further_instruction_when_it_resumes(
+    fault_cluster: NewFaultCluster,
+) -> None:
     """Attacks: old copies, of every kind, beside those that took their place meanwhile."""
     # Given
-    stage = on_stage()
-    node = stage.other(stage.leading()[0])
-    worker, hosts = stage.workers[node], stage.hosts(node)
+    cluster = fault_cluster()
+    node = cluster.other_node(cluster.wait_leader()[0])
+    worker, hosts = cluster.workers[node], cluster.hosts(node)
 
     # When
     worker.pause_tree()
-    seen = last_signs(stage, stage.on(node))
-    stage.wait_moved(node)
+    seen = last_signs(cluster, cluster.names_on(node))
+    cluster.wait_moved(node)
     worker.resume_tree()
 
     # Then
     wait_dead(hosts, because="their alarm is pending")
-    no_sign_since(stage, seen)
-    stage.untouched(stage.off(node))
-    stage.final_check()
+    no_sign_since(cluster, seen)
+    cluster.assert_not_restarted(cluster.names_not_on(node))
+    cluster.final_check()
 
 
-def test_daemons_that_never_let_go_die_with_the_lease_of_a_frozen_agent(on_stage: OnStage) -> None:
+def test_daemons_that_never_yield_die_with_the_lease_of_a_frozen_agent(fault_cluster: NewFaultCluster) -> None:
     """Attacks: code that spins, or keeps the GIL in C, cannot be told to stop; it ends before its successor begins."""
     # Given
-    stage = on_stage(source=UNRULY, wanted=CAST, settings={"lease_ttl": 2.0, "heartbeat_interval": 0.4})
-    agent, hosts = stage.agent(A), stage.hosts(A)
-    stage.flag(f"unruly-{A}")
-    wait_until(lambda: seized(stage, stage.on(A)), within=SOON, because="the flag is up")
+    cluster = fault_cluster(source=UNRULY, wanted=DAEMONS, settings={"lease_ttl": 2.0, "heartbeat_interval": 0.4})
+    agent, hosts = cluster.agent(A), cluster.hosts(A)
+    cluster.flag(f"unruly-{A}")
+    wait_until(lambda: seized(cluster, cluster.names_on(A)), within=SOON, because="the flag is up")
 
     # When
-    start = stage.journal_end()
+    start = cluster.journal_end()
     freeze(agent)
 
     # Then
-    stage.wait_event("lost", since=start)
+    cluster.wait_event("lost", since=start)
     assert not any(alive(host) for host in hosts)
-    stage.wait_moved(A)
-    stage.untouched(stage.off(A))
-    stage.flag(f"unruly-{A}", up=False)
+    cluster.wait_moved(A)
+    cluster.assert_not_restarted(cluster.names_not_on(A))
+    cluster.flag(f"unruly-{A}", up=False)
     thaw(agent)
-    stage.final_check()
+    cluster.final_check()
 
 
-def test_a_daemon_that_keeps_the_gil_past_its_lease_costs_its_own_host_and_no_other(on_stage: OnStage) -> None:
+def test_a_daemon_that_holds_the_gil_past_its_lease_kills_only_its_own_host(
+    fault_cluster: NewFaultCluster,
+) -> None:
     """Attacks: a host that cannot hear of a renewal dies although its node is well; one that spins hears of it."""
     # Given
-    stage = on_stage(source=UNRULY, wanted=CAST, settings={"lease_ttl": 2.0, "heartbeat_interval": 0.4})
-    seizing = [name for name in stage.on(A) if name.startswith(SEIZING)]
-    spinning = [name for name in stage.on(A) if name.startswith(SPINNING)]
+    cluster = fault_cluster(source=UNRULY, wanted=DAEMONS, settings={"lease_ttl": 2.0, "heartbeat_interval": 0.4})
+    seizing = [name for name in cluster.names_on(A) if name.startswith(SEIZING)]
+    spinning = [name for name in cluster.names_on(A) if name.startswith(SPINNING)]
 
     # When
-    stage.flag(f"unruly-{A}")
+    cluster.flag(f"unruly-{A}")
     wait_dead(
-        [psutil.Process(stage.before[name].pid) for name in seizing],
+        [psutil.Process(cluster.before[name].pid) for name in seizing],
         because="they keep the thread that listens from running",
     )
-    stage.flag(f"unruly-{A}", up=False)
+    cluster.flag(f"unruly-{A}", up=False)
 
     # Then
-    theirs = {name: stage.before[name] for name in seizing}
-    wait_until(lambda: stage.client.restarted(theirs), within=SOON, because="the agent starts them again")
-    stage.untouched([*spinning, *stage.off(A)])
-    assert {stage.client.locate_many(seizing)[name].node for name in seizing} == {A}
-    stage.final_check()
+    theirs = {name: cluster.before[name] for name in seizing}
+    wait_until(lambda: cluster.client.restarted(theirs), within=SOON, because="the agent starts them again")
+    cluster.assert_not_restarted([*spinning, *cluster.names_not_on(A)])
+    assert {cluster.client.locate_many(seizing)[name].node for name in seizing} == {A}
+    cluster.final_check()
 
 
-def test_a_host_born_while_its_node_joins_is_bound_by_the_lease_as_any_other(on_stage: OnStage) -> None:
-    """Attacks: a process forked before its node had a lease lives by an allowance that no sweep waits for."""
+def test_a_host_forked_while_its_node_joins_is_bound_by_the_lease(fault_cluster: NewFaultCluster) -> None:
+    """Attacks: a process forked before its node had a lease runs by an allowance that no sweep waits for."""
     # Given daemons that only one node may run, which is down; it joins when the first of its many hosts is ready
-    stage = on_stage(
+    cluster = fault_cluster(
         source=PICKY,
         wanted=[f"picky.{number}" for number in range(8)],
         settings={"hosts": 8, "lease_ttl": 1.8, "heartbeat_interval": 0.6},
         options={"w2": ["--daemon-labels", "own"]},
     )
-    worker = stage.workers[B]
+    worker = cluster.workers[B]
     worker.stop()
-    before = stage.witness.lives()
+    before = cluster.recorder.runs()
 
     # When its agent is frozen before the first heartbeat
     worker.start()
-    agent = wait_until(lambda: stage.agents(B), within=SOON, because="a worker starts its agent")[0]
-    wait_until(lambda: all_anew(stage, before), within=SOON, because="the node may run them", interval=0.002)
+    agent = wait_until(lambda: cluster.agents(B), within=SOON, because="a worker starts its agent")[0]
+    wait_until(lambda: all_restarted(cluster, before), within=SOON, because="the node may run them", interval=0.002)
     agent.suspend()
 
     # Then
-    stage.wait_event("lost")
-    alive_still = {host.pid for host in stage.hosts(B)}
+    cluster.wait_event("lost")
+    alive_still = {host.pid for host in cluster.hosts(B)}
     thaw(agent)
-    # One that was forked but never heard of lives by its allowance, and runs nothing.
-    assert not alive_still & {lives[-1].pid for lives in stage.witness.lives().values()}
-    stage.final_check()
+    # One that was forked but never heard of runs by its allowance, and runs nothing.
+    assert not alive_still & {runs[-1].pid for runs in cluster.recorder.runs().values()}
+    cluster.final_check()

@@ -1,13 +1,13 @@
-"""One node is cut off from Redis, in every way there is: for less than its lease or for more."""
+"""One node is cut off from Redis, in every possible way, for less or for more than its lease."""
 
 import time
 from collections.abc import Callable
 
 import pytest
 
-from tests.fault.conftest import OnStage
+from tests.fault.conftest import NewFaultCluster
+from tests.fault.fault_cluster import FaultCluster
 from tests.fault.signals import SOON
-from tests.fault.stage import Stage
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 
@@ -21,102 +21,106 @@ BRIEF = 0.5
 CUTS: dict[str, Callable[[Proxy], None]] = {
     "reset": Proxy.refuse,
     "silent": Proxy.hole,
-    "deaf to it": lambda way: way.hole("up"),
-    "deaf": lambda way: way.hole("down"),
+    "deaf to it": lambda proxy: proxy.hole("up"),
+    "deaf": lambda proxy: proxy.hole("down"),
 }
 cuts = pytest.mark.parametrize("cut", CUTS)
 
 
-def works(stage: Stage, node: str) -> None:
+def works(cluster: FaultCluster, node: str) -> None:
     """Assert that the worker of a node takes tasks from the node's own queue: it is connected, and not deaf."""
-    stage.task_runs(next(address.queue for address in stage.before.values() if address.node == node))
+    cluster.run_task(next(address.queue for address in cluster.before.values() if address.node == node))
 
 
 @cuts
-def test_a_node_cut_off_for_less_than_its_lease_goes_on_untouched(on_stage: OnStage, cut: str) -> None:
+def test_a_node_cut_off_for_less_than_its_lease_keeps_its_daemons(fault_cluster: NewFaultCluster, cut: str) -> None:
     """Attacks: a node that gives up too soon, or a monitor that does (no token is touched)."""
     # Given
-    stage = on_stage(settings=PATIENT, broker="behind")
-    node, _ = stage.leading()
-    start = stage.journal_end()
+    cluster = fault_cluster(settings=PATIENT, broker="behind")
+    node, _ = cluster.wait_leader()
+    start = cluster.journal_end()
 
     # When
-    CUTS[cut](stage.ways[node])
+    CUTS[cut](cluster.proxies[node])
     time.sleep(BRIEF)
-    stage.ways[node].heal()
+    cluster.proxies[node].heal()
 
     # Then
-    stage.final_check()
-    stage.untouched(stage.wanted)
-    assert not stage.events("lost", start)
+    cluster.final_check()
+    cluster.assert_not_restarted(cluster.wanted)
+    assert not cluster.events("lost", start)
 
 
 @cuts
-def test_a_node_cut_off_for_longer_than_its_lease_is_replaced_and_comes_back(on_stage: OnStage, cut: str) -> None:
+def test_a_node_cut_off_for_longer_than_its_lease_is_replaced_and_rejoins(
+    fault_cluster: NewFaultCluster, cut: str
+) -> None:
     """Attacks: both sides run the same daemons, one of them without knowing of the other (one at a time)."""
     # Given
-    stage = on_stage(settings=PATIENT, broker="behind")
-    node, leader = stage.leading()
+    cluster = fault_cluster(settings=PATIENT, broker="behind")
+    node, leader = cluster.wait_leader()
 
     # When
-    CUTS[cut](stage.ways[node])
+    CUTS[cut](cluster.proxies[node])
 
     # Then
-    stage.wait_moved(node)
-    stage.untouched(stage.off(node))
-    assert stage.leading()[1].epoch > leader.epoch
-    stage.ways[node].heal()
-    stage.final_check()
-    works(stage, node)
+    cluster.wait_moved(node)
+    cluster.assert_not_restarted(cluster.names_not_on(node))
+    assert cluster.wait_leader()[1].epoch > leader.epoch
+    cluster.proxies[node].heal()
+    cluster.final_check()
+    works(cluster, node)
 
 
-def test_a_slow_network_costs_no_lease(on_stage: OnStage) -> None:
+def test_a_slow_network_ends_no_lease(fault_cluster: NewFaultCluster) -> None:
     """Attacks: every answer comes so late that a heartbeat is due before it (no token is touched)."""
     # Given
-    stage = on_stage(settings=PATIENT, broker="behind")
-    node, _ = stage.leading()
-    start = stage.journal_end()
+    cluster = fault_cluster(settings=PATIENT, broker="behind")
+    node, _ = cluster.wait_leader()
+    start = cluster.journal_end()
 
     # When
-    stage.ways[node].delay(0.2)
-    beaten = stage.lease_end(node)
-    wait_until(lambda: stage.lease_end(node) > beaten + 1000 * LEASE, within=SOON, because="it still beats")
-    stage.ways[node].heal()
+    cluster.proxies[node].delay(0.2)
+    beaten = cluster.lease_end(node)
+    wait_until(lambda: cluster.lease_end(node) > beaten + 1000 * LEASE, within=SOON, because="it still beats")
+    cluster.proxies[node].heal()
 
     # Then
-    stage.final_check()
-    stage.untouched(stage.wanted)
-    assert not stage.events("lost", start)
+    cluster.final_check()
+    cluster.assert_not_restarted(cluster.wanted)
+    assert not cluster.events("lost", start)
 
 
-def test_requests_that_arrive_after_their_sender_was_replaced_change_nothing(on_stage: OnStage) -> None:
+def test_late_requests_of_a_replaced_node_change_nothing(fault_cluster: NewFaultCluster) -> None:
     """Attacks: heartbeats, claims and reports of a fenced node reach Redis long after they were sent."""
     # Given
-    stage = on_stage(settings=PATIENT, broker="behind")
-    node = stage.other(stage.leading()[0])
+    cluster = fault_cluster(settings=PATIENT, broker="behind")
+    node = cluster.other_node(cluster.wait_leader()[0])
 
     # When
-    stage.ways[node].hold("up")
-    stage.wait_moved(node)
-    moved = stage.client.locate_many(stage.wanted)
-    stage.ways[node].heal()
+    cluster.proxies[node].hold("up")
+    cluster.wait_moved(node)
+    moved = cluster.client.locate_many(cluster.wanted)
+    cluster.proxies[node].heal()
 
     # Then
-    assert stage.final_check() == moved
+    assert cluster.final_check() == moved
 
 
-def test_a_node_that_keeps_its_broker_and_loses_its_book_is_replaced_all_the_same(on_stage: OnStage) -> None:
+def test_a_node_that_loses_redis_and_keeps_its_broker_is_replaced(
+    fault_cluster: NewFaultCluster,
+) -> None:
     """Attacks: spawn tasks that come in by the broker start daemons on a node without a lease (one at a time)."""
     # Given
-    stage = on_stage(settings=PATIENT)
-    node = stage.other(stage.leading()[0])
+    cluster = fault_cluster(settings=PATIENT)
+    node = cluster.other_node(cluster.wait_leader()[0])
 
     # When
-    stage.ways[node].hole()
+    cluster.proxies[node].hole()
 
     # Then
-    stage.wait_moved(node)
-    stage.untouched(stage.off(node))
-    works(stage, node)
-    stage.ways[node].heal()
-    stage.final_check()
+    cluster.wait_moved(node)
+    cluster.assert_not_restarted(cluster.names_not_on(node))
+    works(cluster, node)
+    cluster.proxies[node].heal()
+    cluster.final_check()

@@ -10,14 +10,14 @@ from celery_daemons.store.keys import LAYOUT, Keys
 from tests.conftest import NewProject, NewServer, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
 from tests.support.projects import PRELUDE
+from tests.support.recorder import RECORDED_LAUNCHERS, Recorder
 from tests.support.sentinels import Sentinel
 from tests.support.waiting import wait_until
-from tests.support.witness import WITNESSED, Witness
 
 NAMES = [f"watch.{number}" for number in range(6)]
 SOURCE = (
     PRELUDE.replace("broker=BROKER_URL", 'broker=os.environ["BROKER"]')
-    + WITNESSED
+    + RECORDED_LAUNCHERS
     + "\n\n@watch.recovery_scanner\ndef all_watches():\n    return [watch.spec(f'watch.{n}') for n in range(6)]\n"
 )
 
@@ -28,7 +28,7 @@ def sentinel_of() -> Iterator[Callable[[int], Sentinel]]:
         yield lambda port: stack.enter_context(Sentinel(port))
 
 
-def test_a_promoted_replica_is_told_what_runs_and_no_daemon_notices(
+def test_nodes_re_register_their_daemons_at_a_promoted_replica_and_no_daemon_restarts(
     new_server: NewServer, sentinel_of: Callable[[int], Sentinel], new_project: NewProject, new_worker: NewWorker
 ) -> None:
     """Attacks: losing Redis's primary loses no daemon and starts none twice (invariant 5)."""
@@ -67,9 +67,9 @@ def test_a_promoted_replica_is_told_what_runs_and_no_daemon_notices(
     wait_until(found, within=SOON, because="the replica answers for the cluster")
     after = client.locate_many(NAMES)
     assert {name: one.token for name, one in after.items()} == {name: one.token for name, one in before.items()}
-    witness = Witness(project.folder)
-    witness.check()
-    assert {name: len(lives) for name, lives in witness.lives().items()} == dict.fromkeys(NAMES, 1)
+    recorder = Recorder(project.folder)
+    recorder.check()
+    assert {name: len(runs) for name, runs in recorder.runs().items()} == dict.fromkeys(NAMES, 1)
 
     # And what is new starts
     client.want("new", "watch", "[[],{}]")

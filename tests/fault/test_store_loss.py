@@ -6,9 +6,9 @@ from pathlib import Path
 from redis import Redis
 
 from tests.conftest import NewServer
-from tests.fault.conftest import OnStage
+from tests.fault.conftest import NewFaultCluster
+from tests.fault.fault_cluster import FaultCluster
 from tests.fault.signals import SOON, wait_dead
-from tests.fault.stage import Stage
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -23,123 +23,127 @@ BRIEF = 0.5
 A, B = ("w1@test", "w2@test")
 
 
-def want_another(stage: Stage, name: str) -> None:
+def want_another(cluster: FaultCluster, name: str) -> None:
     """Want a daemon that no scanner lists, and wait until it runs."""
-    stage.client.want(name, "watch", "[[],{}]")
-    stage.client.wait_running(name, within=SOON)
+    cluster.client.want(name, "watch", "[[],{}]")
+    cluster.client.wait_running(name, within=SOON)
 
 
-def test_a_flushed_redis_hears_from_the_nodes_what_runs_and_no_daemon_notices(on_stage: OnStage) -> None:
+def test_nodes_re_register_their_daemons_in_a_flushed_redis_and_no_daemon_restarts(
+    fault_cluster: NewFaultCluster,
+) -> None:
     """Attacks: all data is lost, under nodes and a monitor that know nothing of it (no token is touched)."""
     # Given
-    stage = on_stage(settings=PATIENT)
-    want_another(stage, "watch.unlisted")
-    unlisted = stage.client.locate("watch.unlisted")
+    cluster = fault_cluster(settings=PATIENT)
+    want_another(cluster, "watch.unlisted")
+    unlisted = cluster.client.locate("watch.unlisted")
     assert unlisted is not None
 
     # When
-    stage.server.client().flushall()
+    cluster.server.client().flushall()
 
     # Then
-    stage.final_check()
-    stage.untouched(stage.wanted)
-    again = stage.client.wait_running("watch.unlisted", within=SOON)
+    cluster.final_check()
+    cluster.assert_not_restarted(cluster.wanted)
+    again = cluster.client.wait_running("watch.unlisted", within=SOON)
     assert again.token == unlisted.token
     # And what is wanted now is started, by the monitor of the new epoch
-    want_another(stage, "watch.later")
+    want_another(cluster, "watch.later")
     for name in ("watch.later", "watch.unlisted"):
-        stage.client.forget(name)
+        cluster.client.forget(name)
 
 
-def test_a_redis_restarted_without_its_data_hears_from_the_nodes_what_runs(on_stage: OnStage) -> None:
+def test_nodes_re_register_their_daemons_in_a_redis_restarted_without_data(fault_cluster: NewFaultCluster) -> None:
     """Attacks: connections and data are lost at once (no token is touched)."""
     # Given
-    stage = on_stage(settings=PATIENT)
+    cluster = fault_cluster(settings=PATIENT)
 
     # When
-    stage.server.restart(keep_data=False)
+    cluster.server.restart(keep_data=False)
 
     # Then
-    stage.final_check()
-    stage.untouched(stage.wanted)
+    cluster.final_check()
+    cluster.assert_not_restarted(cluster.wanted)
 
 
-def test_an_outage_shorter_than_the_lease_restarts_nothing(on_stage: OnStage) -> None:
+def test_a_redis_outage_shorter_than_the_lease_restarts_no_daemon(fault_cluster: NewFaultCluster) -> None:
     """Attacks: a node that gives its lease up before its time (no token is touched)."""
     # Given
-    stage = on_stage(settings=PATIENT)
-    start = stage.journal_end()
+    cluster = fault_cluster(settings=PATIENT)
+    start = cluster.journal_end()
 
     # When
-    stage.server.pause()
+    cluster.server.pause()
     time.sleep(BRIEF)
-    stage.server.resume()
+    cluster.server.resume()
 
     # Then
-    stage.final_check()
-    stage.untouched(stage.wanted)
-    assert not stage.events("lost", start)
+    cluster.final_check()
+    cluster.assert_not_restarted(cluster.wanted)
+    assert not cluster.events("lost", start)
 
 
-def test_an_outage_longer_than_the_lease_stops_all_and_brings_all_back_to_their_nodes(on_stage: OnStage) -> None:
+def test_a_redis_outage_longer_than_the_lease_stops_all_daemons_and_restarts_them_on_their_nodes(
+    fault_cluster: NewFaultCluster,
+) -> None:
     """Attacks: leases that ended while nobody could renew them; the first node to come back takes everything."""
     # Given
-    stage = on_stage(settings=PATIENT)
-    start = stage.journal_end()
-    hosts = [host for node in stage.ways for host in stage.hosts(node)]
+    cluster = fault_cluster(settings=PATIENT)
+    start = cluster.journal_end()
+    hosts = [host for node in cluster.proxies for host in cluster.hosts(node)]
 
     # When
-    stage.server.pause()
+    cluster.server.pause()
     wait_dead(hosts, because="their leases end")
-    stage.server.resume()
+    cluster.server.resume()
 
     # Then
-    wait_until(lambda: stage.client.restarted(stage.before), within=SOON, because="Redis answers again")
-    now = stage.final_check()
-    assert {name: one.node for name, one in now.items()} == {name: one.node for name, one in stage.before.items()}
-    assert not stage.events("lost", start)
+    wait_until(lambda: cluster.client.restarted(cluster.before), within=SOON, because="Redis answers again")
+    now = cluster.final_check()
+    assert {name: one.node for name, one in now.items()} == {name: one.node for name, one in cluster.before.items()}
+    assert not cluster.events("lost", start)
 
 
-def test_daemons_that_prefer_a_duplicate_to_a_gap_run_through_a_long_outage(on_stage: OnStage) -> None:
+def test_daemons_with_on_store_loss_keep_run_through_a_long_redis_outage(fault_cluster: NewFaultCluster) -> None:
     """Attacks: on_store_loss="keep" is of no use if its daemons are swept when Redis is back (no token is touched)."""
     # Given
-    stage = on_stage(settings={**PATIENT, "on_store_loss": "keep"})
-    start, (_, leader) = stage.journal_end(), stage.leading()
+    cluster = fault_cluster(settings={**PATIENT, "on_store_loss": "keep"})
+    start, (_, leader) = cluster.journal_end(), cluster.wait_leader()
 
     # When
-    for way in stage.ways.values():
-        way.refuse()
+    for proxy in cluster.proxies.values():
+        proxy.refuse()
     end = time.monotonic() + LEASE + BRIEF
     wait_until(
-        lambda: all(lives[-1].last > end for lives in stage.witness.lives().values()),
+        lambda: all(runs[-1].last > end for runs in cluster.recorder.runs().values()),
         within=SOON,
         because="they run on without a lease",
     )
     # Then one is back, and leads, well before the other
-    stage.ways[A].heal()
-    wait_until(lambda: newer(stage, leader.epoch), within=SOON, because=f"{A} finds nobody who leads")
+    cluster.proxies[A].heal()
+    wait_until(lambda: newer(cluster, leader.epoch), within=SOON, because=f"{A} finds nobody who leads")
     time.sleep(BRIEF)
-    stage.ways[B].heal()
-    stage.final_check()
-    stage.untouched(stage.wanted)
-    assert not stage.events("lost", start)
+    cluster.proxies[B].heal()
+    cluster.final_check()
+    cluster.assert_not_restarted(cluster.wanted)
+    assert not cluster.events("lost", start)
 
 
-def newer(stage: Stage, epoch: int) -> bool:
+def newer(cluster: FaultCluster, epoch: int) -> bool:
     """Whether a monitor leads under a newer epoch."""
-    leader = stage.client.leader()
+    leader = cluster.client.leader()
     return leader is not None and leader.epoch > epoch
 
 
 class Replica:
-    """A replica of a stage's server, and the way by which it hears of writes."""
+    """A replica of the server of a cluster, and the proxy through which the replica receives writes."""
 
-    def __init__(self, stage: Stage, server: Server, way: Proxy) -> None:
-        self.server, self.way = server, way
+    def __init__(self, cluster: FaultCluster, server: Server, proxy: Proxy) -> None:
+        self.server, self.proxy = server, proxy
         self.redis: Redis = server.client()
-        self.redis.replicaof("127.0.0.1", way.port)
+        self.redis.replicaof("127.0.0.1", proxy.port)
         wait_until(self._up, within=SOON, because="the replica was just told of its primary")
-        self._primary = stage.server.client()
+        self._primary = cluster.server.client()
         self._primary.wait(1, 5000)
 
     def promote(self) -> None:
@@ -150,105 +154,105 @@ class Replica:
         return bool(self.redis.info("replication")["master_link_status"] == "up")
 
 
-def first_to_speak(stage: Stage, node: str, others: str) -> None:
+def first_to_speak(cluster: FaultCluster, node: str, others: str) -> None:
     """Let one node be heard well before another one, which is late but has its lease still."""
-    before = stage.lease_end(node)
-    wait_until(lambda: stage.lease_end(node) > before, within=SOON, because=f"{node} finds the server")
+    before = cluster.lease_end(node)
+    wait_until(lambda: cluster.lease_end(node) > before, within=SOON, because=f"{node} finds the server")
     time.sleep(BRIEF)
-    stage.ways[others].heal()
+    cluster.proxies[others].heal()
 
 
-def test_a_redis_restarted_with_old_data_starts_nothing_that_has_moved_since(on_stage: OnStage) -> None:
+def test_a_redis_restarted_with_old_data_starts_no_daemon_that_has_moved_since(fault_cluster: NewFaultCluster) -> None:
     """Attacks: the book says of every daemon of a node that it is there still, under a token that was good once."""
     # Given data that were saved before the daemons of one node moved to the other
-    stage = on_stage(settings=LATE, broker="apart")
-    redis = stage.server.client()
+    cluster = fault_cluster(settings=LATE, broker="apart")
+    redis = cluster.server.client()
     redis.save()
-    stage.empty(A)
-    want_another(stage, "watch.unlisted")
-    moved = stage.all_well()
+    cluster.move_all_from(A)
+    want_another(cluster, "watch.unlisted")
+    moved = cluster.wait_all_running()
 
     # When the node that had them is the first to speak
-    stage.ways[B].refuse()
-    stage.server.kill()
-    stage.server.start()
-    first_to_speak(stage, A, B)
+    cluster.proxies[B].refuse()
+    cluster.server.kill()
+    cluster.server.start()
+    first_to_speak(cluster, A, B)
 
     # Then
-    now = stage.final_check()
+    now = cluster.final_check()
     assert {name: one.token for name, one in now.items()} == {name: one.token for name, one in moved.items()}
-    stage.client.wait_running("watch.unlisted", within=SOON)
-    stage.client.forget("watch.unlisted")
+    cluster.client.wait_running("watch.unlisted", within=SOON)
+    cluster.client.forget("watch.unlisted")
     (Path(redis.config_get("dir")["dir"]) / "dump.rdb").unlink()
 
 
-def test_a_new_agent_takes_no_old_data_at_its_word(on_stage: OnStage) -> None:
+def test_a_new_agent_does_not_trust_the_data_of_a_redis_restarted_with_old_data(fault_cluster: NewFaultCluster) -> None:
     """Attacks: who has just started knows of no other server, and the book says what it should run (one at a time)."""
     # Given data that were saved before the daemons of one node moved to the other
-    stage = on_stage(settings=LATE, broker="apart")
-    redis = stage.server.client()
+    cluster = fault_cluster(settings=LATE, broker="apart")
+    redis = cluster.server.client()
     redis.save()
-    stage.empty(A)
+    cluster.move_all_from(A)
 
     # When the node that had them starts anew, and is the first to speak
-    stage.ways[B].refuse()
-    stage.server.kill()
-    stage.agent(A).kill()
-    stage.server.start()
-    first_to_speak(stage, A, B)
+    cluster.proxies[B].refuse()
+    cluster.server.kill()
+    cluster.agent(A).kill()
+    cluster.server.start()
+    first_to_speak(cluster, A, B)
 
     # Then
-    stage.final_check()
+    cluster.final_check()
     (Path(redis.config_get("dir")["dir"]) / "dump.rdb").unlink()
 
 
-def test_a_fail_over_to_a_replica_without_the_last_writes_starts_nothing_twice(
-    on_stage: OnStage, new_server: NewServer
+def test_a_failover_to_a_replica_without_the_last_writes_starts_no_daemon_twice(
+    fault_cluster: NewFaultCluster, new_server: NewServer
 ) -> None:
     """Attacks: the new primary says of daemons that they are where they no longer are, and of others nothing."""
     # Given a replica that has heard nothing of the daemons that moved
-    stage = on_stage(settings=LATE, broker="apart")
-    with Proxy(stage.server.port) as way:
-        replica = Replica(stage, new_server(), way)
-        way.hole()
-        stage.empty(A)
-        want_another(stage, "watch.unlisted")
-        moved = stage.all_well()
+    cluster = fault_cluster(settings=LATE, broker="apart")
+    with Proxy(cluster.server.port) as proxy:
+        replica = Replica(cluster, new_server(), proxy)
+        proxy.hole()
+        cluster.move_all_from(A)
+        want_another(cluster, "watch.unlisted")
+        moved = cluster.wait_all_running()
 
         # When the node that had them is the first to speak
-        stage.ways[B].refuse()
-        stage.server.kill()
+        cluster.proxies[B].refuse()
+        cluster.server.kill()
         replica.promote()
-        stage.retarget(replica.server)
-        first_to_speak(stage, A, B)
+        cluster.retarget(replica.server)
+        first_to_speak(cluster, A, B)
 
     # Then
-    now = stage.final_check()
+    now = cluster.final_check()
     assert {name: one.token for name, one in now.items()} == {name: one.token for name, one in moved.items()}
-    stage.client.wait_running("watch.unlisted", within=SOON)
+    cluster.client.wait_running("watch.unlisted", within=SOON)
     # Its server ends with this test.
-    stage.well = False
+    cluster.reusable = False
 
 
 def test_a_read_only_replica_in_place_of_the_primary_counts_as_an_outage(
-    on_stage: OnStage, new_server: NewServer
+    fault_cluster: NewFaultCluster, new_server: NewServer
 ) -> None:
     """Attacks: a server that answers every look-up and refuses every write; leases end on it, and nobody is swept."""
     # Given
-    stage = on_stage(settings=PATIENT, broker="apart")
-    hosts = [host for node in stage.ways for host in stage.hosts(node)]
-    start = stage.journal_end()
-    replica = Replica(stage, new_server(), stage.view)
+    cluster = fault_cluster(settings=PATIENT, broker="apart")
+    hosts = [host for node in cluster.proxies for host in cluster.hosts(node)]
+    start = cluster.journal_end()
+    replica = Replica(cluster, new_server(), cluster.client_proxy)
 
     # When
-    stage.retarget(replica.server)
+    cluster.retarget(replica.server)
     wait_dead(hosts, because="nothing renews their leases")
     replica.promote()
 
     # Then
-    wait_until(lambda: stage.client.restarted(stage.before), within=SOON, because="the replica takes writes")
-    now = stage.final_check()
-    assert {name: one.node for name, one in now.items()} == {name: one.node for name, one in stage.before.items()}
-    assert not stage.events("lost", start)
-    assert "is a read-only replica" in stage.workers[A].output
-    stage.well = False
+    wait_until(lambda: cluster.client.restarted(cluster.before), within=SOON, because="the replica takes writes")
+    now = cluster.final_check()
+    assert {name: one.node for name, one in now.items()} == {name: one.node for name, one in cluster.before.items()}
+    assert not cluster.events("lost", start)
+    assert "is a read-only replica" in cluster.workers[A].output
+    cluster.reusable = False

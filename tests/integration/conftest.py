@@ -1,33 +1,35 @@
-"""What integration tests share: a client of the test's cluster, and quick leases."""
+"""Fixtures of the integration tests: a cluster per module, clients with waits, and short leases."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from celery_daemons.domain.records import Address
 from celery_daemons.domain.states import DaemonStatus
-from tests.support.clients import TestClient
+from tests.conftest import RUNNING
+from tests.support.clusters import IntegrationCluster
 from tests.support.projects import Project
+from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
-#: Leases that let a test wait for the end of one.
+#: Leases short enough for a test to wait until one ends.
 QUICK: dict[str, Any] = {"lease_ttl": 1.5, "heartbeat_interval": 0.3}
-#: Seconds in which anything here happens, on a build machine that does other things as well.
+#: Seconds within which everything here happens, even on a busy build machine.
 SOON = 20.0
 
 
 class Client(TestClient):
-    """A cluster's client with the waits that tests need."""
+    """A client with the waits that tests need."""
 
     def running(self, *names: str) -> dict[str, Address] | None:
-        """The addresses of daemons if all of them run."""
+        """Return the addresses of these daemons, or None unless all of them run."""
         found = self.locate_many(names)
         every = len(found) == len(names) and all(one.status is DaemonStatus.RUNNING for one in found.values())
         return found if every else None
 
     def wait_running_all(self, names: list[str], *, because: str, within: float = SOON) -> dict[str, Address]:
-        """Wait until all run."""
+        """Wait until all these daemons run, and return their addresses."""
         return wait_until(lambda: self.running(*names), within=within, because=because)
 
     def wait_up(self, *nodes: str, within: float = SOON) -> None:
@@ -39,23 +41,54 @@ class Client(TestClient):
         )
 
     def moved(self, names: list[str], *, off: str) -> bool:
-        """Whether all run, and none on ``off``."""
+        """Return whether all these daemons run, and none of them on node ``off``."""
         found = self.running(*names)
         return found is not None and all(address.node != off for address in found.values())
 
     def restarted(self, before: dict[str, Address]) -> bool:
-        """Whether all run under newer tokens."""
+        """Return whether all these daemons run under newer tokens than before."""
         found = self.running(*before)
         return found is not None and all(found[name].token > old.token for name, old in before.items())
 
     def journal_events(self) -> list[str]:
-        """The events in the journal, oldest first."""
+        """Return the events in the journal, oldest first."""
         return [entry.event for entry in self.events(last=1000)]
+
+
+def module_cluster(
+    source: str,
+    *,
+    workers: Mapping[str, Mapping[str, Any]] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    pool: str = "solo",
+) -> Any:
+    """Return a module-scoped fixture that starts a cluster of these workers, by default one named ``w1``.
+
+    Assign the fixture to ``shared_cluster`` in a test module, and let its tests use ``cluster``.
+    """
+
+    @pytest.fixture(scope="module")
+    def shared_cluster(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
+        folder = tmp_path_factory.mktemp("cluster")
+        with IntegrationCluster(folder, valkey, source, settings=settings, pool=pool) as cluster:
+            for name, options in (workers or {"w1": {}}).items():
+                cluster.worker(name, **options)
+            yield cluster
+
+    return shared_cluster
+
+
+@pytest.fixture
+def cluster(shared_cluster: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
+    """Return the cluster of the module, and forget its daemons after the test."""
+    request.node.stash[RUNNING] = list(shared_cluster.workers.values())
+    yield shared_cluster
+    shared_cluster.forget_all()
 
 
 @pytest.fixture
 def client_of() -> Iterator[Callable[[Project], Client]]:
-    """Make clients of a project's cluster."""
+    """Make clients of the cluster of a project."""
     clients: list[Client] = []
 
     def make(project: Project) -> Client:

@@ -11,7 +11,7 @@ import pytest
 from celery_daemons import Address, AddressBook, DaemonsError, SpawnTimeout
 from celery_daemons.store.keys import Keys
 from tests.conftest import RUNNING
-from tests.support.crews import DIARY, SOON, Crew
+from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -21,7 +21,7 @@ LEASE = 2.0
 GLANCES = 150
 
 SOURCE = (
-    DIARY
+    EVENT_LOG
     + """
 @daemons.launcher
 async def coroutine(ctx):
@@ -35,24 +35,24 @@ def function(ctx):
 
 
 @pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    with Crew(tmp_path_factory.mktemp("book"), valkey, SOURCE, settings={"lease_ttl": LEASE}) as crew:
-        yield crew
+def shared_cluster(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
+    with IntegrationCluster(tmp_path_factory.mktemp("book"), valkey, SOURCE, settings={"lease_ttl": LEASE}) as cluster:
+        yield cluster
 
 
 @pytest.fixture
-def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
+def cluster(shared_cluster: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
     """Two nodes, both up, also after a test that has killed some."""
-    shared.worker("w1")
-    shared.worker("w2")
-    request.node.stash[RUNNING] = list(shared.workers.values())
-    yield shared
-    shared.forget_all()
+    shared_cluster.worker("w1")
+    shared_cluster.worker("w2")
+    request.node.stash[RUNNING] = list(shared_cluster.workers.values())
+    yield shared_cluster
+    shared_cluster.forget_all()
 
 
 @pytest.fixture
-def book(crew: Crew) -> Iterator[AddressBook]:
-    with crew.daemons.address_book() as book:
+def book(cluster: IntegrationCluster) -> Iterator[AddressBook]:
+    with cluster.daemons.address_book() as book:
         yield book
 
 
@@ -62,13 +62,13 @@ def proxy(valkey: Server) -> Iterator[Proxy]:
         yield proxy
 
 
-def spread(crew: Crew, prefix: str, count: int = 8) -> dict[str, Address]:
+def spread(cluster: IntegrationCluster, prefix: str, count: int = 8) -> dict[str, Address]:
     """Daemons on both nodes, all running."""
     names = [f"{prefix}-{number}" for number in range(count)]
     for name in names:
-        crew.daemons.spawn(name, "coroutine")
-    wait_until(lambda: len(crew.running(*names)) == count, within=SOON, because="two nodes are up")
-    found = crew.running(*names)
+        cluster.daemons.spawn(name, "coroutine")
+    wait_until(lambda: len(cluster.running(*names)) == count, within=SOON, because="two nodes are up")
+    found = cluster.running(*names)
     assert {address.node for address in found.values()} == {"w1@test", "w2@test"}
     return found
 
@@ -78,28 +78,28 @@ def same(book: AddressBook, address: Address) -> bool:
     return book.locate(address.name) == address
 
 
-def ended(crew: Crew, incarnation: str) -> bool:
+def ended(cluster: IntegrationCluster, incarnation: str) -> bool:
     """Whether the lease of a node's life has ended, by the word of Redis."""
-    return all(node.incarnation != incarnation or node.status == "lost" for node in crew.daemons.nodes())
+    return all(node.incarnation != incarnation or node.status == "lost" for node in cluster.daemons.nodes())
 
 
-def test_the_replica_follows_daemons_as_they_come_change_and_go(crew: Crew, book: AddressBook) -> None:
+def test_the_replica_follows_daemons_as_they_come_change_and_go(cluster: IntegrationCluster, book: AddressBook) -> None:
     # When one is spawned
-    crew.daemons.spawn("one", "function")
+    cluster.daemons.spawn("one", "function")
     first = book.wait_for("one", timeout=SOON)
 
     # Then its address is that of the real book
-    assert first == crew.daemons.locate("one") == book.locate("one")
+    assert first == cluster.daemons.locate("one") == book.locate("one")
     assert book.process_list(first.node) == [first]
 
     # When it is started anew
-    second = crew.daemons.restart("one", wait=SOON)
+    second = cluster.daemons.restart("one", wait=SOON)
 
     # Then
     wait_until(lambda: book.locate("one") == second, within=SOON, because="the journal tells of it")
 
     # When it is stopped
-    crew.daemons.stop("one", wait=SOON)
+    cluster.daemons.stop("one", wait=SOON)
 
     # Then
     wait_until(lambda: book.locate("one") is None, within=SOON, because="the journal tells of it")
@@ -107,27 +107,29 @@ def test_the_replica_follows_daemons_as_they_come_change_and_go(crew: Crew, book
     assert book.lag < 1.5
 
 
-def test_the_replica_knows_nodes_and_their_daemons(crew: Crew, book: AddressBook) -> None:
+def test_the_replica_knows_nodes_and_their_daemons(cluster: IntegrationCluster, book: AddressBook) -> None:
     # When
-    spread(crew, "even")
+    spread(cluster, "even")
 
     # Then
     wait_until(lambda: sum(node.daemons for node in book.nodes()) == 8, within=SOON, because="the journal tells")
-    real = crew.daemons.nodes()
+    real = cluster.daemons.nodes()
     assert [(node.name, node.incarnation, node.status, node.daemons) for node in book.nodes()] == [
         (node.name, node.incarnation, "up", node.daemons) for node in real
     ]
     for node in real:
         names = [address.name for address in book.process_list(node.name)]
-        assert names == sorted(record.name for record in crew.daemons.list(node=node.name))
+        assert names == sorted(record.name for record in cluster.daemons.list(node=node.name))
     assert book.process_list("nowhere@test") == []
     for number in range(20):
-        assert book.pick_node(f"some-{number}") == crew.daemons.pick_node(f"some-{number}")
+        assert book.pick_node(f"some-{number}") == cluster.daemons.pick_node(f"some-{number}")
 
 
-def test_waiting_ends_with_the_daemon_s_start_or_with_the_reason_why_not(crew: Crew, book: AddressBook) -> None:
+def test_waiting_for_a_daemon_returns_its_address_or_raises_the_reason(
+    cluster: IntegrationCluster, book: AddressBook
+) -> None:
     # When somebody waits before it is spawned
-    spawning = threading.Timer(0.2, crew.daemons.spawn, args=("late", "coroutine"))
+    spawning = threading.Timer(0.2, cluster.daemons.spawn, args=("late", "coroutine"))
     spawning.start()
     assert book.wait_for("late", timeout=SOON).name == "late"
     spawning.join()
@@ -137,44 +139,47 @@ def test_waiting_ends_with_the_daemon_s_start_or_with_the_reason_why_not(crew: C
         book.wait_for("never", timeout=0.2)
 
 
-def test_a_daemon_on_a_node_that_beats_is_known_at_every_moment(
+def test_a_daemon_on_a_node_with_a_lease_has_an_address_at_every_moment(
     valkey: Server, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """A lease that is short beside the replica's own rhythm is read more often."""
     # Given
     settings = {"lease_ttl": 1.2, "heartbeat_interval": 0.3}
-    with Crew(tmp_path, valkey, SOURCE, settings=settings) as crew, crew.daemons.address_book() as book:
-        request.node.stash[RUNNING] = [crew.worker()]
-        address = crew.spawn("steady", "coroutine")
+    with (
+        IntegrationCluster(tmp_path, valkey, SOURCE, settings=settings) as cluster,
+        cluster.daemons.address_book() as book,
+    ):
+        request.node.stash[RUNNING] = [cluster.worker()]
+        address = cluster.spawn("steady", "coroutine")
         wait_until(lambda: book.locate("steady") == address, within=SOON, because="the journal tells of it")
 
         # When / Then
         for _ in range(GLANCES):
-            assert book.locate("steady") == address or crew.daemons.locate("steady") != address
+            assert book.locate("steady") == address or cluster.daemons.locate("steady") != address
             time.sleep(0.01)
 
 
-def test_daemons_of_a_killed_node_have_no_address_from_its_lease_s_end_until_they_run_elsewhere(
-    crew: Crew, book: AddressBook
+def test_daemons_of_a_killed_node_have_no_address_between_the_end_of_the_lease_and_their_restart(
+    cluster: IntegrationCluster, book: AddressBook
 ) -> None:
     """Ray #20611: a look-up returns the dead."""
     # Given
-    before = spread(crew, "moving")
+    before = spread(cluster, "moving")
     wait_until(lambda: all(map(book.locate, before)), within=SOON, because="the journal tells")
     lost = next(address for address in before.values() if address.node == "w2@test")
     names = [name for name, address in before.items() if address.incarnation == lost.incarnation]
 
     # When
-    crew.workers["w2"].kill_tree()
+    cluster.workers["w2"].kill_tree()
 
     # Then neither the replica nor the book itself vouches for it once its lease has ended
-    wait_until(lambda: ended(crew, lost.incarnation), within=SOON, because="nobody renews the lease")
-    for where in (book.locate(lost.name), crew.daemons.locate(lost.name)):
+    wait_until(lambda: ended(cluster, lost.incarnation), within=SOON, because="nobody renews the lease")
+    for where in (book.locate(lost.name), cluster.daemons.locate(lost.name)):
         assert where is None or where.incarnation != lost.incarnation
 
     # Then they run on the other node under newer tokens, and the others have not moved
     for name in names:
-        after = crew.anew(before[name])
+        after = cluster.wait_restarted(before[name])
         assert after.node == "w1@test"
         wait_until(partial(same, book, after), within=SOON, because="the journal tells")
     assert all(book.locate(name) == before[name] for name in set(before) - set(names))
@@ -182,32 +187,32 @@ def test_daemons_of_a_killed_node_have_no_address_from_its_lease_s_end_until_the
     assert book.process_list("w2@test") == []
 
 
-def test_there_is_no_address_at_all_once_every_node_is_dead(crew: Crew, book: AddressBook) -> None:
+def test_the_replica_gives_no_address_once_every_node_is_dead(cluster: IntegrationCluster, book: AddressBook) -> None:
     # Given
-    before = spread(crew, "dying")
+    before = spread(cluster, "dying")
     wait_until(lambda: all(map(book.locate, before)), within=SOON, because="the journal tells")
 
     # When nobody is left who could sweep
-    for worker in crew.workers.values():
+    for worker in cluster.workers.values():
         worker.kill_tree()
 
     # Then
     for incarnation in {address.incarnation for address in before.values()}:
-        wait_until(partial(ended, crew, incarnation), within=SOON, because="nobody renews the lease")
+        wait_until(partial(ended, cluster, incarnation), within=SOON, because="nobody renews the lease")
     assert [name for name in before if book.locate(name)] == []
-    assert crew.daemons.locate_many(before) == {}
+    assert cluster.daemons.locate_many(before) == {}
     assert {node.status for node in book.nodes()} == {"lost"}
     assert [book.process_list(node) for node in ("w1@test", "w2@test")] == [[], []]
-    assert (book.pick_node("any"), crew.daemons.pick_node("any")) == (None, None)
-    assert {record.status for record in crew.daemons.list()} == {"pending"}
+    assert (book.pick_node("any"), cluster.daemons.pick_node("any")) == (None, None)
+    assert {record.status for record in cluster.daemons.list()} == {"pending"}
 
 
-def test_a_replica_that_is_cut_off_gives_no_address_after_the_last_known_lease_and_recovers(
-    crew: Crew, proxy: Proxy
+def test_a_disconnected_replica_gives_no_address_after_the_last_known_lease_and_recovers(
+    cluster: IntegrationCluster, proxy: Proxy
 ) -> None:
     # Given
-    crew.spawn("far", "coroutine")
-    with AddressBook.connect(proxy.url, crew.namespace) as book:
+    cluster.spawn("far", "coroutine")
+    with AddressBook.connect(proxy.url, cluster.namespace) as book:
         address = book.wait_for("far", timeout=SOON)
 
         # When Redis falls silent, without an error
@@ -217,7 +222,7 @@ def test_a_replica_that_is_cut_off_gives_no_address_after_the_last_known_lease_a
         # Then
         wait_until(lambda: book.locate("far") is None, within=LEASE + 1, because="no lease is known to run")
         assert book.lag > time.monotonic() - cut - 1
-        assert crew.daemons.locate("far") == address
+        assert cluster.daemons.locate("far") == address
 
         # When
         proxy.heal()
@@ -227,34 +232,36 @@ def test_a_replica_that_is_cut_off_gives_no_address_after_the_last_known_lease_a
         wait_until(lambda: book.lag < 1, within=SOON, because="Redis answers again")
 
 
-def test_a_replica_that_fell_behind_a_trimmed_journal_reads_the_book_anew(crew: Crew, proxy: Proxy) -> None:
+def test_a_replica_that_fell_behind_a_trimmed_journal_reloads_the_address_book(
+    cluster: IntegrationCluster, proxy: Proxy
+) -> None:
     # Given
-    crew.spawn("going", "coroutine")
-    with AddressBook.connect(proxy.url, crew.namespace) as book:
+    cluster.spawn("going", "coroutine")
+    with AddressBook.connect(proxy.url, cluster.namespace) as book:
         book.wait_for("going", timeout=SOON)
 
         # When its requests are held up, and what happens meanwhile is no longer in the journal
         proxy.hold("up")
-        crew.daemons.stop("going", wait=SOON)
-        crew.spawn("coming", "coroutine")
-        with crew.server.client() as client:
-            client.xtrim(Keys(crew.namespace).journal, maxlen=1, approximate=False)
+        cluster.daemons.stop("going", wait=SOON)
+        cluster.spawn("coming", "coroutine")
+        with cluster.server.client() as client:
+            client.xtrim(Keys(cluster.namespace).journal, maxlen=1, approximate=False)
         proxy.heal()
 
         # Then
-        assert book.wait_for("coming", timeout=SOON) == crew.daemons.locate("coming")
+        assert book.wait_for("coming", timeout=SOON) == cluster.daemons.locate("coming")
         wait_until(lambda: book.locate("going") is None, within=SOON, because="the book was read anew")
 
 
-def test_a_replica_needs_no_celery(crew: Crew) -> None:
+def test_a_replica_works_without_importing_celery(cluster: IntegrationCluster) -> None:
     # Given
-    address = crew.spawn("seen-from-afar", "coroutine")
+    address = cluster.spawn("seen-from-afar", "coroutine")
 
     # When
-    told = crew.project.python(
+    told = cluster.project.python(
         "import sys\n"
         "from celery_daemons import AddressBook\n"
-        f"with AddressBook.connect({crew.server.url!r}, namespace={crew.namespace!r}) as book:\n"
+        f"with AddressBook.connect({cluster.server.url!r}, namespace={cluster.namespace!r}) as book:\n"
         "    print(book.wait_for('seen-from-afar', timeout=10).pid, book.locate('seen-from-afar').queue)\n"
         "assert not {'celery', 'kombu'} & set(sys.modules)\n"
     )
@@ -263,10 +270,12 @@ def test_a_replica_needs_no_celery(crew: Crew) -> None:
     assert told == f"{address.pid} {address.queue}\n"
 
 
-def test_a_replica_that_is_not_open_says_so_instead_of_nowhere(crew: Crew) -> None:
+def test_a_replica_that_is_not_open_raises_an_error_instead_of_returning_no_address(
+    cluster: IntegrationCluster,
+) -> None:
     # Given
-    address = crew.spawn("open-and-shut", "coroutine")
-    book = crew.daemons.address_book()
+    address = cluster.spawn("open-and-shut", "coroutine")
+    book = cluster.daemons.address_book()
     with pytest.raises(DaemonsError, match=r"not open.*with"):
         book.locate(address.name)
 

@@ -19,11 +19,11 @@ from celery_daemons.wire.spawn_task import spawn_queue_name
 from tests.conftest import NewProject, NewServer, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
 from tests.support.projects import PRELUDE, Project
+from tests.support.recorder import RECORDED_LAUNCHERS
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
-from tests.support.witness import WITNESSED
 
-SOURCE = PRELUDE + WITNESSED + "\n\n@watch.recovery_scanner\ndef one():\n    yield watch.spec('listed')\n"
+SOURCE = PRELUDE + RECORDED_LAUNCHERS + "\n\n@watch.recovery_scanner\ndef one():\n    yield watch.spec('listed')\n"
 
 
 async def nothing(ctx: Any) -> None:
@@ -34,7 +34,7 @@ def daemons_at(url: str, **settings: Any) -> Daemons:
     return Daemons(Celery("proj", broker=url), **settings)
 
 
-def test_registrations_that_cannot_work_are_refused_with_the_reason() -> None:
+def test_an_invalid_registration_is_refused_with_the_reason() -> None:
     daemons = daemons_at("redis://localhost:1/0")
     daemons.register_launcher("taken", Launcher(nothing))
     wrong: list[tuple[str, Any, type[Exception], str]] = [
@@ -63,7 +63,7 @@ def test_registrations_that_cannot_work_are_refused_with_the_reason() -> None:
     assert list(daemons.launchers) == ["taken"]
 
 
-def test_a_second_daemons_on_one_app_is_refused_and_the_first_is_found() -> None:
+def test_a_second_daemons_object_on_one_app_is_refused_and_the_first_is_returned() -> None:
     app = Celery("proj", broker="redis://localhost:1/0")
     daemons = Daemons(app)
     with pytest.raises(ConfigurationError, match=r"already has a Daemons; Daemons\.of\(app\) returns it"):
@@ -73,7 +73,7 @@ def test_a_second_daemons_on_one_app_is_refused_and_the_first_is_found() -> None
         Daemons.of(Celery("other"))
 
 
-def test_calls_that_cannot_be_meant_are_refused_before_redis_is_asked() -> None:
+def test_invalid_calls_are_refused_before_any_request_to_redis() -> None:
     daemons = daemons_at("redis://localhost:1/0")
     launcher = daemons.register_launcher("plain", Launcher(nothing))
     for args, kwargs, reason in (
@@ -87,7 +87,7 @@ def test_calls_that_cannot_be_meant_are_refused_before_redis_is_asked() -> None:
         daemons.rescan(launcher)
 
 
-def test_wrong_settings_name_the_setting_its_value_and_the_rule() -> None:
+def test_the_error_for_a_wrong_setting_names_the_setting_its_value_and_the_rule() -> None:
     with pytest.raises(ConfigurationError, match="there is no setting 'leese'"):
         daemons_at("redis://localhost:1/0", leese=1)
     with pytest.raises(ConfigurationError, match=r"daemons_lease_ttl: 2\.0 must be at least 3"):
@@ -100,7 +100,7 @@ def test_wrong_settings_name_the_setting_its_value_and_the_rule() -> None:
         _ = Daemons(app).settings
 
 
-def test_a_worker_with_wrong_settings_does_not_start_and_says_which(
+def test_a_worker_with_a_wrong_setting_does_not_start_and_names_the_setting(
     new_project: NewProject, new_worker: NewWorker
 ) -> None:
     """Attacks: validation inside a signal handler would be swallowed."""
@@ -110,7 +110,9 @@ def test_a_worker_with_wrong_settings_does_not_start_and_says_which(
     assert "ConfigurationError: daemons_lease_ttl: 1.0 must be at least 3" in worker.output
 
 
-def test_a_worker_whose_app_no_other_process_can_import_says_so(new_project: NewProject, new_worker: NewWorker) -> None:
+def test_a_worker_reports_an_app_that_no_other_process_can_import(
+    new_project: NewProject, new_worker: NewWorker
+) -> None:
     source = (
         PRELUDE + "\nbox = [app]\n\n\ndef make():\n    return box[0]\n\n\ndel app\n__getattr__ = lambda name: box[0]\n"
     )
@@ -120,7 +122,7 @@ def test_a_worker_whose_app_no_other_process_can_import_says_so(new_project: New
     assert "keep it as `app` in an importable module" in worker.output
 
 
-def test_calls_that_cannot_be_recorded_are_refused(valkey: Server, namespace: str) -> None:
+def test_a_spawn_whose_arguments_cannot_be_encoded_is_refused(valkey: Server, namespace: str) -> None:
     daemons = daemons_at(valkey.url, namespace=namespace)
     daemons.register_launcher("nothing", Launcher(nothing))
     with pytest.raises(UnknownLauncher, match=r"no launcher 'noting' is registered \(registered: nothing\)"):
@@ -134,7 +136,7 @@ def test_calls_that_cannot_be_recorded_are_refused(valkey: Server, namespace: st
     assert list(daemons.list()) == []
 
 
-def test_a_redis_that_will_not_do_is_named_with_the_remedy(new_server: NewServer, namespace: str) -> None:
+def test_an_unsuitable_redis_server_is_reported_with_the_remedy(new_server: NewServer, namespace: str) -> None:
     # Given / When / Then one that is down
     gone = new_server()
     gone.stop()
@@ -158,7 +160,7 @@ def test_a_redis_that_will_not_do_is_named_with_the_remedy(new_server: NewServer
     assert {key: redis.dump(key) for key in redis.scan_iter("*")} == before
 
 
-def test_a_password_shows_neither_in_errors_nor_in_the_process_list(
+def test_a_password_appears_neither_in_errors_nor_in_the_process_list(
     new_server: NewServer, new_project: NewProject, new_worker: NewWorker, client_of: Callable[[Project], Client]
 ) -> None:
     # Given
@@ -183,7 +185,7 @@ def test_a_password_shows_neither_in_errors_nor_in_the_process_list(
 
 
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
-def test_messages_that_are_no_spawn_tasks_are_rejected_and_nothing_notices(
+def test_messages_other_than_spawn_tasks_are_rejected_and_daemons_run_on(
     pool: str, new_project: NewProject, new_worker: NewWorker, client_of: Callable[[Project], Client]
 ) -> None:
     """Attacks: anything may come in on a queue."""

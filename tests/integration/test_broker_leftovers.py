@@ -1,14 +1,16 @@
-"""What a node leaves in the broker is removed once it has been gone for a while."""
+"""Queues of a departed node are removed from the broker unless tasks still wait in them."""
 
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from celery import Celery
 
+from celery_daemons.domain.names import DaemonName, Incarnation, NodeName, Token
+from celery_daemons.domain.runs import Assignment
 from celery_daemons.monitor.dispatch import Dispatcher
 from celery_daemons.wire import spawn_task
+from celery_daemons.wire.spawn_task import SpawnTask
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
@@ -26,15 +28,16 @@ def keys_of(server: Server, namespace: str) -> set[str]:
     return set(server.client().scan_iter(f"*{spawn_task.task_queue_name(namespace, NODE)}*"))
 
 
-def some_spawn_task() -> dict[str, Any]:
-    return spawn_task.payload(node=NODE, incarnation="i", epoch=1, generation=1, assigned=[("x", "1")], recalled=[])
+def some_spawn_task() -> SpawnTask:
+    assignment = Assignment(DaemonName("x"), Token(1))
+    return SpawnTask(node=NodeName(NODE), incarnation=Incarnation("i"), epoch=1, generation=1, assigned=[assignment])
 
 
-def test_queues_of_a_node_that_is_gone_are_removed_and_come_back_with_it(
+def test_the_queues_of_a_departed_node_are_removed_and_declared_again_on_its_return(
     app: Celery, valkey: Server, namespace: str
 ) -> None:
-    """Attacks: at some sites dead workers had left thousands of lists in Redis."""
-    # Given a node's queues, with a spawn task that nobody took
+    """Attacks invariant 6: what a dead node leaves in the broker is removed; leftovers would grow with each restart."""
+    # Given a node's queues, with a spawn task that was never consumed
     spawns = spawn_task.spawn_queue_name(namespace, NODE)
     mailbox = spawn_task.task_queue_name(namespace, NODE)
     dispatcher = Dispatcher(app)
@@ -58,10 +61,10 @@ def test_queues_of_a_node_that_is_gone_are_removed_and_come_back_with_it(
     dispatcher.send(spawns, some_spawn_task())
 
     # Then its spawn tasks find their queue
-    wait_until(lambda: valkey.client().llen(spawns) == 1, within=5.0, because="the queue is declared anew")
+    wait_until(lambda: valkey.client().llen(spawns) == 1, within=5.0, because="the queue is declared again")
 
 
-def test_tasks_that_wait_for_a_node_that_is_gone_are_kept(app: Celery, valkey: Server, namespace: str) -> None:
+def test_tasks_that_wait_for_a_departed_node_are_kept(app: Celery, valkey: Server, namespace: str) -> None:
     # Given
     spawns = spawn_task.spawn_queue_name(namespace, NODE)
     mailbox = spawn_task.task_queue_name(namespace, NODE)

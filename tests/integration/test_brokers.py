@@ -7,13 +7,13 @@ import pytest
 from kombu.connection import Connection
 
 from tests.conftest import RUNNING
-from tests.support.crews import DIARY, SOON, Crew
+from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 SOURCE = (
-    DIARY
+    EVENT_LOG
     + """
 @daemons.launcher
 async def coroutine(ctx):
@@ -49,47 +49,47 @@ def proxy(valkey: Server) -> Iterator[Proxy]:
         yield proxy
 
 
-def visits(crew: Crew) -> set[int]:
+def visits(cluster: IntegrationCluster) -> set[int]:
     """The numbers of the tasks that ran."""
-    return {entry["number"] for entry in crew.diary("visitor", "came")}
+    return {entry["number"] for entry in cluster.events("visitor", "came")}
 
 
-def test_a_broker_that_is_not_redis_carries_spawn_tasks_and_the_node_s_own_queue(
+def test_a_broker_other_than_redis_carries_spawn_tasks_and_the_queue_of_the_node(
     valkey: Server, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     # Given: tasks go through folders, the address book is in Redis
-    with Crew(tmp_path, valkey, SOURCE + FOLDERS, broker_url="filesystem://") as crew:
-        request.node.stash[RUNNING] = [crew.worker("w1", pool="threads")]
+    with IntegrationCluster(tmp_path, valkey, SOURCE + FOLDERS, broker_url="filesystem://") as cluster:
+        request.node.stash[RUNNING] = [cluster.worker("w1", pool="threads")]
 
         # When
-        address = crew.spawn("one", "coroutine")
-        crew.spawn("two", "function")
-        crew.module.visit.delay(1)
-        crew.module.visit.apply_async([2], queue=address.queue)
+        address = cluster.spawn("one", "coroutine")
+        cluster.spawn("two", "function")
+        cluster.module.visit.delay(1)
+        cluster.module.visit.apply_async([2], queue=address.queue)
 
         # Then
-        wait_until(lambda: visits(crew) == {1, 2}, within=SOON, because="the worker consumes both queues")
-        processed = crew.project.folder / "processed"
+        wait_until(lambda: visits(cluster) == {1, 2}, within=SOON, because="the worker consumes both queues")
+        processed = cluster.project.folder / "processed"
         wait_until(
             lambda: any(".spawn." in message.name for message in processed.iterdir()),
             within=SOON,
             because="the spawn task came through the broker",
         )
-        assert crew.workers["w1"].stop() == 0
-        assert crew.daemons.nodes() == []
+        assert cluster.workers["w1"].stop() == 0
+        assert cluster.daemons.nodes() == []
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_lost_broker_connection_disturbs_no_daemon_and_is_made_again_with_all_its_queues(
+def test_a_lost_broker_connection_leaves_daemons_running_and_is_restored_with_all_queues(
     valkey: Server, proxy: Proxy, tmp_path: Path, request: pytest.FixtureRequest, pool: str
 ) -> None:
     """#8030 #8091 #8384 #10205: after a reconnect a worker is connected but deaf."""
     # Given: only the broker is behind the proxy
-    with Crew(tmp_path, valkey, SOURCE, broker_url=proxy.url, pool=pool) as crew:
-        worker = crew.worker()
+    with IntegrationCluster(tmp_path, valkey, SOURCE, broker_url=proxy.url, pool=pool) as cluster:
+        worker = cluster.worker()
         request.node.stash[RUNNING] = [worker]
-        before = [crew.spawn("one", "coroutine"), crew.spawn("two", "function")]
-        agent = crew.agent(worker)
+        before = [cluster.spawn("one", "coroutine"), cluster.spawn("two", "function")]
+        agent = cluster.agent(worker)
 
         # When
         proxy.cut()
@@ -100,21 +100,21 @@ def test_a_lost_broker_connection_disturbs_no_daemon_and_is_made_again_with_all_
         )
 
         # Then the worker takes tasks again from both queues
-        crew.module.visit.delay(1)
-        crew.module.visit.apply_async([2], queue=before[0].queue)
-        wait_until(lambda: visits(crew) == {1, 2}, within=SOON, because="the worker has its connection again")
+        cluster.module.visit.delay(1)
+        cluster.module.visit.apply_async([2], queue=before[0].queue)
+        wait_until(lambda: visits(cluster) == {1, 2}, within=SOON, because="the worker has its connection again")
 
         # Then it hears its spawn queue again, also what is no spawn task
         with Connection(valkey.url) as broker, broker.SimpleQueue(before[0].queue + ".spawn") as spawns:
             spawns.put({"what": "is this"})
         wait_until(
-            lambda: "message-rejected" in {entry.event for entry in crew.daemons.events()},
+            lambda: "message-rejected" in {entry.event for entry in cluster.daemons.events()},
             within=SOON,
             because="the spawn queue is consumed",
         )
-        crew.spawn("three", "coroutine")
+        cluster.spawn("three", "coroutine")
 
         # Then the agent and the daemons have noticed nothing
-        assert crew.agent(worker) == agent
-        assert [crew.daemons.locate(address.name) for address in before] == before
-        assert [len(crew.diary(name, "runs")) for name in ("one", "two")] == [1, 1]
+        assert cluster.agent(worker) == agent
+        assert [cluster.daemons.locate(address.name) for address in before] == before
+        assert [len(cluster.events(name, "runs")) for name in ("one", "two")] == [1, 1]

@@ -8,12 +8,12 @@ import pytest
 from celery_daemons import Move
 from celery_daemons.errors import ConfigurationError, DaemonsError
 from tests.conftest import RUNNING
-from tests.support.crews import DIARY, SOON, Crew
+from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 SOURCE = (
-    DIARY
+    EVENT_LOG
     + """
 @daemons.launcher("rest")
 async def rest(ctx):
@@ -24,17 +24,17 @@ NAMES = [f"rest-{number}" for number in range(10)]
 
 
 @pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
     settings = {"rebalance": "manual", "rebalance_limit": 0.5}
-    with Crew(tmp_path_factory.mktemp("cli-balance"), valkey, SOURCE, settings=settings) as crew:
-        crew.worker("w1")
-        crew.worker("w2")
-        yield crew
+    with IntegrationCluster(tmp_path_factory.mktemp("cli-balance"), valkey, SOURCE, settings=settings) as cluster:
+        cluster.worker("w1")
+        cluster.worker("w2")
+        yield cluster
 
 
 @pytest.fixture
-def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
-    """A cluster whose ten daemons all run on the first node."""
+def cluster(shared: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
+    """All ten daemons run on the first node."""
     request.node.stash[RUNNING] = list(shared.workers.values())
     shared.daemons.drain("w2@test")
     for name in NAMES:
@@ -46,16 +46,16 @@ def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
     shared.forget_all()
 
 
-def on(crew: Crew, node: str) -> int:
-    """Return the number of daemons on a node."""
-    return sum(address.node == node for address in crew.running(*NAMES).values())
+def on(cluster: IntegrationCluster, node: str) -> int:
+    """How many run there."""
+    return sum(address.node == node for address in cluster.running(*NAMES).values())
 
 
-def test_a_dry_run_shows_each_move_with_its_reason_and_moves_nothing(crew: Crew) -> None:
-    before = crew.running(*NAMES)
+def test_a_dry_run_shows_each_move_with_its_reason_and_moves_nothing(cluster: IntegrationCluster) -> None:
+    before = cluster.running(*NAMES)
 
-    moves = crew.project.celery_json("daemons", "rebalance", "--dry-run")
-    shown = crew.project.celery("daemons", "rebalance", "--dry-run").stdout
+    moves = cluster.project.celery_json("daemons", "rebalance", "--dry-run")
+    shown = cluster.project.celery("daemons", "rebalance", "--dry-run").stdout
 
     assert 4 <= len(moves) <= 6
     for move in moves:
@@ -64,44 +64,44 @@ def test_a_dry_run_shows_each_move_with_its_reason_and_moves_nothing(crew: Crew)
         assert "holds less than its share" in move["why"]
         assert move["name"] in shown
     assert f"{len(moves)} daemons would move: {len(moves)} to w2@test" in shown
-    assert crew.running(*NAMES) == before
+    assert cluster.running(*NAMES) == before
 
 
-def test_the_monitor_makes_exactly_the_moves_that_rebalance_returns(crew: Crew) -> None:
-    moves = crew.daemons.rebalance()
+def test_told_to_the_monitor_makes_the_moves_that_it_shows(cluster: IntegrationCluster) -> None:
+    moves = cluster.daemons.rebalance()
 
     assert all(isinstance(move, Move) for move in moves)
-    wait_until(lambda: on(crew, "w2@test") == len(moves), within=SOON, because="the monitor makes the moves")
-    assert {name for name, address in crew.running(*NAMES).items() if address.node == "w2@test"} == {
+    wait_until(lambda: on(cluster, "w2@test") == len(moves), within=SOON, because="the monitor makes them")
+    assert {name for name, address in cluster.running(*NAMES).items() if address.node == "w2@test"} == {
         move.name for move in moves
     }
-    assert crew.daemons.rebalance() == []
-    assert "nothing to move" in crew.project.celery("daemons", "rebalance").stdout
-    describe = crew.project.celery_json("daemons", "describe", moves[0].name)
+    assert cluster.daemons.rebalance() == []
+    assert "nothing to move" in cluster.project.celery("daemons", "rebalance").stdout
+    describe = cluster.project.celery_json("daemons", "describe", moves[0].name)
     assert describe["placement"] == f"rebalanced: {moves[0].why}"
 
 
-def test_a_paused_rebalance_is_refused_until_it_is_resumed(crew: Crew) -> None:
-    assert crew.project.celery("daemons", "rebalance", "--pause").stdout == "rebalancing: paused\n"
+def test_paused_is_said_and_nothing_moves_until_it_goes_on(cluster: IntegrationCluster) -> None:
+    assert cluster.project.celery("daemons", "rebalance", "--pause").stdout == "rebalancing: paused\n"
 
-    refused = crew.project.celery("daemons", "rebalance")
+    refused = cluster.project.celery("daemons", "rebalance")
     assert (
         "rebalancing is paused: `celery -A proj daemons rebalance --resume`"
-        in crew.project.celery("daemons", "status").stdout
+        in cluster.project.celery("daemons", "status").stdout
     )
 
     assert refused.returncode == 1
     assert "rebalancing is paused; `celery -A" in refused.stderr
     with pytest.raises(DaemonsError, match="paused"):
-        crew.daemons.rebalance()
-    assert len(crew.daemons.rebalance(dry_run=True)) >= 4
-    assert crew.project.celery("daemons", "rebalance", "--resume").stdout == "rebalancing: resumed\n"
-    crew.daemons.rebalance()
-    wait_until(lambda: on(crew, "w2@test") >= 4, within=SOON, because="rebalancing was resumed")
+        cluster.daemons.rebalance()
+    assert len(cluster.daemons.rebalance(dry_run=True)) >= 4
+    assert cluster.project.celery("daemons", "rebalance", "--resume").stdout == "rebalancing: goes on\n"
+    cluster.daemons.rebalance()
+    wait_until(lambda: on(cluster, "w2@test") >= 4, within=SOON, because="it goes on")
 
 
-def test_a_rebalance_that_is_switched_off_is_refused_with_the_name_of_the_setting(crew: Crew) -> None:
-    off = crew.project.python(
+def test_switched_off_it_is_refused_and_says_by_which_setting(cluster: IntegrationCluster) -> None:
+    off = cluster.project.python(
         "import proj\n"
         "from celery_daemons import ConfigurationError\n"
         "proj.daemons._overrides['rebalance'] = 'off'\n"
@@ -113,13 +113,13 @@ def test_a_rebalance_that_is_switched_off_is_refused_with_the_name_of_the_settin
     assert issubclass(ConfigurationError, DaemonsError)
 
 
-def test_a_daemon_can_be_moved_by_command_and_by_coroutine(crew: Crew) -> None:
-    before = crew.running("rest-1")["rest-1"]
+def test_one_daemon_is_moved_by_hand_also_by_coroutines(cluster: IntegrationCluster) -> None:
+    before = cluster.running("rest-1")["rest-1"]
 
-    there = crew.project.celery_json("daemons", "move", "rest-1", "--to", "w2@test", "--wait", "20")
-    back = asyncio.run(crew.daemons.aio.move("rest-1", wait=SOON))
-    nowhere = crew.project.celery("daemons", "move", "rest-1", "--to", "w7@test")
-    unknown = crew.project.celery("daemons", "move", "rest-99")
+    there = cluster.project.celery_json("daemons", "move", "rest-1", "--to", "w2@test", "--wait", "20")
+    back = asyncio.run(cluster.daemons.aio.move("rest-1", wait=SOON))
+    nowhere = cluster.project.celery("daemons", "move", "rest-1", "--to", "w7@test")
+    unknown = cluster.project.celery("daemons", "move", "rest-99")
 
     assert (there["node"], there["status"]) == ("w2@test", "running")
     assert back.node == "w1@test"

@@ -3,7 +3,6 @@
 import datetime as datetime_module
 import os
 import signal
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -12,14 +11,13 @@ from uuid import UUID
 import psutil
 import pytest
 
-from tests.conftest import RUNNING
-from tests.support.crews import DIARY, SOON, Crew
+from tests.integration.conftest import module_cluster
+from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
 from tests.support.processes import wait_gone
-from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 SOURCE = (
-    DIARY
+    EVENT_LOG
     + """
 def fields(ctx):
     return {"launcher": ctx.launcher, "node": ctx.node, "token": ctx.token, "stopping": ctx.stopping.is_set()}
@@ -121,27 +119,20 @@ VALUES: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    with Crew(tmp_path_factory.mktemp("context"), valkey, SOURCE) as crew:
-        crew.worker()
-        yield crew
-
-
-@pytest.fixture
-def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
-    request.node.stash[RUNNING] = list(shared.workers.values())
-    yield shared
-    shared.forget_all()
+shared_cluster = module_cluster(SOURCE)
 
 
 @pytest.mark.parametrize("launcher", ["coroutine", "function", "threaded", "own_loop"])
-def test_the_context_says_who_a_daemon_is_and_hears_that_it_shall_stop(crew: Crew, launcher: str) -> None:
+def test_the_context_identifies_the_daemon_and_receives_the_request_to_stop(
+    cluster: IntegrationCluster, launcher: str
+) -> None:
     # When
-    address = crew.spawn(f"me-{launcher}", launcher)
+    address = cluster.spawn(f"me-{launcher}", launcher)
 
     # Then
-    told = {key: crew.noted(address.name, "runs")[key] for key in ("launcher", "node", "token", "stopping", "pid")}
+    told = {
+        key: cluster.wait_event(address.name, "runs")[key] for key in ("launcher", "node", "token", "stopping", "pid")
+    }
     assert told == {
         "launcher": launcher,
         "node": "w1@test",
@@ -149,53 +140,57 @@ def test_the_context_says_who_a_daemon_is_and_hears_that_it_shall_stop(crew: Cre
         "stopping": False,
         "pid": address.pid,
     }
-    wait_until(lambda: f"daemon {address.name}: speaks up" in crew.workers["w1"].output, within=SOON, because="it logs")
+    wait_until(
+        lambda: f"daemon {address.name}: speaks up" in cluster.workers["w1"].output, within=SOON, because="it logs"
+    )
 
     # When
-    crew.daemons.stop(address.name, wait=SOON)
+    cluster.daemons.stop(address.name, wait=SOON)
 
     # Then: a coroutine by its cancellation, the others by the event
-    entry = crew.noted(address.name, "cancelled" if launcher in ("coroutine", "own_loop") else "stops")
+    entry = cluster.wait_event(address.name, "cancelled" if launcher in ("coroutine", "own_loop") else "stops")
     assert (entry["stopping"], entry["token"]) == (True, address.token)
 
 
 @pytest.mark.parametrize("launcher", ["sleeper", "thread_sleeper", "coroutine_sleeper"])
-def test_a_sleep_takes_its_time_but_ends_early_when_the_daemon_shall_stop(crew: Crew, launcher: str) -> None:
+def test_a_sleep_ends_early_when_the_daemon_is_asked_to_stop(cluster: IntegrationCluster, launcher: str) -> None:
     # Given
-    crew.spawn(launcher, launcher)
-    nap = crew.noted(launcher, "napped")
+    cluster.spawn(launcher, launcher)
+    nap = cluster.wait_event(launcher, "napped")
     assert 0.19 < nap["nap"] < 5
     assert nap["stopping"] is False
 
     # When
-    crew.daemons.stop(launcher, wait=SOON)
+    cluster.daemons.stop(launcher, wait=SOON)
 
     # Then
-    assert crew.noted(launcher, "woke")["stopping"] is True
+    assert cluster.wait_event(launcher, "woke")["stopping"] is True
 
 
-def test_sigterm_from_anybody_asks_a_process_daemon_to_stop_and_it_is_started_anew(crew: Crew) -> None:
+def test_sigterm_from_outside_stops_an_isolated_daemon_gracefully_and_the_daemon_restarts(
+    cluster: IntegrationCluster,
+) -> None:
     # Given
-    address = crew.spawn("signalled", "function")
+    address = cluster.spawn("signalled", "function")
 
     # When
     os.kill(address.pid, signal.SIGTERM)
 
     # Then
-    assert crew.noted("signalled", "stops")["stopping"] is True
-    assert crew.anew(address).pid != address.pid
+    assert cluster.wait_event("signalled", "stops")["stopping"] is True
+    assert cluster.wait_restarted(address).pid != address.pid
 
 
-def test_arguments_arrive_as_they_were_given(crew: Crew) -> None:
+def test_arguments_arrive_as_they_were_given(cluster: IntegrationCluster) -> None:
     # When
     for launcher in ("coroutine", "function"):
-        crew.daemons.spawn(
+        cluster.daemons.spawn(
             f"given-{launcher}", launcher, args=[VALUES["text"], VALUES["when"], [VALUES["id"]]], kwargs=VALUES
         )
 
     # Then
     for launcher in ("coroutine", "function"):
-        given = crew.noted(f"given-{launcher}", "runs")["given"]
+        given = cluster.wait_event(f"given-{launcher}", "runs")["given"]
         args, kwargs = eval(given, {"datetime": datetime_module, "UUID": UUID, "Decimal": Decimal})  # noqa: S307
         assert args == (VALUES["text"], VALUES["when"], [VALUES["id"]])
         assert {name: (type(value), value) for name, value in kwargs.items()} == {
@@ -204,54 +199,54 @@ def test_arguments_arrive_as_they_were_given(crew: Crew) -> None:
         assert kwargs["when"].utcoffset() == VALUES["when"].utcoffset()
 
 
-def test_a_daemon_gets_its_whole_grace_to_stop(crew: Crew) -> None:
+def test_a_daemon_gets_its_whole_grace_to_stop(cluster: IntegrationCluster) -> None:
     # Given
-    crew.spawn("tidy", "slow_to_stop")
+    cluster.spawn("tidy", "slow_to_stop")
 
     # When
-    crew.daemons.stop("tidy", wait=SOON)
+    cluster.daemons.stop("tidy", wait=SOON)
 
     # Then
-    assert crew.noted("tidy", "tidied up")["stopping"] is True
+    assert cluster.wait_event("tidy", "tidied up")["stopping"] is True
 
 
-def test_a_process_that_does_not_stop_in_its_grace_is_killed(crew: Crew) -> None:
+def test_a_process_that_does_not_stop_in_its_grace_is_killed(cluster: IntegrationCluster) -> None:
     # Given
-    address = crew.spawn("deaf", "deaf")
+    address = cluster.spawn("deaf", "deaf")
     process = psutil.Process(address.pid)
 
     # When
-    crew.daemons.stop("deaf", wait=SOON)
+    cluster.daemons.stop("deaf", wait=SOON)
 
     # Then
     wait_gone([process])
-    (record,) = crew.daemons.list()
+    (record,) = cluster.daemons.list()
     assert (record.status, record.desired, record.node) == ("stopped", "stopped", None)
-    assert len(crew.diary("deaf", "runs")) == 1
+    assert len(cluster.events("deaf", "runs")) == 1
 
 
 @pytest.mark.parametrize("launcher", ["deaf_coroutine", "stuck_coroutine"])
-def test_a_coroutine_that_does_not_stop_in_its_grace_costs_its_host_and_each_neighbour_one_restart(
-    crew: Crew, launcher: str
+def test_a_coroutine_that_exceeds_its_grace_kills_its_host_and_restarts_each_neighbour_once(
+    cluster: IntegrationCluster, launcher: str
 ) -> None:
     # Given
     names = [f"beside-{launcher}-{number}" for number in range(5)]
-    before = [crew.spawn(name, "coroutine") for name in names]
-    alone = crew.spawn(f"apart-{launcher}", "function")
-    stubborn = crew.spawn(launcher, launcher)
+    before = [cluster.spawn(name, "coroutine") for name in names]
+    alone = cluster.spawn(f"apart-{launcher}", "function")
+    stubborn = cluster.spawn(launcher, launcher)
     host = psutil.Process(stubborn.pid)
     assert {address.pid for address in before} == {host.pid}
 
     # When
-    crew.daemons.stop(launcher, wait=SOON)
+    cluster.daemons.stop(launcher, wait=SOON)
 
     # Then
     wait_gone([host])
-    after = [crew.anew(address) for address in before]
+    after = [cluster.wait_restarted(address) for address in before]
     assert len({address.pid for address in after}) == 1
     assert after[0].pid != host.pid
-    assert [len(crew.diary(name, "runs")) for name in names] == [2] * 5
-    assert {record.restarts for record in crew.daemons.list(launcher="coroutine")} == {1}
+    assert [len(cluster.events(name, "runs")) for name in names] == [2] * 5
+    assert {record.restarts for record in cluster.daemons.list(launcher="coroutine")} == {1}
 
     # Then daemons in processes of their own have noticed nothing
-    assert crew.daemons.locate(alone.name) == alone
+    assert cluster.daemons.locate(alone.name) == alone

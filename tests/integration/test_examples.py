@@ -118,7 +118,7 @@ def test_a_task_is_sent_to_the_node_of_a_daemon(run_example: Callable[..., Any],
     ]
 
 
-def test_isolated_work_has_a_process_of_its_own_and_stops_when_asked(
+def test_the_isolated_example_has_its_own_process_and_stops_when_asked(
     run_example: Callable[..., Any], server: Server
 ) -> None:
     worker = run_example("isolated_cpu")

@@ -1,17 +1,14 @@
 """What a worker is told about its node on the command line, and where daemons run by it."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from celery_daemons.errors import DaemonsError
-from tests.conftest import RUNNING
-from tests.support.crews import DIARY, SOON, Crew
-from tests.support.servers import Server
+from tests.integration.conftest import module_cluster
+from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
 from tests.support.waiting import wait_until
 
 SOURCE = (
-    DIARY
+    EVENT_LOG
     + """
 @daemons.launcher
 async def anywhere(ctx):
@@ -32,82 +29,76 @@ def visit(number):
 )
 
 
-@pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    """A plain worker, and one with labels that takes three times as much."""
-    with Crew(tmp_path_factory.mktemp("labels"), valkey, SOURCE, settings={"load_factor": 1.0}) as crew:
-        crew.worker("plain")
-        crew.worker("strong", options=["--daemon-labels", "ssd, gpu", "--daemon-weight", "3"])
-        yield crew
+#: A plain worker, and one with labels that takes three times as many daemons.
+shared_cluster = module_cluster(
+    SOURCE,
+    workers={"plain": {}, "strong": {"options": ["--daemon-labels", "ssd, gpu", "--daemon-weight", "3"]}},
+    settings={"load_factor": 1.0},
+)
 
 
-@pytest.fixture
-def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
-    request.node.stash[RUNNING] = list(shared.workers.values())
-    yield shared
-    shared.forget_all()
-
-
-def test_labels_and_weight_of_the_command_line_are_the_node_s(crew: Crew) -> None:
-    found = {node.name: (node.labels, node.weight) for node in crew.daemons.nodes()}
+def test_the_labels_and_weight_from_the_command_line_are_those_of_the_node(cluster: IntegrationCluster) -> None:
+    found = {node.name: (node.labels, node.weight) for node in cluster.daemons.nodes()}
 
     assert found == {"plain@test": ((), 1.0), "strong@test": (("gpu", "ssd"), 3.0)}
 
 
-def test_a_daemon_runs_only_where_all_its_labels_are_and_says_so_where_they_are_nowhere(crew: Crew) -> None:
+def test_a_daemon_runs_only_on_nodes_with_all_its_labels_and_is_unplaceable_without_any(
+    cluster: IntegrationCluster,
+) -> None:
     # When
     names = [f"gpu-{number}" for number in range(8)]
     for name in names:
-        crew.daemons.spawn(name, "on_gpu")
-    crew.daemons.spawn("nowhere", "on_arm_gpu")
+        cluster.daemons.spawn(name, "on_gpu")
+    cluster.daemons.spawn("nowhere", "on_arm_gpu")
 
     # Then
     wait_until(
-        lambda: {address.node for address in crew.running(*names).values()} == {"strong@test"},
+        lambda: {address.node for address in cluster.running(*names).values()} == {"strong@test"},
         within=SOON,
         because="only one node carries the label",
     )
     (left,) = wait_until(
-        lambda: list(crew.daemons.list(status="unplaceable")), within=SOON, because="no node carries both labels"
+        lambda: list(cluster.daemons.list(status="unplaceable")), within=SOON, because="no node carries both labels"
     )
     assert left.name == "nowhere"
     assert left.error == "no node that is up and has launcher on_arm_gpu carries the labels arm,gpu"
 
 
-def test_a_daemon_is_not_stopped_to_move_where_its_labels_are_not(crew: Crew) -> None:
+def test_a_move_to_a_node_without_the_labels_is_refused_and_the_daemon_runs_on(cluster: IntegrationCluster) -> None:
     # Given
-    before = crew.spawn("rooted", "on_gpu")
+    before = cluster.spawn("rooted", "on_gpu")
 
     # When
-    with pytest.raises(DaemonsError, match=r"'plain@test' is not a node .* the labels gpu; suitable nodes: none"):
-        crew.daemons.move("rooted", to="plain@test")
+    with pytest.raises(DaemonsError, match=r"'plain@test' is no node .* the labels gpu; those that are: none"):
+        cluster.daemons.move("rooted", to="plain@test")
     with pytest.raises(DaemonsError, match=r"no other node is up and has launcher on_gpu and the labels gpu"):
-        crew.daemons.move("rooted")
+        cluster.daemons.move("rooted")
 
     # Then
-    assert crew.daemons.locate("rooted") == before
+    assert cluster.daemons.locate("rooted") == before
 
 
-def test_a_node_of_three_times_the_weight_takes_three_times_as_many_daemons(crew: Crew) -> None:
+def test_a_node_of_three_times_the_weight_takes_three_times_as_many_daemons(cluster: IntegrationCluster) -> None:
     # When
     names = [f"any-{number}" for number in range(40)]
     for name in names:
-        crew.daemons.spawn(name, "anywhere")
-    wait_until(lambda: len(crew.running(*names)) == 40, within=SOON, because="all are placed")
+        cluster.daemons.spawn(name, "anywhere")
+    wait_until(lambda: len(cluster.running(*names)) == 40, within=SOON, because="all are placed")
 
     # Then, with no tolerance above the fair share
-    assert {node.name: node.daemons for node in crew.daemons.nodes()} == {"plain@test": 10, "strong@test": 30}
+    assert {node.name: node.daemons for node in cluster.daemons.nodes()} == {"plain@test": 10, "strong@test": 30}
 
 
-def test_a_task_on_a_daemon_s_queue_runs_beside_the_daemon(crew: Crew) -> None:
+def test_a_task_on_a_daemon_s_queue_runs_beside_the_daemon(cluster: IntegrationCluster) -> None:
     # Given
-    address = crew.spawn("beside", "on_gpu")
-    before = len(crew.diary("visitor", "came"))
+    address = cluster.spawn("beside", "on_gpu")
+    before = len(cluster.events("visitor", "came"))
 
     # When
     for number in range(10):
-        crew.module.visit.apply_async([number], queue=address.queue)
+        cluster.module.visit.apply_async([number], queue=address.queue)
 
     # Then
-    crew.noted("visitor", "came", times=before + 10)
-    assert {entry["pid"] for entry in crew.diary("visitor", "came")[before:]} == {crew.workers["strong"].pid}
+    cluster.wait_event("visitor", "came", times=before + 10)
+    assert {entry["pid"] for entry in cluster.events("visitor", "came")[before:]} == {cluster.workers["strong"].pid}

@@ -1,6 +1,5 @@
 """A launcher is a task factory too: whatever sends Celery tasks can start daemons."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -8,12 +7,11 @@ import pytest
 from celery import chain, group
 
 from celery_daemons import Address, SpecConflict
-from tests.conftest import RUNNING
-from tests.support.crews import DIARY, SOON, Crew
-from tests.support.servers import Server
+from tests.integration.conftest import module_cluster
+from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
 
 SOURCE = (
-    DIARY
+    EVENT_LOG
     + """
 app.conf.result_backend = BROKER_URL
 
@@ -42,80 +40,73 @@ def five():
 )
 
 
-@pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    """Two pool processes, forked after the app was loaded, that talk to Redis themselves."""
-    with Crew(tmp_path_factory.mktemp("tasks"), valkey, SOURCE, pool="prefork") as crew:
-        crew.worker(concurrency=2)
-        yield crew
+#: Two pool processes, forked after the app was loaded, that talk to Redis themselves.
+shared_cluster = module_cluster(SOURCE, workers={"w1": {"concurrency": 2}}, pool="prefork")
 
 
-@pytest.fixture
-def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
-    request.node.stash[RUNNING] = list(shared.workers.values())
-    yield shared
-    shared.forget_all()
-
-
-def runs(crew: Crew, name: str, result: Any) -> Address:
+def runs(cluster: IntegrationCluster, name: str, result: Any) -> Address:
     """The daemon's address, which a task has returned."""
-    address = crew.daemons.locate(name)
+    address = cluster.daemons.locate(name)
     assert address is not None
     assert result == asdict(address)
     return address
 
 
-def test_delay_and_apply_async_spawn_a_daemon_and_return_its_address(crew: Crew) -> None:
+def test_delay_and_apply_async_spawn_a_daemon_and_return_its_address(cluster: IntegrationCluster) -> None:
     # When
     results = {
-        "by-delay": crew.module.coroutine.delay("by-delay", 1, two=2),
-        "by-apply": crew.module.coroutine.apply_async(args=["by-apply", 1], kwargs={"two": 2}, countdown=0.1),
-        "a-function": crew.module.function.delay("a-function", "hello"),
+        "by-delay": cluster.module.coroutine.delay("by-delay", 1, two=2),
+        "by-apply": cluster.module.coroutine.apply_async(args=["by-apply", 1], kwargs={"two": 2}, countdown=0.1),
+        "a-function": cluster.module.function.delay("a-function", "hello"),
     }
 
     # Then
     for name, result in results.items():
-        address = runs(crew, name, result.get(timeout=SOON))
+        address = runs(cluster, name, result.get(timeout=SOON))
         assert (address.status, address.node) == ("running", "w1@test")
-    assert crew.noted("by-delay", "runs")["args"] == [1]
-    assert crew.noted("by-apply", "runs")["kwargs"] == {"two": 2}
-    assert crew.noted("a-function", "runs")["args"] == ["hello"]
+    assert cluster.wait_event("by-delay", "runs")["args"] == [1]
+    assert cluster.wait_event("by-apply", "runs")["kwargs"] == {"two": 2}
+    assert cluster.wait_event("a-function", "runs")["args"] == ["hello"]
 
 
-def test_signatures_spawn_in_groups_and_in_chains_that_pass_the_name_in_and_the_address_on(crew: Crew) -> None:
+def test_signatures_spawn_daemons_in_groups_and_in_chains(
+    cluster: IntegrationCluster,
+) -> None:
     # When
-    apart = group(crew.module.coroutine.s(f"in-group-{number}", number) for number in range(3)).apply_async()
-    named = chain(crew.module.called.s(7), crew.module.coroutine.s(word="late")).apply_async()
+    apart = group(cluster.module.coroutine.s(f"in-group-{number}", number) for number in range(3)).apply_async()
+    named = chain(cluster.module.called.s(7), cluster.module.coroutine.s(word="late")).apply_async()
     immutable = chain(
-        crew.module.five.s(), crew.module.coroutine.si("immutable", 1), crew.module.queue_of.s()
+        cluster.module.five.s(), cluster.module.coroutine.si("immutable", 1), cluster.module.queue_of.s()
     ).apply_async()
 
     # Then
     for number, result in enumerate(apart.get(timeout=SOON)):
-        runs(crew, f"in-group-{number}", result)
-    runs(crew, "chained-7", named.get(timeout=SOON))
-    assert crew.noted("chained-7", "runs")["kwargs"] == {"word": "late"}
-    address = crew.daemons.locate("immutable")
+        runs(cluster, f"in-group-{number}", result)
+    runs(cluster, "chained-7", named.get(timeout=SOON))
+    assert cluster.wait_event("chained-7", "runs")["kwargs"] == {"word": "late"}
+    address = cluster.daemons.locate("immutable")
     assert address is not None
     assert immutable.get(timeout=SOON) == address.queue
-    assert crew.noted("immutable", "runs")["args"] == [1]
+    assert cluster.wait_event("immutable", "runs")["args"] == [1]
 
 
-def test_the_same_task_again_returns_the_same_address_and_another_spec_fails_with_the_conflict(crew: Crew) -> None:
+def test_a_repeated_launch_task_returns_the_same_address_and_another_spec_fails_with_a_conflict(
+    cluster: IntegrationCluster,
+) -> None:
     # Given
-    first = crew.module.function.delay("once", "hello").get(timeout=SOON)
+    first = cluster.module.function.delay("once", "hello").get(timeout=SOON)
 
     # When / Then
-    assert crew.module.function.delay("once", "hello").get(timeout=SOON) == first
-    with pytest.raises(SpecConflict, match="once: the name is taken by a spec of launcher function"):
-        crew.module.function.delay("once", "good-bye").get(timeout=SOON)
-    assert len(crew.diary("once", "runs")) == 1
+    assert cluster.module.function.delay("once", "hello").get(timeout=SOON) == first
+    with pytest.raises(SpecConflict, match="once: the name is taken by one of launcher function"):
+        cluster.module.function.delay("once", "good-bye").get(timeout=SOON)
+    assert len(cluster.events("once", "runs")) == 1
 
 
-def test_celery_call_spawns_a_daemon(crew: Crew) -> None:
-    done = crew.project.celery("call", "celery_daemons.launch.function", "--args", '["by-call", "hello"]')
+def test_celery_call_spawns_a_daemon(cluster: IntegrationCluster) -> None:
+    done = cluster.project.celery("call", "celery_daemons.launch.function", "--args", '["by-call", "hello"]')
 
     assert done.returncode == 0
-    result = crew.module.app.AsyncResult(done.stdout.strip())
-    runs(crew, "by-call", result.get(timeout=SOON))
-    assert crew.noted("by-call", "runs")["args"] == ["hello"]
+    result = cluster.module.app.AsyncResult(done.stdout.strip())
+    runs(cluster, "by-call", result.get(timeout=SOON))
+    assert cluster.wait_event("by-call", "runs")["args"] == ["hello"]

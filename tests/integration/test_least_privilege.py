@@ -7,12 +7,12 @@ from pathlib import Path
 from tests.conftest import NewProject, NewServer, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
 from tests.support.projects import PRELUDE, ROOT, Project
+from tests.support.recorder import RECORDED_LAUNCHERS
 from tests.support.waiting import wait_until
-from tests.support.witness import WITNESSED
 
 SOURCE = (
     PRELUDE.replace("broker=BROKER_URL", 'broker=os.environ["BROKER"]')
-    + WITNESSED
+    + RECORDED_LAUNCHERS
     + "\n\n@watch.recovery_scanner\ndef one():\n    yield watch.spec('listed')\n"
 )
 

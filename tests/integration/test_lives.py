@@ -1,19 +1,17 @@
 """How the lives of a daemon end, and when the next one begins."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.conftest import RUNNING
-from tests.support.crews import DIARY, SOON, Crew
-from tests.support.servers import Server
+from tests.integration.conftest import module_cluster
+from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
 from tests.support.waiting import wait_until
 
 #: By each launcher's name: its policy, and where it runs. A first life ends as the argument says, a second one stays.
 SOURCE = (
-    DIARY
+    EVENT_LOG
     + """
 import sys
 from celery_daemons import Launcher
@@ -74,57 +72,48 @@ daemons.register_launcher("untimely", Launcher(Untimely, **quick))
 PLACES = ["shared", "process", "thread"]
 
 
-@pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    with Crew(tmp_path_factory.mktemp("lives"), valkey, SOURCE) as crew:
-        crew.worker()
-        yield crew
+shared_cluster = module_cluster(SOURCE)
 
 
-@pytest.fixture
-def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
-    request.node.stash[RUNNING] = list(shared.workers.values())
-    yield shared
-    shared.forget_all()
-
-
-def told(crew: Crew, name: str, error: str) -> bool:
+def told(cluster: IntegrationCluster, name: str, error: str) -> bool:
     """Whether the book holds this error of a daemon."""
-    return error in (crew.record(name).error or "")
+    return error in (cluster.record(name).error or "")
 
 
-def tokens(crew: Crew, name: str) -> list[int]:
+def tokens(cluster: IntegrationCluster, name: str) -> list[int]:
     """The tokens of a daemon's lives, in the order of their starts."""
-    return [entry["token"] for entry in crew.diary(name, "starts")]
+    return [entry["token"] for entry in cluster.events(name, "starts")]
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_restart_policy_decides_what_follows_a_failure_and_what_a_return(crew: Crew, place: str) -> None:
+def test_the_restart_policy_decides_whether_a_daemon_restarts_after_a_failure_or_a_return(
+    cluster: IntegrationCluster, place: str
+) -> None:
     # When
     for policy in ("permanent", "transient", "temporary"):
         for how in ("raise", "return"):
-            crew.daemons.spawn(f"{policy}-{how}-{place}", f"{policy}-{place}", args=[how])
+            cluster.daemons.spawn(f"{policy}-{how}-{place}", f"{policy}-{place}", args=[how])
 
     # Then these start a second time, under a newer token
     again = [f"{what}-{place}" for what in ("permanent-raise", "permanent-return", "transient-raise")]
     for name in again:
-        crew.noted(name, "starts", times=2)
-        crew.settled(name, "running")
-        first, second = tokens(crew, name)
-        assert first < second == crew.record(name).token
+        cluster.wait_event(name, "starts", times=2)
+        cluster.wait_status(name, "running")
+        first, second = tokens(cluster, name)
+        assert first < second == cluster.record(name).token
 
     # Then those have ended for good, and a failure is told
     final = [f"{what}-{place}" for what in ("transient-return", "temporary-raise", "temporary-return")]
     for name in final:
-        crew.settled(name, "stopped")
-        assert crew.record(name).desired == "stopped"
-        assert len(tokens(crew, name)) == 1
-    assert (crew.record(f"temporary-raise-{place}").error or "").startswith("RuntimeError: broken on purpose: é")
-    assert crew.record(f"temporary-return-{place}").error is None
+        cluster.wait_status(name, "stopped")
+        assert cluster.record(name).desired == "stopped"
+        assert len(tokens(cluster, name)) == 1
+    assert (cluster.record(f"temporary-raise-{place}").error or "").startswith("RuntimeError: broken on purpose: é")
+    assert cluster.record(f"temporary-return-{place}").error is None
 
     # When somebody starts one of these, it begins a new life
-    crew.daemons.start(final[0])
-    crew.noted(final[0], "starts", times=2)
+    cluster.daemons.start(final[0])
+    cluster.wait_event(final[0], "starts", times=2)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -132,122 +121,126 @@ def test_a_restart_policy_decides_what_follows_a_failure_and_what_a_return(crew:
     ("how", "told"),
     [("doom", "Doom: of its own kind"), ("exit", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt: ")],
 )
-def test_whatever_a_daemon_raises_fails_it_and_nobody_else(crew: Crew, place: str, how: str, told: str) -> None:
+def test_an_exception_of_any_kind_fails_the_daemon_and_no_neighbour(
+    cluster: IntegrationCluster, place: str, how: str, told: str
+) -> None:
     # Given
     name = f"{how}-{place}"
-    neighbours = [crew.spawn(f"beside-{name}-{other}", f"permanent-{other}", "stay") for other in PLACES]
+    neighbours = [cluster.spawn(f"beside-{name}-{other}", f"permanent-{other}", "stay") for other in PLACES]
 
     # When
-    crew.daemons.spawn(name, f"transient-{place}", args=[how])
+    cluster.daemons.spawn(name, f"transient-{place}", args=[how])
 
     # Then
-    crew.noted(name, "starts", times=2)
-    crew.settled(name, "running")
-    assert crew.record(name).error == told
-    assert [crew.daemons.locate(address.name) for address in neighbours] == neighbours
+    cluster.wait_event(name, "starts", times=2)
+    cluster.wait_status(name, "running")
+    assert cluster.record(name).error == told
+    assert [cluster.daemons.locate(address.name) for address in neighbours] == neighbours
 
 
-def test_a_coroutine_that_cancels_itself_has_failed(crew: Crew) -> None:
-    crew.daemons.spawn("cancels-itself", "transient-shared", args=["cancel"])
+def test_a_coroutine_that_cancels_itself_counts_as_failed(cluster: IntegrationCluster) -> None:
+    cluster.daemons.spawn("cancels-itself", "transient-shared", args=["cancel"])
 
-    crew.noted("cancels-itself", "starts", times=2)
-    crew.settled("cancels-itself", "running")
-    assert crew.record("cancels-itself").error == "CancelledError: the daemon cancelled itself"
+    cluster.wait_event("cancels-itself", "starts", times=2)
+    cluster.wait_status("cancels-itself", "running")
+    assert cluster.record("cancels-itself").error == "CancelledError: it cancelled itself"
 
 
 @pytest.mark.parametrize("how", ["raise", "exit", "doom"])
-def test_a_class_that_fails_as_it_is_made_is_tried_again_and_its_neighbours_live_on(crew: Crew, how: str) -> None:
+def test_a_class_whose_constructor_fails_is_retried_and_its_neighbours_run_on(
+    cluster: IntegrationCluster, how: str
+) -> None:
     # Given
-    neighbour = crew.spawn(f"beside-untimely-{how}", "permanent-shared", "stay")
-    cause = crew.project.folder / "untimely"
+    neighbour = cluster.spawn(f"beside-untimely-{how}", "permanent-shared", "stay")
+    cause = cluster.project.folder / "untimely"
     cause.write_text(how)
 
     # When
     name = f"untimely-{how}"
-    crew.daemons.spawn(name, "untimely")
+    cluster.daemons.spawn(name, "untimely")
 
     # Then
-    wait_until(lambda: crew.record(name).restarts >= 2, within=SOON, because="it is permanent")
-    assert crew.record(name).error
-    assert tokens(crew, name) == []
+    wait_until(lambda: cluster.record(name).restarts >= 2, within=SOON, because="it is permanent")
+    assert cluster.record(name).error
+    assert tokens(cluster, name) == []
 
     # When it can be made
     cause.write_text("well")
 
     # Then
-    crew.noted(name, "starts")
-    assert crew.daemons.locate(neighbour.name) == neighbour
+    cluster.wait_event(name, "starts")
+    assert cluster.daemons.locate(neighbour.name) == neighbour
 
 
-def test_a_process_that_vanishes_is_started_anew(crew: Crew) -> None:
+def test_a_process_that_exits_without_a_report_is_restarted(cluster: IntegrationCluster) -> None:
     # When: without a word, by whatever exit status
-    crew.daemons.spawn("vanishes", "transient-process", args=["os-exit"])
+    cluster.daemons.spawn("vanishes", "transient-process", args=["os-exit"])
 
     # Then
-    crew.noted("vanishes", "starts", times=2)
-    crew.settled("vanishes", "running")
-    assert crew.record("vanishes").restarts == 1
+    cluster.wait_event("vanishes", "starts", times=2)
+    cluster.wait_status("vanishes", "running")
+    assert cluster.record("vanishes").restarts == 1
 
 
-def test_a_coroutine_that_ends_its_whole_host_costs_each_neighbour_one_restart(crew: Crew) -> None:
+def test_a_coroutine_that_ends_its_host_restarts_each_neighbour_once(cluster: IntegrationCluster) -> None:
     # Given
-    neighbours = [crew.spawn(f"beside-vanishing-{n}", "permanent-shared", "stay") for n in range(4)]
+    neighbours = [cluster.spawn(f"beside-vanishing-{n}", "permanent-shared", "stay") for n in range(4)]
 
     # When
-    crew.daemons.spawn("vanishing", "permanent-shared", args=["os-exit"])
+    cluster.daemons.spawn("vanishing", "permanent-shared", args=["os-exit"])
 
     # Then
     for address in neighbours:
-        crew.anew(address)
-    crew.noted("vanishing", "starts", times=2)
-    assert [len(tokens(crew, address.name)) for address in neighbours] == [2] * 4
+        cluster.wait_restarted(address)
+    cluster.wait_event("vanishing", "starts", times=2)
+    assert [len(tokens(cluster, address.name)) for address in neighbours] == [2] * 4
 
 
-def test_a_daemon_that_waits_for_its_next_start_says_so_and_why(crew: Crew) -> None:
+def test_a_daemon_in_backoff_reports_its_status_and_its_last_error(cluster: IntegrationCluster) -> None:
     # When
-    crew.daemons.spawn("slow", "slow", args=["always raise"])
+    cluster.daemons.spawn("slow", "slow", args=["always raise"])
 
     # Then
-    crew.settled("slow", "backoff")
-    found = crew.record("slow")
+    cluster.wait_status("slow", "backoff")
+    found = cluster.record("slow")
     assert (found.error or "").startswith("RuntimeError: broken on purpose")
     assert (found.node, found.desired) == ("w1@test", "running")
 
     # When it is stopped while it waits
-    crew.daemons.stop("slow", wait=SOON)
+    cluster.daemons.stop("slow", wait=SOON)
 
     # Then
-    assert crew.record("slow").status == "stopped"
+    assert cluster.record("slow").status == "stopped"
 
 
-def test_a_daemon_that_always_fails_is_failed_but_never_given_up(crew: Crew) -> None:
+def test_a_daemon_that_always_fails_is_failed_but_still_retried(cluster: IntegrationCluster) -> None:
     """supervisor #487, circus #1157: given up for ever, or a hot restart loop."""
     # When
-    crew.daemons.spawn("doomed", "doomed", args=["always raise"])
+    cluster.daemons.spawn("doomed", "doomed", args=["always raise"])
 
     # Then
-    crew.settled("doomed", "failed")
-    assert crew.record("doomed").restarts >= 3
-    lives = len(tokens(crew, "doomed"))
-    crew.noted("doomed", "starts", times=lives + 2)
+    cluster.wait_status("doomed", "failed")
+    assert cluster.record("doomed").restarts >= 3
+    lives = len(tokens(cluster, "doomed"))
+    cluster.wait_event("doomed", "starts", times=lives + 2)
 
     # Then its tokens only ever grew
-    seen = tokens(crew, "doomed")
+    seen = tokens(cluster, "doomed")
     assert seen == sorted(set(seen))
 
 
-def test_unknown_arguments_are_the_daemon_s_failure_not_the_host_s(crew: Crew) -> None:
+def test_unknown_arguments_fail_the_daemon_and_not_its_host(cluster: IntegrationCluster) -> None:
     # Given
-    neighbour = crew.spawn("beside-wrong", "permanent-shared", "stay")
+    neighbour = cluster.spawn("beside-wrong", "permanent-shared", "stay")
 
     # When
     wrong: dict[str, Any] = {"no_such": 1}
     for place in PLACES:
-        crew.daemons.spawn(f"wrong-{place}", f"permanent-{place}", kwargs=wrong)
+        cluster.daemons.spawn(f"wrong-{place}", f"permanent-{place}", kwargs=wrong)
 
     # Then
     for place in PLACES:
         wait_until(
-            partial(told, crew, f"wrong-{place}", "unexpected keyword argument"), within=SOON, because="it fails"
+            partial(told, cluster, f"wrong-{place}", "unexpected keyword argument"), within=SOON, because="it fails"
         )
-    assert crew.daemons.locate(neighbour.name) == neighbour
+    assert cluster.daemons.locate(neighbour.name) == neighbour

@@ -112,7 +112,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(temporary: Path) -> None:
     assert left_in(temporary) == []
 
 
-def test_a_demo_without_texts_says_so(temporary: Path) -> None:
+def test_a_demo_without_log_files_reports_an_error(temporary: Path) -> None:
     demo = start_demo(temporary, "--logs", str(temporary / "nothing"))
     try:
         told, _ = demo.communicate(timeout=30)
@@ -132,7 +132,7 @@ def wrong(verdict: Verdict) -> set[str]:
     return {kind for kind in kinds if getattr(verdict, kind)}
 
 
-def test_an_audit_passes_what_was_shipped_exactly_once() -> None:
+def test_the_audit_accepts_lines_that_were_shipped_exactly_once() -> None:
     verdict = audit("a.log", WRITTEN, SHIPPED)
 
     assert verdict.clean
@@ -154,7 +154,7 @@ def test_an_audit_passes_what_was_shipped_exactly_once() -> None:
         ([*SHIPPED[:7], Shipped(WRITTEN[7], 1), *SHIPPED[8:]], {"falls"}),
     ],
 )
-def test_an_audit_sees_what_is_wrong(shipped: list[Shipped], complaint: set[str]) -> None:
+def test_the_audit_reports_each_kind_of_error(shipped: list[Shipped], complaint: set[str]) -> None:
     verdict = audit("a.log", WRITTEN, shipped)
 
     assert not verdict.clean
@@ -193,7 +193,7 @@ def append(path: Path, text: bytes) -> None:
         file.write(text)
 
 
-def test_a_file_that_is_not_there_yet_has_no_lines(follower: Follower) -> None:
+def test_a_missing_file_has_no_lines(follower: Follower) -> None:
     assert follower.read() == []
 
     append(follower.path, b"one\n")
@@ -201,7 +201,7 @@ def test_a_file_that_is_not_there_yet_has_no_lines(follower: Follower) -> None:
     assert follower.read() == [b"one"]
 
 
-def test_half_a_line_waits_for_its_end(follower: Follower) -> None:
+def test_an_incomplete_line_is_not_shipped_until_it_ends(follower: Follower) -> None:
     append(follower.path, b"one\ntw")
     assert follower.read() == [b"one"]
 
@@ -219,7 +219,7 @@ def test_a_truncated_file_is_read_from_its_start(follower: Follower) -> None:
     assert follower.read() == [b"new"]
 
 
-def test_what_is_left_in_a_rotated_file_comes_first(follower: Follower) -> None:
+def test_the_rest_of_a_rotated_file_is_read_before_the_new_file(follower: Follower) -> None:
     append(follower.path, b"one\n")
     follower.read()
     append(follower.path, b"two\nend")
@@ -234,7 +234,7 @@ def test_what_is_left_in_a_rotated_file_comes_first(follower: Follower) -> None:
     assert follower.read() == [b"last, without its end", b"new"]
 
 
-def test_a_line_longer_than_a_chunk_comes_in_pieces(follower: Follower) -> None:
+def test_a_line_longer_than_a_chunk_is_shipped_in_pieces(follower: Follower) -> None:
     append(follower.path, b"x" * (CHUNK + 10) + b"\nshort\n")
 
     assert follower.read() == [b"x" * CHUNK, b"x" * 10, b"short"]
@@ -263,7 +263,7 @@ def lines_of(server: Server, path: str) -> list[str]:
         return [fields["line"] for _, fields in client.xrange(stream_key(path))]
 
 
-def test_a_step_that_is_sent_twice_happens_once(valkey: Server, path: str) -> None:
+def test_a_step_that_is_sent_twice_is_applied_once(valkey: Server, path: str) -> None:
     start, middle, last = Position(), Position(7, 4), Position(7, 8)
 
     async def work(sink: Sink) -> list[Position]:
@@ -276,7 +276,7 @@ def test_a_step_that_is_sent_twice_happens_once(valkey: Server, path: str) -> No
     assert lines_of(valkey, path) == ["one", "two"]
 
 
-def test_an_older_token_ships_nothing_once_a_newer_one_has_taken_over(valkey: Server, path: str) -> None:
+def test_an_older_token_ships_nothing_after_a_newer_token_has_shipped(valkey: Server, path: str) -> None:
     start, middle, last = Position(), Position(7, 4), Position(7, 8)
 
     async def work(sink: Sink) -> None:

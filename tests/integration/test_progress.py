@@ -1,16 +1,13 @@
 """A daemon that was asked for signs of progress and gives none is hung: it is ended, and its policy decides."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.conftest import RUNNING
-from tests.support.crews import DIARY, Crew
-from tests.support.servers import Server
+from tests.integration.conftest import module_cluster
+from tests.support.clusters import EVENT_LOG, IntegrationCluster
 
 #: A first life makes no progress, in one way or the other; a second one does.
 SOURCE = (
-    DIARY
+    EVENT_LOG
     + """
 from celery_daemons import Launcher
 
@@ -48,51 +45,42 @@ for isolation, code in (("shared", act_async), ("process", act), ("thread", act)
 TOLD = "hung: no progress for 0.7 s"
 
 
-@pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    with Crew(tmp_path_factory.mktemp("progress"), valkey, SOURCE) as crew:
-        crew.worker()
-        yield crew
-
-
-@pytest.fixture
-def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
-    request.node.stash[RUNNING] = list(shared.workers.values())
-    yield shared
-    shared.forget_all()
+shared_cluster = module_cluster(SOURCE)
 
 
 @pytest.mark.parametrize(
     ("place", "how"), [("shared", "hang"), ("shared", "spin"), ("process", "hang"), ("thread", "hang")]
 )
-def test_a_daemon_without_progress_is_started_anew_and_one_that_beats_is_left_alone(
-    crew: Crew, place: str, how: str
+def test_a_daemon_without_progress_is_restarted_and_a_daemon_that_beats_runs_on(
+    cluster: IntegrationCluster, place: str, how: str
 ) -> None:
     """#4680: "always running" jobs silently stop after hours, and the worker looks alive."""
     # Given
     name = f"{how}-{place}"
-    steady = crew.spawn(f"steady-{name}", "permanent-process", "beat")
+    steady = cluster.spawn(f"steady-{name}", "permanent-process", "beat")
 
     # When
-    crew.daemons.spawn(name, f"permanent-{place}", args=[how])
+    cluster.daemons.spawn(name, f"permanent-{place}", args=[how])
 
     # Then
-    crew.noted(name, "starts", times=2)
-    found = crew.settled(name, "running")
+    cluster.wait_event(name, "starts", times=2)
+    found = cluster.wait_status(name, "running")
     assert (found.error, found.restarts) == (TOLD, 1)
-    assert crew.daemons.locate(steady.name) == steady
+    assert cluster.daemons.locate(steady.name) == steady
 
     # Then what cannot be stopped has cost its process
-    first, second = crew.diary(name, "starts")
+    first, second = cluster.events(name, "starts")
     assert (first["pid"] == second["pid"]) == ((place, how) == ("shared", "hang"))
 
 
 @pytest.mark.parametrize("place", ["shared", "process", "thread"])
-def test_no_progress_is_a_failure_as_any_other_to_a_policy_of_no_restarts(crew: Crew, place: str) -> None:
+def test_a_temporary_daemon_without_progress_is_stopped_and_not_restarted(
+    cluster: IntegrationCluster, place: str
+) -> None:
     # When
-    crew.daemons.spawn(f"once-{place}", f"temporary-{place}", args=["hang"])
+    cluster.daemons.spawn(f"once-{place}", f"temporary-{place}", args=["hang"])
 
     # Then
-    crew.noted(f"once-{place}", "starts")
-    assert crew.settled(f"once-{place}", "stopped").error == TOLD
-    assert len(crew.diary(f"once-{place}", "starts")) == 1
+    cluster.wait_event(f"once-{place}", "starts")
+    assert cluster.wait_status(f"once-{place}", "stopped").error == TOLD
+    assert len(cluster.events(f"once-{place}", "starts")) == 1

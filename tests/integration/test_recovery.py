@@ -10,8 +10,8 @@ import pytest
 from tests.conftest import NewProject, NewServer, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
 from tests.support.projects import PRELUDE, Project
+from tests.support.recorder import RECORDED_LAUNCHERS, Recorder
 from tests.support.waiting import wait_until
-from tests.support.witness import WITNESSED, Witness
 from tests.support.workers import Worker
 
 COROUTINES = [f"watch.{number}" for number in range(8)]
@@ -20,7 +20,7 @@ EVERYONE = COROUTINES + PROCESSES
 
 SOURCE = (
     PRELUDE
-    + WITNESSED
+    + RECORDED_LAUNCHERS
     + """
 
 @watch.recovery_scanner
@@ -38,12 +38,12 @@ def all_alone():
 ClientOf = Callable[[Project], Client]
 
 
-class Stage:
-    """Two nodes with running daemons, and a witness of them."""
+class RecoveryCluster:
+    """Two nodes with running daemons, and a recorder of them."""
 
     def __init__(self, new_project: NewProject, new_worker: NewWorker, client_of: ClientOf) -> None:
         self.project = new_project(SOURCE, settings=QUICK)
-        self.witness = Witness(self.project.folder)
+        self.recorder = Recorder(self.project.folder)
         self.client = client_of(self.project)
         self.workers = {
             f"{name}@test": new_worker(self.project, name, concurrency=1, wait=False) for name in ("w1", "w2")
@@ -57,7 +57,7 @@ class Stage:
         node = max(self.workers, key=nodes.count)
         return node, self.workers[node], [name for name, address in self.before.items() if address.node == node]
 
-    def untouched(self, names: list[str]) -> None:
+    def assert_not_restarted(self, names: list[str]) -> None:
         """Assert that all other daemons kept their token."""
         now = self.client.locate_many(EVERYONE)
         for name, address in self.before.items():
@@ -66,8 +66,8 @@ class Stage:
 
 
 @pytest.fixture
-def stage(new_project: NewProject, new_worker: NewWorker, client_of: ClientOf) -> Stage:
-    return Stage(new_project, new_worker, client_of)
+def cluster(new_project: NewProject, new_worker: NewWorker, client_of: ClientOf) -> RecoveryCluster:
+    return RecoveryCluster(new_project, new_worker, client_of)
 
 
 def of_role(worker: Worker, role: str) -> list[psutil.Process]:
@@ -75,25 +75,26 @@ def of_role(worker: Worker, role: str) -> list[psutil.Process]:
     return [process for process in worker.tree() if any(role in part for part in process.cmdline())]
 
 
-def test_daemons_of_a_killed_worker_run_elsewhere_without_waiting_for_its_lease(stage: Stage) -> None:
+def test_daemons_of_a_killed_worker_run_elsewhere_without_waiting_for_its_lease(cluster: RecoveryCluster) -> None:
     """Attacks: a worker's sudden death is known at once, and nothing of it runs on beside its successors."""
     # Given
-    node, worker, names = stage.busiest()
+    node, worker, names = cluster.busiest()
 
     # When
     worker.kill()
 
     # Then
-    wait_until(lambda: stage.client.moved(names, off=node), within=SOON, because="the agent hands them over")
-    stage.untouched(names)
-    assert "lost" not in stage.client.journal_events()
-    stage.witness.check()
+    wait_until(lambda: cluster.client.moved(names, off=node), within=SOON, because="the agent hands them over")
+    cluster.assert_not_restarted(names)
+    assert "lost" not in cluster.client.journal_events()
+    cluster.recorder.check()
 
 
-def test_a_killed_agent_is_replaced_and_its_successor_takes_its_daemons_over(stage: Stage) -> None:
+@pytest.mark.timing
+def test_the_successor_of_a_killed_agent_takes_over_its_daemons(cluster: RecoveryCluster) -> None:
     """Attacks: hosts die with their agent, and the next incarnation claims what they ran, each once."""
     # Given
-    node, worker, names = stage.busiest()
+    node, worker, names = cluster.busiest()
     hosts = of_role(worker, "celery_daemons.host")
     (agent,) = [one for one in worker.tree() if one.cmdline()[1:3] == ["-m", "celery_daemons.node"]]
 
@@ -101,81 +102,81 @@ def test_a_killed_agent_is_replaced_and_its_successor_takes_its_daemons_over(sta
     agent.kill()
 
     # Then
-    affected = {name: stage.before[name] for name in names}
-    wait_until(lambda: stage.client.restarted(affected), within=SOON, because="a new agent takes over")
-    assert {stage.client.locate_many(names)[name].node for name in names} == {node}
+    affected = {name: cluster.before[name] for name in names}
+    wait_until(lambda: cluster.client.restarted(affected), within=SOON, because="a new agent takes over")
+    assert {cluster.client.locate_many(names)[name].node for name in names} == {node}
     assert not any(host.is_running() and host.status() != psutil.STATUS_ZOMBIE for host in hosts)
-    stage.untouched(names)
-    stage.witness.check()
+    cluster.assert_not_restarted(names)
+    cluster.recorder.check()
 
 
-def test_daemons_of_a_killed_host_start_again_on_their_node(stage: Stage) -> None:
+def test_daemons_of_a_killed_host_start_again_on_their_node(cluster: RecoveryCluster) -> None:
     """Attacks: the death of one process restarts what ran in it, under new tokens, and nothing else."""
     # Given
-    node, _, names = stage.busiest()
-    pid = stage.before[next(name for name in names if name in COROUTINES)].pid
-    names = [name for name in names if stage.before[name].pid == pid]
+    node, _, names = cluster.busiest()
+    pid = cluster.before[next(name for name in names if name in COROUTINES)].pid
+    names = [name for name in names if cluster.before[name].pid == pid]
 
     # When
     os.kill(pid, signal.SIGKILL)
 
     # Then
-    affected = {name: stage.before[name] for name in names}
-    wait_until(lambda: stage.client.restarted(affected), within=SOON, because="the agent starts another host")
-    assert {stage.client.locate_many(names)[name].node for name in names} == {node}
-    stage.untouched(names)
-    stage.witness.check()
+    affected = {name: cluster.before[name] for name in names}
+    wait_until(lambda: cluster.client.restarted(affected), within=SOON, because="the agent starts another host")
+    assert {cluster.client.locate_many(names)[name].node for name in names} == {node}
+    cluster.assert_not_restarted(names)
+    cluster.recorder.check()
 
 
-def test_daemons_of_a_machine_that_is_gone_run_elsewhere_once_its_lease_has_ended(stage: Stage) -> None:
+def test_daemons_of_a_lost_machine_run_elsewhere_once_its_lease_has_ended(cluster: RecoveryCluster) -> None:
     """Attacks: nobody is left to hand anything over; the lease alone decides, and the monitor may be among the dead."""
     # Given
-    node, worker, names = stage.busiest()
+    node, worker, names = cluster.busiest()
 
     # When
     worker.kill_tree()
 
     # Then
-    wait_until(lambda: stage.client.moved(names, off=node), within=SOON, because="the lease ends and is swept")
-    stage.untouched(names)
-    assert "lost" in stage.client.journal_events()
-    assert node not in [one.name for one in stage.client.nodes()]
-    stage.witness.check()
+    wait_until(lambda: cluster.client.moved(names, off=node), within=SOON, because="the lease ends and is swept")
+    cluster.assert_not_restarted(names)
+    assert "lost" in cluster.client.journal_events()
+    assert node not in [one.name for one in cluster.client.nodes()]
+    cluster.recorder.check()
 
 
-def test_a_frozen_node_is_replaced_and_runs_nothing_when_it_thaws(stage: Stage) -> None:
+def test_a_frozen_node_is_replaced_and_runs_nothing_when_it_thaws(cluster: RecoveryCluster) -> None:
     """Attacks: not one instruction of an old copy runs beside the new one, and the node comes back by itself."""
     # Given
-    node, worker, names = stage.busiest()
+    node, worker, names = cluster.busiest()
 
     # When
     worker.pause_tree()
-    wait_until(lambda: stage.client.moved(names, off=node), within=SOON, because="its lease ends and is swept")
+    wait_until(lambda: cluster.client.moved(names, off=node), within=SOON, because="its lease ends and is swept")
     worker.resume_tree()
 
     # Then
-    stage.client.wait_up("w1@test", "w2@test")
-    stage.untouched(names)
-    wait_until(lambda: stage.client.running(*EVERYONE), within=SOON, because="all run")
-    stage.witness.check()
+    cluster.client.wait_up("w1@test", "w2@test")
+    cluster.assert_not_restarted(names)
+    wait_until(lambda: cluster.client.running(*EVERYONE), within=SOON, because="all run")
+    cluster.recorder.check()
 
 
-def test_a_drained_worker_hands_its_daemons_over_and_exits_with_success(stage: Stage) -> None:
+def test_a_drained_worker_hands_its_daemons_over_and_exits_with_success(cluster: RecoveryCluster) -> None:
     """Attacks: an ordinary deploy waits for no lease."""
     # Given
-    node, worker, names = stage.busiest()
+    node, worker, names = cluster.busiest()
 
     # When
     status = worker.stop()
 
     # Then
     assert status == 0
-    wait_until(lambda: stage.client.moved(names, off=node), within=SOON, because="each was released when it stopped")
-    assert "lost" not in stage.client.journal_events()
-    stage.witness.check()
+    wait_until(lambda: cluster.client.moved(names, off=node), within=SOON, because="each was released when it stopped")
+    assert "lost" not in cluster.client.journal_events()
+    cluster.recorder.check()
 
 
-def test_daemons_come_back_to_a_node_that_restarts_alone(
+def test_daemons_return_to_the_only_node_when_it_restarts(
     new_project: NewProject, new_worker: NewWorker, client_of: ClientOf
 ) -> None:
     """Attacks: with nobody to take over, what was wanted is still wanted when the only worker returns."""
@@ -191,10 +192,10 @@ def test_daemons_come_back_to_a_node_that_restarts_alone(
 
     # Then
     wait_until(lambda: client.restarted(before), within=SOON, because="a new incarnation takes the old one's daemons")
-    Witness(project.folder).check()
+    Recorder(project.folder).check()
 
 
-def test_redis_without_its_data_gets_it_back_from_the_nodes_and_no_daemon_notices(
+def test_nodes_restore_the_data_of_a_flushed_redis_and_no_daemon_restarts(
     new_server: NewServer, new_project: NewProject, new_worker: NewWorker, client_of: ClientOf
 ) -> None:
     """Attacks: losing Redis's data loses no daemon and starts none twice."""
@@ -214,4 +215,4 @@ def test_redis_without_its_data_gets_it_back_from_the_nodes_and_no_daemon_notice
     after = client.wait_running_all(EVERYONE, because="each node tells again what it runs")
     assert {name: one.token for name, one in after.items()} == {name: one.token for name, one in before.items()}
     wait_until(lambda: client.leader() is not None, within=SOON, because="a monitor leads again")
-    Witness(project.folder).check()
+    Recorder(project.folder).check()

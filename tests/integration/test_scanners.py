@@ -115,7 +115,7 @@ def both():
 )
 
 
-def test_scanners_of_every_shape_are_read(
+def test_recovery_scanners_of_every_form_are_read(
     new_project: NewProject, new_worker: NewWorker, client_of: Callable[[Project], Client]
 ) -> None:
     # Given / When
@@ -176,7 +176,7 @@ def test_a_scanner_that_fails_is_reported_with_its_launcher_and_stops_no_other(
     assert client.leader() == leader
 
 
-def test_a_changed_argument_in_the_list_replaces_the_daemon_and_pruning_waits_for_two_scans(
+def test_a_changed_argument_replaces_the_daemon_and_pruning_waits_for_two_scans(
     new_project: NewProject, new_worker: NewWorker, client_of: Callable[[Project], Client]
 ) -> None:
     # Given a list in a file

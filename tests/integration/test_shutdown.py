@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RUNNING
-from tests.support.crews import DIARY, SOON, Crew
+from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
@@ -19,7 +19,7 @@ DRAIN = 4.0
 SOFT = 2.0
 
 SOURCE = (
-    DIARY
+    EVENT_LOG
     + f"""
 app.conf.worker_soft_shutdown_timeout = {SOFT}
 """
@@ -55,118 +55,127 @@ def slow(seconds):
 
 
 @pytest.fixture
-def crew(valkey: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Crew]:
+def cluster(valkey: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
     """Two nodes; the second one carries a label."""
-    with Crew(tmp_path, valkey, SOURCE, settings={"drain_timeout": DRAIN, "rebalance": "off"}, pool="prefork") as crew:
-        crew.worker("w1")
-        crew.worker("w2", options=["--daemon-labels", "only"])
-        request.node.stash[RUNNING] = list(crew.workers.values())
-        yield crew
+    with IntegrationCluster(
+        tmp_path, valkey, SOURCE, settings={"drain_timeout": DRAIN, "rebalance": "off"}, pool="prefork"
+    ) as cluster:
+        cluster.worker("w1")
+        cluster.worker("w2", options=["--daemon-labels", "only"])
+        request.node.stash[RUNNING] = list(cluster.workers.values())
+        yield cluster
 
 
-def on(crew: Crew, node: str, names: list[str]) -> dict[str, int]:
+def on(cluster: IntegrationCluster, node: str, names: list[str]) -> dict[str, int]:
     """Spawn daemons while only this node takes any; answers their tokens."""
-    other = next(one.name for one in crew.daemons.nodes() if one.name != node)
-    crew.daemons.drain(other)
-    found = {name: crew.spawn(name, name.partition("-")[0]) for name in names}
-    crew.daemons.uncordon(other)
+    other = next(one.name for one in cluster.daemons.nodes() if one.name != node)
+    cluster.daemons.drain(other)
+    found = {name: cluster.spawn(name, name.partition("-")[0]) for name in names}
+    cluster.daemons.uncordon(other)
     assert {address.node for address in found.values()} == {node}
     return {name: address.token for name, address in found.items()}
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_daemons_move_at_once_and_one_that_will_not_stop_costs_no_more_than_the_time_out(
-    crew: Crew, number: signal.Signals
+def test_a_stubborn_daemon_delays_the_shutdown_by_the_drain_timeout_at_most_and_others_move_at_once(
+    cluster: IntegrationCluster, number: signal.Signals
 ) -> None:
     """celery #9213, #2700: the drain has a deadline of its own."""
     # Given
-    tokens = on(crew, "w1@test", ["polite-1", "polite-2", "stubborn-1"])
+    tokens = on(cluster, "w1@test", ["polite-1", "polite-2", "stubborn-1"])
 
     # When
     began = time.monotonic()
-    crew.workers["w1"].signal(number)
-    wait_until(lambda: not crew.workers["w1"].running, within=SOON, because="it was told to end")
+    cluster.workers["w1"].signal(number)
+    wait_until(lambda: not cluster.workers["w1"].running, within=SOON, because="it was told to end")
     ended = time.monotonic() - began
 
     # Then
     assert ended < DRAIN + 1.5
     # Celery's own status for the others tells of a failure.
-    assert number is not signal.SIGTERM or crew.workers["w1"].stop() == 0
+    assert number is not signal.SIGTERM or cluster.workers["w1"].stop() == 0
     for name in ("polite-1", "polite-2"):
-        first, begins = crew.diary(name, "ends")[-1], crew.noted(name, "begins", times=2)
+        first, begins = cluster.events(name, "ends")[-1], cluster.wait_event(name, "begins", times=2)
         assert (first["node"], begins["node"]) == ("w1@test", "w2@test")
         assert begins["at"] - first["at"] < 1.0
         assert first["at"] - began < 2.0
-    wait_until(lambda: crew.running("stubborn-1"), within=SOON, because="it was killed and released")
-    assert all(crew.daemons.locate(name).token > token for name, token in tokens.items())  # type: ignore[union-attr]
-    assert "lost" not in [one.event for one in crew.daemons.events(last=500)]
+    wait_until(lambda: cluster.running("stubborn-1"), within=SOON, because="it was killed and released")
+    assert all(cluster.daemons.locate(name).token > token for name, token in tokens.items())  # type: ignore[union-attr]
+    assert "lost" not in [one.event for one in cluster.daemons.events(last=500)]
 
 
-def test_daemons_do_not_wait_for_the_tasks_of_a_worker_that_shuts_down_warm(crew: Crew) -> None:
+def test_daemons_move_during_a_warm_shutdown_before_the_tasks_of_the_worker_end(cluster: IntegrationCluster) -> None:
     # Given a worker that has a task for a while yet
-    on(crew, "w1@test", ["polite-1"])
-    crew.module.slow.apply_async((3.0,), queue=crew.daemons.locate("polite-1").queue)  # type: ignore[union-attr]
-    crew.noted("slow", "begins")
+    on(cluster, "w1@test", ["polite-1"])
+    cluster.module.slow.apply_async((3.0,), queue=cluster.daemons.locate("polite-1").queue)  # type: ignore[union-attr]
+    cluster.wait_event("slow", "begins")
 
     # When
-    crew.workers["w1"].terminate()
+    cluster.workers["w1"].terminate()
 
     # Then its daemons run elsewhere before the task has ended
-    assert crew.noted("polite-1", "begins", times=2)["node"] == "w2@test"
-    assert crew.diary("slow", "ends") == []
-    crew.noted("slow", "ends")
-    assert crew.workers["w1"].stop() == 0
+    assert cluster.wait_event("polite-1", "begins", times=2)["node"] == "w2@test"
+    assert cluster.events("slow", "ends") == []
+    cluster.wait_event("slow", "ends")
+    assert cluster.workers["w1"].stop() == 0
 
 
-def test_a_soft_shutdown_hands_over_when_its_time_is_up_and_not_later(crew: Crew) -> None:
+@pytest.mark.timing
+def test_a_soft_shutdown_releases_the_daemons_when_its_time_is_up(cluster: IntegrationCluster) -> None:
     """Celery gives tasks their time first, and tells nobody that it does."""
     # Given a worker with a task that takes longer than the soft shutdown
-    on(crew, "w1@test", ["polite-1", "stubborn-1"])
-    crew.module.slow.apply_async((30.0,), queue=crew.daemons.locate("polite-1").queue)  # type: ignore[union-attr]
-    crew.noted("slow", "begins")
+    on(cluster, "w1@test", ["polite-1", "stubborn-1"])
+    cluster.module.slow.apply_async((30.0,), queue=cluster.daemons.locate("polite-1").queue)  # type: ignore[union-attr]
+    cluster.wait_event("slow", "begins")
 
     # When
     began = time.monotonic()
-    crew.workers["w1"].signal(signal.SIGQUIT)
+    cluster.workers["w1"].signal(signal.SIGQUIT)
 
     # Then
-    assert crew.noted("polite-1", "begins", times=2)["at"] - began < SOFT + 3.0
-    wait_until(lambda: not crew.workers["w1"].running, within=SOON, because="it was told to end")
+    assert cluster.wait_event("polite-1", "begins", times=2)["at"] - began < SOFT + 3.0
+    wait_until(lambda: not cluster.workers["w1"].running, within=SOON, because="it was told to end")
     assert time.monotonic() - began < SOFT + DRAIN + 3.0
-    assert "lost" not in [one.event for one in crew.daemons.events(last=500)]
+    assert "lost" not in [one.event for one in cluster.daemons.events(last=500)]
 
 
-def test_what_no_other_node_can_take_stops_and_the_drain_says_so_and_goes_on(crew: Crew) -> None:
+@pytest.mark.timing
+def test_a_shutdown_stops_and_reports_daemons_that_no_other_node_can_take(cluster: IntegrationCluster) -> None:
     # Given
-    on(crew, "w2@test", ["only-1", "polite-1"])
+    on(cluster, "w2@test", ["only-1", "polite-1"])
 
     # When
     began = time.monotonic()
-    assert crew.workers["w2"].stop() == 0
+    assert cluster.workers["w2"].stop() == 0
 
     # Then
     assert time.monotonic() - began < DRAIN
-    wait_until(lambda: crew.record("only-1").status == "unplaceable", within=SOON, because="nobody carries its label")
-    assert "carries the labels only" in (crew.record("only-1").error or "")
-    wait_until(lambda: crew.running("polite-1"), within=SOON, because="it moves")
+    wait_until(
+        lambda: cluster.record("only-1").status == "unplaceable", within=SOON, because="nobody carries its label"
+    )
+    assert "carries the labels only" in (cluster.record("only-1").error or "")
+    wait_until(lambda: cluster.running("polite-1"), within=SOON, because="it moves")
 
     # And the last node says that there is no other
-    assert crew.workers["w1"].stop() == 0
-    assert "no other node takes daemons; the 1 on this node run again once one does" in crew.workers["w1"].output
+    assert cluster.workers["w1"].stop() == 0
+    assert "no other node takes daemons: its 1 run again once one does" in cluster.workers["w1"].output
 
 
-def test_an_operators_drain_names_what_stays_and_does_not_wait_for_it(crew: Crew) -> None:
+def test_the_drain_command_names_daemons_that_cannot_move_and_does_not_wait_for_them(
+    cluster: IntegrationCluster,
+) -> None:
     """A preStop hook, as `celery daemons drain NODE --wait 30`, ends as soon as it has to."""
     # Given
-    on(crew, "w2@test", ["only-1", "polite-1"])
+    on(cluster, "w2@test", ["only-1", "polite-1"])
 
     # When
     began = time.monotonic()
-    done = crew.project.celery("daemons", "drain", "w2@test", "--wait", "30")
+    done = cluster.project.celery("daemons", "drain", "w2@test", "--wait", "30")
 
     # Then
     assert time.monotonic() - began < 15
     assert done.returncode == 1
-    assert "no other node can take daemon only-1; not moved" in done.stderr
-    assert crew.running("polite-1")["polite-1"].node == "w1@test"
-    assert crew.running("only-1")["only-1"].node == "w2@test"
+    assert "no other node can take daemon only-1, which stay" in done.stderr
+    assert cluster.running("polite-1")["polite-1"].node == "w1@test"
+    assert cluster.running("only-1")["only-1"].node == "w2@test"

@@ -10,12 +10,12 @@ from celery_daemons.wire.arguments import encode_arguments
 from tests.conftest import NewProject, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
 from tests.support.projects import PRELUDE, Project
+from tests.support.recorder import RECORDED_LAUNCHERS, Recorder
 from tests.support.waiting import wait_until
-from tests.support.witness import WITNESSED, Witness
 
 SOURCE = (
     PRELUDE
-    + WITNESSED
+    + RECORDED_LAUNCHERS
     + """
 
 @watch.recovery_scanner
@@ -72,10 +72,10 @@ def test_a_daemon_is_spawned_stopped_started_and_restarted(client: Client, proje
     # Then it has been started anew, and never twice at once
     assert third is not None
     assert third.token > second.token
-    Witness(project.folder).check()
+    Recorder(project.folder).check()
 
 
-def test_the_same_spec_again_changes_nothing_and_another_one_is_a_conflict_until_replaced(client: Client) -> None:
+def test_spawning_the_same_spec_again_changes_nothing_and_another_spec_is_a_conflict(client: Client) -> None:
     # Given
     client.want("one", "watch", call(1))
     first = client.wait_running("one", within=SOON)
@@ -101,7 +101,7 @@ def test_the_same_spec_again_changes_nothing_and_another_one_is_a_conflict_until
     assert replaced.pid != first.pid
 
 
-def test_a_stopped_daemon_stays_stopped_whatever_a_scanner_lists_and_whoever_restarts(
+def test_a_stopped_daemon_stays_stopped_through_scans_and_worker_restarts(
     client: Client, project: Project, new_worker: NewWorker
 ) -> None:
     """Attacks: stop is desired state in Redis, not a message to whoever happens to listen."""
@@ -148,7 +148,7 @@ def test_a_forgotten_daemon_stops_and_leaves_nothing(client: Client) -> None:
     assert not client.forget("one")
 
 
-def test_names_with_every_allowed_sign_run(client: Client) -> None:
+def test_daemons_with_every_allowed_character_in_their_names_run(client: Client) -> None:
     client.want(ODD_NAME, "watch", call(1))
     assert client.wait_running(ODD_NAME, within=SOON).name == ODD_NAME
 
@@ -173,7 +173,7 @@ def test_a_drained_node_keeps_its_daemons_until_another_can_take_them_and_gets_t
 
     # Then it takes both
     wait_until(lambda: client.moved(["one", "two"], off="w1@test"), within=SOON, because="w2 fits")
-    Witness(project.folder).check()
+    Recorder(project.folder).check()
 
     # When the first is uncordoned
     client.uncordon("w1@test")
@@ -182,7 +182,7 @@ def test_a_drained_node_keeps_its_daemons_until_another_can_take_them_and_gets_t
     client.wait_up("w1@test", "w2@test")
 
 
-def test_what_is_not_known_is_named(client: Client) -> None:
+def test_the_error_for_an_unknown_daemon_or_node_names_it(client: Client) -> None:
     for steer in (client.stop, client.start, client.restart):
         with pytest.raises(DaemonsError, match="no daemon nobody is known"):
             steer("nobody")
@@ -192,7 +192,9 @@ def test_what_is_not_known_is_named(client: Client) -> None:
         client.locate("two words")
 
 
-def test_a_spawn_that_cannot_run_says_why(new_project: NewProject, client_of: Callable[[Project], Client]) -> None:
+def test_a_spawn_that_times_out_reports_why_the_daemon_cannot_run(
+    new_project: NewProject, client_of: Callable[[Project], Client]
+) -> None:
     # Given a cluster without a worker
     client = client_of(new_project(SOURCE, settings=QUICK))
     client.want("one", "watch", call(1))

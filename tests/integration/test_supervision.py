@@ -1,16 +1,14 @@
 """Daemons that do not end, hosts that have to, and daemons that fail wherever they are."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.conftest import RUNNING
-from tests.support.crews import DIARY, SOON, Crew
-from tests.support.servers import Server
+from tests.integration.conftest import module_cluster
+from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
 from tests.support.waiting import wait_until
 
 SOURCE = (
-    DIARY
+    EVENT_LOG
     + """
 quick = {"backoff": 0.05, "backoff_max": 0.2, "stop_grace": 0.5}
 
@@ -62,100 +60,91 @@ async def greedy(ctx):
 )
 
 
-@pytest.fixture(scope="module")
-def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    settings = {"host_max_memory": 300 * 1024}
-    with Crew(tmp_path_factory.mktemp("supervision"), valkey, SOURCE, settings=settings) as crew:
-        crew.worker()
-        yield crew
-
-
-@pytest.fixture
-def crew(shared: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
-    request.node.stash[RUNNING] = list(shared.workers.values())
-    yield shared
-    shared.forget_all()
+shared_cluster = module_cluster(SOURCE, settings={"host_max_memory": 300 * 1024})
 
 
 @pytest.mark.parametrize("kind", ["stubborn", "deaf"])
-def test_one_that_will_not_stop_costs_its_host_after_the_others_have_left_it_in_order(crew: Crew, kind: str) -> None:
+def test_a_host_with_a_daemon_that_does_not_stop_is_killed_after_its_neighbours_stopped_gracefully(
+    cluster: IntegrationCluster, kind: str
+) -> None:
     # Given neighbours in one host
     names = [f"polite-{kind}-{number}" for number in range(5)]
-    neighbours = {name: crew.spawn(name, "polite") for name in names}
-    bad = crew.spawn(kind, kind)
-    crew.noted(kind, "starts")
+    neighbours = {name: cluster.spawn(name, "polite") for name in names}
+    bad = cluster.spawn(kind, kind)
+    cluster.wait_event(kind, "starts")
     assert {address.pid for address in neighbours.values()} == {bad.pid}
 
     # When
-    crew.daemons.stop(kind, wait=SOON)
+    cluster.daemons.stop(kind, wait=SOON)
 
     # Then they run in another one, each stopped before it started again
     for name, address in neighbours.items():
-        now = crew.anew(address)
+        now = cluster.wait_restarted(address)
         assert now.pid != bad.pid
         assert now.node == address.node
-        assert [entry["event"] for entry in crew.diary(name)] == ["starts", "stops", "starts"]
-    record = crew.record(names[0])
+        assert [entry["event"] for entry in cluster.events(name)] == ["starts", "stops", "starts"]
+    record = cluster.record(names[0])
     assert (record.restarts, record.error) == (1, None)
 
 
-def test_neighbours_of_one_that_blocks_their_loop_do_not_wait_for_their_grace(crew: Crew) -> None:
+def test_a_host_whose_event_loop_is_blocked_is_killed_without_waiting_for_the_grace_of_neighbours(
+    cluster: IntegrationCluster,
+) -> None:
     # Given
-    neighbour = crew.spawn("polite-blocked", "polite")
-    crew.daemons.spawn("blocking", "blocking")
-    crew.noted("blocking", "starts")
+    neighbour = cluster.spawn("polite-blocked", "polite")
+    cluster.daemons.spawn("blocking", "blocking")
+    cluster.wait_event("blocking", "starts")
 
     # When
-    crew.daemons.stop("blocking")
+    cluster.daemons.stop("blocking")
 
     # Then the host is killed, as nobody in it could have been stopped, and they start again
-    now = crew.anew(neighbour)
+    now = cluster.wait_restarted(neighbour)
     assert now.pid != neighbour.pid
-    assert [entry["event"] for entry in crew.diary("polite-blocked")] == ["starts", "starts"]
-    assert "its event loop is blocked, killing it" in crew.workers["w1"].output
+    assert [entry["event"] for entry in cluster.events("polite-blocked")] == ["starts", "starts"]
+    assert "its event loop is blocked, killing it" in cluster.workers["w1"].output
 
 
-def test_a_host_that_has_grown_too_large_is_replaced_in_the_same_way(crew: Crew) -> None:
-    neighbour = crew.spawn("polite-eaten", "polite")
+def test_a_host_that_exceeds_its_memory_limit_is_replaced_after_its_daemons_stopped_gracefully(
+    cluster: IntegrationCluster,
+) -> None:
+    neighbour = cluster.spawn("polite-eaten", "polite")
 
-    greedy = crew.spawn("greedy", "greedy")
+    greedy = cluster.spawn("greedy", "greedy")
 
     for before in (greedy, neighbour):
-        assert crew.anew(before).pid != before.pid
-    assert [entry["event"] for entry in crew.diary("polite-eaten")] == ["starts", "stops", "starts"]
-    assert "more than daemons_host_max_memory" in crew.workers["w1"].output
+        assert cluster.wait_restarted(before).pid != before.pid
+    assert [entry["event"] for entry in cluster.events("polite-eaten")] == ["starts", "stops", "starts"]
+    assert "more than daemons_host_max_memory" in cluster.workers["w1"].output
 
 
-def test_one_that_fails_too_often_on_its_only_node_is_failed_there(crew: Crew) -> None:
-    crew.daemons.spawn("hopeless-here", "hopeless")
+def test_a_daemon_that_reaches_its_restart_limit_on_the_only_node_is_failed_until_another_node_joins(
+    cluster: IntegrationCluster,
+) -> None:
+    cluster.daemons.spawn("hopeless-here", "hopeless")
 
-    record = crew.settled("hopeless-here", "failed")
+    record = cluster.wait_status("hopeless-here", "failed")
 
     assert record.error == "LookupError: there is nothing here"
-    assert len(crew.diary("hopeless-here", "starts")) >= 4
+    assert len(cluster.events("hopeless-here", "starts")) >= 4
 
     # Until there is another one, which tries at once
-    worker = crew.worker("w2")
+    worker = cluster.worker("w2")
     wait_until(
-        lambda: any(entry["node"] == "w2@test" for entry in crew.diary("hopeless-here", "starts")),
+        lambda: any(entry["node"] == "w2@test" for entry in cluster.events("hopeless-here", "starts")),
         within=SOON,
         because="another node can try",
     )
-    assert crew.settled("hopeless-here", "failed").node == "w2@test"
+    assert cluster.wait_status("hopeless-here", "failed").node == "w2@test"
     assert worker.stop() == 0
 
 
-@pytest.fixture(scope="module")
-def pair(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    """Two nodes, of two hosts each."""
-    with Crew(tmp_path_factory.mktemp("pair"), valkey, SOURCE, settings={"hosts": 2}) as crew:
-        crew.worker("w1")
-        crew.worker("w2")
-        yield crew
+#: Two nodes with two hosts each.
+pair = module_cluster(SOURCE, workers={"w1": {}, "w2": {}}, settings={"hosts": 2})
 
 
-def test_one_that_fails_too_often_is_tried_on_another_node_then_failed_and_its_neighbours_notice_nothing(
-    pair: Crew, request: pytest.FixtureRequest
+def test_a_daemon_that_reaches_its_restart_limit_is_tried_on_another_node_and_then_failed(
+    pair: IntegrationCluster, request: pytest.FixtureRequest
 ) -> None:
     """supervisor #487, circus #1157: given up for ever, or a hot restart loop."""
     # Given
@@ -167,8 +156,8 @@ def test_one_that_fails_too_often_is_tried_on_another_node_then_failed_and_its_n
     pair.daemons.spawn("hopeless", "hopeless")
 
     # Then
-    record = pair.settled("hopeless", "failed")
-    nodes = [entry["node"] for entry in pair.diary("hopeless", "starts")]
+    record = pair.wait_status("hopeless", "failed")
+    nodes = [entry["node"] for entry in pair.events("hopeless", "starts")]
     assert len(set(nodes[:3])) == 1
     assert nodes[3] not in nodes[:3]
     assert record.node == nodes[3]
@@ -181,7 +170,9 @@ def test_one_that_fails_too_often_is_tried_on_another_node_then_failed_and_its_n
     pair.forget_all()
 
 
-def test_coroutines_are_spread_over_the_hosts_of_a_node(pair: Crew, request: pytest.FixtureRequest) -> None:
+def test_coroutine_daemons_are_spread_over_the_hosts_of_a_node(
+    pair: IntegrationCluster, request: pytest.FixtureRequest
+) -> None:
     request.node.stash[RUNNING] = list(pair.workers.values())
 
     for number in range(20):

@@ -11,17 +11,17 @@ from tests.conftest import NewProject, NewServer, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
 from tests.support.certificates import self_signed
 from tests.support.projects import PRELUDE, Project
+from tests.support.recorder import RECORDED_LAUNCHERS
 from tests.support.servers import free_port
-from tests.support.witness import WITNESSED
 
 SOURCE = (
     PRELUDE.replace("broker=BROKER_URL", 'broker=os.environ["BROKER"]')
-    + WITNESSED
+    + RECORDED_LAUNCHERS
     + "\n\n@watch.recovery_scanner\ndef one():\n    yield watch.spec('listed')\n"
 )
 
 
-def test_a_cluster_runs_over_tls_and_trusts_only_the_authority_it_is_given(
+def test_a_cluster_runs_over_tls_and_trusts_only_the_configured_authority(
     new_server: NewServer,
     new_project: NewProject,
     new_worker: NewWorker,

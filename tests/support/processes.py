@@ -1,4 +1,4 @@
-"""Families of processes: who belongs to one, how to stop it in its tracks, how to be sure that nobody is left."""
+"""Families of processes: find all members of one, pause or kill all of them, and check that none is left."""
 
 import time
 from collections.abc import Iterable
@@ -13,28 +13,34 @@ MARK = "CELERY_DAEMONS_TEST"
 
 #: After SIGKILL the kernel needs moments; only a process stuck in a device would take this long.
 GONE_LIMIT = 10.0
+#: Seconds after which a process has its own environment and working folder, however busy the machine is.
+SETTLED_AFTER = 5.0
 #: A family that still grows after so many rounds starts processes faster than they can be stopped.
 ROUNDS = 50
 
 
 class Family:
-    """A process, all that descend from it, and those of them that have lost their parents.
+    """A process and all its descendants, including those whose parents have died.
 
-    Descendants are remembered once seen, so a daemon's process is found after its agent has died. One that was never
-    seen is found by the mark in its environment or, where a process title has overwritten that, by its working folder.
+    Descendants are remembered once seen, so the process of a daemon is found after its agent has died. A descendant
+    that was never seen is found by the mark in its environment or, if a process title has overwritten that, by its
+    working folder.
     """
 
     def __init__(self, mark: str, folder: Path) -> None:
         self._mark = mark
         self._folder = str(folder.resolve())
         self._seen: set[psutil.Process] = set()
+        #: Processes that do not belong to the family and never will: only members start members. Other test processes
+        #: run on the same machine, and to read the environment of all their processes at each call is slow.
+        self._foreign: set[psutil.Process] = set()
 
     def add(self, pid: int) -> None:
         """Make the process with this ``pid`` the head of the family."""
         self._seen.add(psutil.Process(pid))
 
     def members(self) -> list[psutil.Process]:
-        """Return all living members, elders first."""
+        """Return all living members, oldest first."""
         for process in list(self._seen):
             try:
                 self._seen.update(process.children(recursive=True))
@@ -46,7 +52,7 @@ class Family:
         return sorted(living, key=lambda process: (process.create_time(), process.pid))
 
     def pause(self) -> None:
-        """Stop every member, until nobody is left who could start another."""
+        """Stop every member, repeatedly, until no running member is left that could start another one."""
         stopped: set[psutil.Process] = set()
         for _ in range(ROUNDS):
             new = [process for process in self.members() if process not in stopped]
@@ -61,12 +67,12 @@ class Family:
         raise AssertionError(f"a family still grew after {ROUNDS} rounds: {self.members()}")
 
     def resume(self) -> None:
-        """Let every member go on, the youngest first: nobody finds a child still stopped."""
+        """Let every member go on, the youngest first, so that no parent finds a child still stopped."""
         for process in reversed(self.members()):
             _signal(process, "resume")
 
     def kill(self) -> None:
-        """End every member at once, as a power cut would, and wait until they are gone."""
+        """Kill every member at once, as a power cut would, and wait until all have ended."""
         self.pause()
         members = self.members()
         for process in members:
@@ -76,11 +82,20 @@ class Family:
     def _claims(self, process: psutil.Process) -> bool:
         if process in self._seen:
             return True
-        try:
-            return process.cwd() == self._folder or process.environ().get(MARK) == self._mark
-        except (psutil.Error, OSError):
-            # Gone, or somebody else's: not ours in either case.
+        if process in self._foreign:
             return False
+        try:
+            ours = process.cwd() == self._folder or process.environ().get(MARK) == self._mark
+        except (psutil.Error, OSError):
+            # The process has ended or belongs to another user. It may also be about to replace its program: ask again.
+            return False
+        # A child of this process may not have replaced its program yet: it then still has this process's environment.
+        if not ours and not self._is_young(process):
+            self._foreign.add(process)
+        return ours
+
+    def _is_young(self, process: psutil.Process) -> bool:
+        return time.time() - float(process.create_time()) < SETTLED_AFTER
 
 
 def alive(process: psutil.Process) -> bool:

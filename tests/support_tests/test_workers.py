@@ -58,7 +58,7 @@ def test_a_worker_stops_warmly_with_status_zero(project: Project, new_worker: Ne
     wait_gone(worker.tree())
 
 
-def test_a_killed_worker_leaves_its_children_which_are_still_known(project: Project, new_worker: NewWorker) -> None:
+def test_the_children_of_a_killed_worker_are_still_found(project: Project, new_worker: NewWorker) -> None:
     worker = new_worker(project, concurrency=2)
     assert len(worker.tree()) >= 3
 
@@ -68,7 +68,7 @@ def test_a_killed_worker_leaves_its_children_which_are_still_known(project: Proj
     assert worker.pid not in [process.pid for process in worker.tree()]
 
 
-def test_a_process_that_left_the_family_is_found_paused_and_killed(project: Project, new_worker: NewWorker) -> None:
+def test_a_process_that_left_its_session_is_found_paused_and_killed(project: Project, new_worker: NewWorker) -> None:
     worker = new_worker(project)
     runaway = elope(project)
     assert runaway.pid in [process.pid for process in worker.tree()]
@@ -84,7 +84,7 @@ def test_a_process_that_left_the_family_is_found_paused_and_killed(project: Proj
     assert worker.tree() == []
 
 
-def test_the_end_of_the_block_is_the_end_of_everything(project: Project) -> None:
+def test_the_with_block_of_a_worker_ends_all_its_processes(project: Project) -> None:
     with Worker(project) as worker:
         runaway = elope(project)
         family = worker.tree()
@@ -104,7 +104,7 @@ def test_a_worker_can_be_started_again(project: Project, new_worker: NewWorker) 
 
 
 @pytest.mark.parametrize(("pool", "shown"), [("solo", "solo"), ("threads", "thread"), ("gevent", "gevent")])
-def test_the_pool_is_the_test_s_choice(project: Project, new_worker: NewWorker, pool: str, shown: str) -> None:
+def test_a_worker_uses_the_requested_pool(project: Project, new_worker: NewWorker, pool: str, shown: str) -> None:
     worker = new_worker(project, pool=pool)
     assert f"({shown})" in worker.output
     assert worker.stop() == 0

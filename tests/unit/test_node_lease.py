@@ -9,7 +9,7 @@ from celery_daemons.domain.names import DaemonName, Incarnation, LauncherName, N
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
 from celery_daemons.errors import StoreUnavailable
-from celery_daemons.node.lease import NodeLease
+from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.settings import Settings
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import ServerPin

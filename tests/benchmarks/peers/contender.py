@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Final, Literal, NamedTuple
 
-from tests.benchmarks.stage import times
+from tests.benchmarks.bare import times
 
 #: How long a killed node's daemons are waited for.
 LIMIT: Final = 30.0

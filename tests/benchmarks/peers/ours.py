@@ -8,8 +8,8 @@ from typing import Any
 import psutil
 
 from celery_daemons import AddressBook
+from tests.benchmarks.bench_cluster import BenchCluster, bench_cluster
 from tests.benchmarks.peers.contender import WARM, Contender, Fault, Life, LookUp, Scene
-from tests.benchmarks.stage import Stage, stage
 from tests.support.workers import Worker
 
 TITLE = "celery_daemons"
@@ -18,28 +18,28 @@ TITLE = "celery_daemons"
 class Ours(Scene):
     """Two workers, their hosts started by a few daemons that are not counted."""
 
-    def __init__(self, scene: Stage, book: AddressBook, *, launcher: str, listed: bool) -> None:
-        self._scene = scene
-        self._cluster = scene.cluster
+    def __init__(self, cluster: BenchCluster, book: AddressBook, *, launcher: str, listed: bool) -> None:
+        self._bench = cluster
+        self._cluster = cluster.client
         self._book = book
         self._launcher = launcher
         self._listed = listed
         self._workers: dict[str, Worker] = {}
         for name in ("w1", "w2"):
-            worker = scene.worker(name)
+            worker = cluster.worker(name)
             self._workers[worker.node] = worker
         for worker in self._workers.values():
             worker.wait_ready()
-        scene.wait(self._cluster.leader)
-        scene.wait(lambda: sum(node.status == "up" for node in self._cluster.nodes()) == len(self._workers))
+        cluster.wait(self._cluster.leader)
+        cluster.wait(lambda: sum(node.status == "up" for node in self._cluster.nodes()) == len(self._workers))
         self.spawn(warm := [f"rest.{number}" for number in range(WARM)])
-        scene.wait(lambda: len(self.lives(warm)) == WARM)
+        cluster.wait(lambda: len(self.lives(warm)) == WARM)
         self._before = self._private()
 
     def spawn(self, names: Sequence[str]) -> None:
         """Let the recovery scanner list them, or spawn one after the other."""
         if self._listed:
-            self._scene.list(len(names) if len(names) == WARM else WARM + len(names))
+            self._bench.list(len(names) if len(names) == WARM else WARM + len(names))
             self._cluster.rescan(self._launcher)
         else:
             for name in names:
@@ -76,8 +76,11 @@ class Ours(Scene):
 
 @contextmanager
 def _scene(*, launcher: str = "rest", listed: bool = False, **settings: Any) -> Iterator[Scene]:
-    with stage(**settings) as scene, AddressBook.connect(scene.server.url, scene.project.namespace) as book:
-        yield Ours(scene, book, launcher=launcher, listed=listed)
+    with (
+        bench_cluster(**settings) as cluster,
+        AddressBook.connect(cluster.server.url, cluster.project.namespace) as book,
+    ):
+        yield Ours(cluster, book, launcher=launcher, listed=listed)
 
 
 CONTENDERS = {

@@ -1,11 +1,11 @@
 """The results as a table: medians, and the least and the most of the samples in brackets."""
 
 from collections.abc import Sequence
+from statistics import median
 
 from rich.table import Table
 
 from tests.benchmarks.peers.contender import LIMIT, Result
-from tests.benchmarks.stage import median
 
 #: Look-ups are many: their spread is told by the middle nine tenths.
 FEW = 20

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from celery_daemons.errors import DaemonsError
-from tests.chaos.evidence import WITNESSES, Evidence
+from tests.chaos.recorder import RECORDED_LAUNCHERS, Recorder
 from tests.support.clients import TestClient
 from tests.support.projects import PRELUDE, Project
 from tests.support.proxy import Proxy
@@ -28,16 +28,16 @@ LEASE = 2.0
 class Node:
     """One worker, whoever it is at the moment, and its way to Redis."""
 
-    def __init__(self, arena: "Arena", name: str) -> None:
+    def __init__(self, cluster: "ChaosCluster", name: str) -> None:
         self.name = f"{name}@test"
         self._short = name
-        self._arena = arena
-        self.proxy = arena.stack.enter_context(Proxy(arena.server.port))
+        self._cluster = cluster
+        self.proxy = cluster.stack.enter_context(Proxy(cluster.server.port))
         self.worker = self._new()
         self.busy_until = 0.0
 
     def _new(self) -> Worker:
-        worker = Worker(self._arena.project, self._short, concurrency=1, env={"REDIS": self.proxy.url})
+        worker = Worker(self._cluster.project, self._short, concurrency=1, env={"REDIS": self.proxy.url})
         worker.start()
         return worker
 
@@ -63,26 +63,26 @@ class Node:
                     found.append(process)
             except psutil.Error:
                 continue
-        return self._arena.dice.choice(found) if found else None
+        return self._cluster.rng.choice(found) if found else None
 
 
-class Arena:
+class ChaosCluster:
     """Four nodes and their daemons."""
 
-    def __init__(self, folder: Path, stack: ExitStack, dice: random.Random, *, walks: int, solos: int) -> None:
-        self.dice = dice
+    def __init__(self, folder: Path, stack: ExitStack, rng: random.Random, *, walks: int, solos: int) -> None:
+        self.rng = rng
         self.stack = stack
         self.server = stack.enter_context(Server("valkey", "save 3600 1"))
         source = PRELUDE.replace("broker=BROKER_URL", "broker=os.environ.get('REDIS', BROKER_URL)")
         head = f"WALKS, SOLOS = {walks}, {solos}\n"
         (folder / "signs").mkdir()
         self.project = Project(
-            folder, head + source + WITNESSES, broker_url=self.server.url, namespace="chaos", settings=SETTINGS
+            folder, head + source + RECORDED_LAUNCHERS, broker_url=self.server.url, namespace="chaos", settings=SETTINGS
         )
         self.names = [f"walk.{n}" for n in range(walks)] + [f"solo.{n}" for n in range(solos)]
-        self.evidence = Evidence(folder / "signs")
-        self.cluster = TestClient(self.server.url, "chaos", vnodes=40)
-        stack.callback(self.cluster.close)
+        self.recorder = Recorder(folder / "signs")
+        self.client = TestClient(self.server.url, "chaos", vnodes=40)
+        stack.callback(self.client.close)
         self.nodes = [Node(self, f"w{number}") for number in range(1, 5)]
         for node in self.nodes:
             stack.callback(lambda node=node: node.worker.close())
@@ -95,24 +95,24 @@ class Arena:
     def at(self, node: Node) -> list[str]:
         """What runs on a node by the book."""
         try:
-            return [record.name for record in self.cluster.list(node=node.name)]
+            return [record.name for record in self.client.list(node=node.name)]
         except DaemonsError:
             return []
 
     def watch(self, seconds: float) -> None:
-        """Let time pass, reading the evidence."""
+        """Let time pass, reading the recorder."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self.evidence.read()
+            self.recorder.read()
             time.sleep(min(0.1, left))
 
     def whole(self, within: float) -> set[str]:
         """Wait until every daemon has been heard within the last second; answers those that were not."""
         deadline = time.monotonic() + within
         while True:
-            self.evidence.read()
+            self.recorder.read()
             since = time.monotonic() - 1.0
-            silent = {name for name in self.names if not self.evidence.alive(name, since=since)}
+            silent = {name for name in self.names if not self.recorder.alive(name, since=since)}
             if not silent or time.monotonic() > deadline:
                 return silent
             time.sleep(0.1)

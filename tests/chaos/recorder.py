@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 #: Launchers whose daemons sign twenty times a second, into a file per process.
-WITNESSES = """\
+RECORDED_LAUNCHERS = """\
 _fd = None
 
 def sign(ctx):
@@ -64,7 +64,7 @@ class Violation:
 
 
 @dataclass(slots=True)
-class Evidence:
+class Recorder:
     """Follows the signs: one under an older token after a newer token's first is a life too many."""
 
     folder: Path

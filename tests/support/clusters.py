@@ -23,7 +23,7 @@ SOON = 30.0
 BRISK: dict[str, Any] = {"lease_ttl": 4.0, "heartbeat_interval": 0.3, "reconcile_interval": 1.0, "drain_timeout": 15.0}
 
 #: After the usual first lines: queues of the test's own, and ``note``, by which daemons and tasks leave evidence.
-DIARY = (
+EVENT_LOG = (
     PRELUDE
     + """
 import json, signal, threading
@@ -32,13 +32,13 @@ app.conf.update(task_default_queue=NAMESPACE, broker_connection_retry_on_startup
 
 def note(name, event, **more):
     entry = {"name": name, "event": event, "pid": os.getpid(), "thread": threading.get_native_id(), **more}
-    with open(FOLDER + "/diary", "a") as diary:
-        diary.write(json.dumps(entry) + "\\n")
+    with open(FOLDER + "/events", "a") as events:
+        events.write(json.dumps(entry) + "\\n")
 """
 )
 
 
-class Crew:
+class IntegrationCluster:
     """A project of its own folder and namespace; its workers live until the end of the ``with`` block."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Crew:
     ) -> None:
         self.server = server
         self.pool = pool
-        self.namespace = f"crew-{uuid.uuid4().hex[:12]}"
+        self.namespace = f"cluster-{uuid.uuid4().hex[:12]}"
         folder.mkdir(parents=True, exist_ok=True)
         self.project = Project(
             folder,
@@ -63,7 +63,7 @@ class Crew:
             settings={**BRISK, "redis_url": server.url, **(settings or {})},
         )
         self.workers: dict[str, Worker] = {}
-        self._settle()
+        self._skip_grace_period()
         self.module = self._imported()
         self.daemons: Daemons = self.module.daemons
 
@@ -100,16 +100,16 @@ class Crew:
         (found,) = [child for child in psutil.Process(worker.pid).children() if "celery_daemons.node" in title(child)]
         return found
 
-    def diary(self, name: str, event: str | None = None) -> list[dict[str, Any]]:
+    def events(self, name: str, event: str | None = None) -> list[dict[str, Any]]:
         """What was noted under a name, oldest first."""
-        path = self.project.folder / "diary"
+        path = self.project.folder / "events"
         entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return [one for one in entries if one["name"] == name and event in (None, one["event"])]
 
-    def noted(self, name: str, event: str, *, times: int = 1) -> dict[str, Any]:
+    def wait_event(self, name: str, event: str, *, times: int = 1) -> dict[str, Any]:
         """Wait until something was noted so often, and return the last entry."""
-        wait_until(lambda: len(self.diary(name, event)) >= times, within=SOON, because=f"{name} notes {event!r}")
-        return self.diary(name, event)[-1]
+        wait_until(lambda: len(self.events(name, event)) >= times, within=SOON, because=f"{name} notes {event!r}")
+        return self.events(name, event)[-1]
 
     def spawn(self, name: str, launcher: str, *args: Any, **kwargs: Any) -> Address:
         """Spawn a daemon and wait until it runs."""
@@ -126,12 +126,12 @@ class Crew:
         """What the book holds of a daemon."""
         return next(record for record in self.daemons.list() if record.name == name)
 
-    def settled(self, name: str, status: str) -> DaemonRecord:
+    def wait_status(self, name: str, status: str) -> DaemonRecord:
         """Wait until a daemon has this status."""
         wait_until(lambda: self.record(name).status == status, within=SOON, because=f"{name} becomes {status}")
         return self.record(name)
 
-    def anew(self, before: Address) -> Address:
+    def wait_restarted(self, before: Address) -> Address:
         """Wait until a daemon runs under a newer token than that of ``before``."""
 
         def newer() -> Address | None:
@@ -157,7 +157,7 @@ class Crew:
         with self.server.client() as client:
             return set(client.scan_iter(match=f"*{self.namespace}*", count=1000))
 
-    def _settle(self) -> None:
+    def _skip_grace_period(self) -> None:
         """Make the cluster one that has been there for a while: in a new one the monitor waits for a lease's time."""
         with self.server.client() as client:
             client.hset(Keys(self.namespace).cluster, mapping={"layout": LAYOUT, "created_ms": "1"})

@@ -95,7 +95,7 @@ def listed():
 )
 
 
-class Stage:
+class BenchCluster:
     """One project on one server."""
 
     def __init__(self, server: Server, folder: Path, stack: ExitStack, settings: dict[str, Any]) -> None:
@@ -106,12 +106,12 @@ class Stage:
         namespace = f"bench-{uuid.uuid4().hex[:6]}"
         self.project = Project(folder, SOURCE, broker_url=broker, namespace=namespace, settings=settings)
         self.list(0)
-        self.cluster = TestClient(server.url, self.project.namespace, vnodes=40)
-        stack.callback(self.cluster.close)
+        self.client = TestClient(server.url, self.project.namespace, vnodes=40)
+        stack.callback(self.client.close)
 
     def settle(self) -> None:
         """Make the cluster one that has been there for a while: in a new one the monitor waits for a lease's time."""
-        store = self.cluster.store
+        store = self.client.store
         store.client.hset(store.keys.cluster, mapping={"layout": LAYOUT, "created_ms": "1"})
 
     def list(self, count: int) -> None:
@@ -125,10 +125,10 @@ class Stage:
 
     def count_running(self) -> int:
         """How many daemons run by the book, of those that are listed."""
-        return self.cluster.status().daemons["running"]
+        return self.client.status().daemons["running"]
 
     def wait(self, condition: Callable[[], T], within: float = 60.0, every: float = 0.01) -> T:
-        """Wait for a condition; the stage is broken if it does not come."""
+        """Wait for a condition; the measurement has failed if it does not come true."""
         deadline = time.monotonic() + within
         while not (value := condition()):
             if time.monotonic() > deadline:
@@ -138,12 +138,12 @@ class Stage:
 
 
 @contextmanager
-def stage(**settings: Any) -> Iterator[Stage]:
-    """Set a stage, and clear it."""
+def bench_cluster(**settings: Any) -> Iterator[BenchCluster]:
+    """Start a server and make a project on it; remove both at the end."""
     folder = Path(tempfile.mkdtemp(prefix="daemons-bench-"))
     try:
         with ExitStack() as stack:
-            yield Stage(stack.enter_context(Server("valkey")), folder, stack, settings)
+            yield BenchCluster(stack.enter_context(Server("valkey")), folder, stack, settings)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -168,20 +168,20 @@ def peak_mb(process: psutil.Process) -> float:
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
-    raise LookupError("the kernel tells no VmHWM")
+    raise LookupError("the kernel reports no VmHWM")
 
 
 class Meter:
-    """Processor time of the processes of a scene, by role, since it was made."""
+    """Processor time of the processes of a cluster, by role, since it was made."""
 
-    def __init__(self, scene: Stage, workers: Iterable[Worker]) -> None:
-        crew = list(workers)
+    def __init__(self, cluster: BenchCluster, workers: Iterable[Worker]) -> None:
+        running = list(workers)
         self._roles = {
-            "Redis": [psutil.Process(scene.server.pid)],
-            "the monitor": [one for worker in crew for one in of_role(worker, "celery_daemons.monitor")],
-            "agents": [agent(worker) for worker in crew],
-            "hosts": [one for worker in crew for one in of_role(worker, "celery_daemons.host")],
-            "workers": [psutil.Process(worker.pid) for worker in crew],
+            "Redis": [psutil.Process(cluster.server.pid)],
+            "the monitor": [one for worker in running for one in of_role(worker, "celery_daemons.monitor")],
+            "agents": [agent(worker) for worker in running],
+            "hosts": [one for worker in running for one in of_role(worker, "celery_daemons.host")],
+            "workers": [psutil.Process(worker.pid) for worker in running],
         }
         self._before = {role: self._used(role) for role in self._roles}
 

@@ -1,11 +1,11 @@
-"""Who is on stage: daemons of every kind, with names of which the ring gives every node some."""
+"""The daemons of the fault tests: every kind of isolation, with names that the ring spreads over all nodes."""
 
 from collections.abc import Iterable, Mapping
 from itertools import count, islice
 
 from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.ring import Ring
-from tests.support.witness import WITNESSED
+from tests.support.recorder import RECORDED_LAUNCHERS
 
 VNODES = 40
 
@@ -31,14 +31,14 @@ def note(word):
         notes.write(word + "\\n")
 """
 
-#: A coroutine, a process and a thread; all of them listed.
+#: A thread beside the coroutine and the process of the recorder; recovery scanners list all three.
 KINDS = """
 
 @daemons.launcher("strand", isolation="thread", stop_grace=2)
 def strand(ctx, number=0):
-    testify("begins", ctx)
+    record("begins", ctx)
     while not ctx.stopping.is_set():
-        testify("lives", ctx)
+        record("alive", ctx)
         ctx.sleep(0.02)
 
 
@@ -56,19 +56,19 @@ def all_alone():
 def all_strands():
     return listed(strand)
 """
-SOURCE = HEAD + WITNESSED + KINDS
+SOURCE = HEAD + RECORDED_LAUNCHERS + KINDS
 #: How many of each kind every node prefers.
 EACH = {"watch": 2, "alone": 1, "strand": 1}
 
 
 def chosen_by_ring(name: str, nodes: Iterable[str]) -> str:
-    """The node that the ring prefers for a daemon."""
+    """Return the node that the ring prefers for a daemon."""
     ring = Ring({NodeName(node): 1.0 for node in nodes}, vnodes=VNODES)
     return next(ring.preference(DaemonName(name)))
 
 
 def names_for(nodes: Iterable[str], each: Mapping[str, int] = EACH, *, on: str | None = None) -> list[str]:
-    """Names of which the ring gives every node, or only the one that is given, so many of each kind."""
+    """Return names of which the ring gives each node, or only node ``on``, as many of each kind as ``each`` says."""
     nodes = list(nodes)
     chosen: list[str] = []
     for kind, wanted in each.items():

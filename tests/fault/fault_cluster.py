@@ -1,4 +1,4 @@
-"""The stage of the fault tests: nodes that run daemons of every kind, each with a way of its own to Redis."""
+"""The cluster of the fault tests: nodes that run daemons of every kind, each with a proxy of its own to Redis."""
 
 import json
 import time
@@ -14,14 +14,14 @@ from celery import Celery
 from celery_daemons import Address
 from celery_daemons.domain.records import Leader
 from celery_daemons.store.keys import LAYOUT, Keys
-from tests.fault.cast import SOURCE, VNODES, chosen_by_ring, names_for
+from tests.fault.daemon_kinds import SOURCE, VNODES, chosen_by_ring, names_for
 from tests.fault.signals import SOON
 from tests.integration.conftest import Client
 from tests.support.projects import Project
 from tests.support.proxy import Proxy
+from tests.support.recorder import Recorder
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
-from tests.support.witness import Witness
 from tests.support.workers import Worker
 
 #: Short leases, so that a test can wait for the end of one; nothing moves but by the fault.
@@ -39,8 +39,8 @@ TOKENS = ("assign", "claim", "report", "recall", "release", "reassert", "sweep")
 Broker = Literal["behind", "beside", "apart"]
 
 
-class Stage:
-    """Some nodes, their daemons, a witness of them, and a client that sees Redis whatever befalls the nodes."""
+class FaultCluster:
+    """Some nodes, their daemons, a recorder of them, and a client that sees Redis whatever befalls the nodes."""
 
     def __init__(
         self,
@@ -57,26 +57,26 @@ class Stage:
         self._options = options or {}
         self._broker = broker
         self.server = self._resources.enter_context(Server("valkey"))
-        self.ways = {f"{name}@test": self._way() for name in nodes}
-        self.view = self._way()
-        self.wanted = sorted(wanted) if wanted is not None else names_for(self.ways)
+        self.proxies = {f"{name}@test": self._new_proxy() for name in nodes}
+        self.client_proxy = self._new_proxy()
+        self.wanted = sorted(wanted) if wanted is not None else names_for(self.proxies)
         queues = self._resources.enter_context(Server("valkey")).url if broker == "apart" else self.server.url
         self.project = Project(
             folder,
             source,
             broker_url=queues,
-            namespace=f"stage-{uuid.uuid4().hex[:12]}",
+            namespace=f"fault-{uuid.uuid4().hex[:12]}",
             settings={**SHORT, **(settings or {})},
         )
-        self.witness = Witness(self.project.folder)
-        self.client = Client(self.view.url, self.project.namespace, vnodes=VNODES)
+        self.recorder = Recorder(self.project.folder)
+        self.client = Client(self.client_proxy.url, self.project.namespace, vnodes=VNODES)
         self._resources.callback(self.client.close)
-        self.workers = {node: self.worker(node) for node in self.ways}
+        self.workers = {node: self.worker(node) for node in self.proxies}
         self.before: dict[str, Address] = {}
         #: Whether the last test that used it came to its end; if not, nothing here can be counted on.
-        self.well = True
+        self.reusable = True
 
-    def open(self) -> "Stage":
+    def open(self) -> "FaultCluster":
         """Start everything."""
         self.list_daemons(self.wanted)
         # A cluster that has been there for a while: in a new one the monitor waits for a lease's time.
@@ -92,10 +92,10 @@ class Stage:
             worker.close()
         self._resources.close()
 
-    def begin(self) -> "Stage":
+    def begin(self) -> "FaultCluster":
         """Bring everything into the state in which a test expects it."""
-        for way in (*self.ways.values(), self.view):
-            way.heal()
+        for proxy in (*self.proxies.values(), self.client_proxy):
+            proxy.heal()
         for worker in self.workers.values():
             if not worker.running:
                 worker.start()
@@ -105,39 +105,39 @@ class Stage:
             within=SOON,
             because="every worker becomes a node",
         )
-        self.all_well()
-        if not self._options and any(self.holds(node) != self.prefers(node) for node in self.ways):
+        self.wait_all_running()
+        if not self._options and any(self.holds(node) != self.prefers(node) for node in self.proxies):
             # Placed anew, they go to where the ring wants them.
             before = self.client.locate_many(self.wanted)
             for name in self.wanted:
                 self.client.restart(name)
             wait_until(lambda: self.client.restarted(before), within=SOON, because="all were told to restart")
-        self.before = self.all_well()
-        self.well = False
+        self.before = self.wait_all_running()
+        self.reusable = False
         return self
 
     # Looking
 
-    def all_well(self) -> dict[str, Address]:
+    def wait_all_running(self) -> dict[str, Address]:
         """Wait until every node is up, somebody leads and everything wanted runs."""
-        self.client.wait_up(*self.ways, within=SOON)
+        self.client.wait_up(*self.proxies, within=SOON)
         wait_until(self.client.leader, within=SOON, because="a monitor is elected")
         return self.client.wait_running_all(self.wanted, because="it is wanted", within=SOON)
 
     def final_check(self) -> dict[str, Address]:
         """What every fault test ends with: all that is wanted runs, once, and its tokens only grow."""
-        leases = {node: self.lease_end(node) for node in self.ways}
-        self.all_well()
+        leases = {node: self.lease_end(node) for node in self.proxies}
+        self.wait_all_running()
         for node, end in leases.items():
             wait_until(lambda n=node, e=end: self.lease_end(n) > e, within=SOON, because=f"{node} is heard again")
         began = time.monotonic()
         now = wait_until(lambda: self._run_since(began), within=SOON, because="what is said to run does run")
-        self.witness.check()
-        lives = self.witness.lives()
+        self.recorder.check()
+        runs = self.recorder.runs()
         for name, address in now.items():
-            assert address.token >= max(life.token for life in lives[name]), f"the token of {name} fell: {address}"
+            assert address.token >= max(run.token for run in runs[name]), f"the token of {name} fell: {address}"
         self._check_journal()
-        self.well = True
+        self.reusable = True
         return now
 
     def _check_journal(self) -> None:
@@ -156,17 +156,17 @@ class Stage:
         with self.server.client() as redis:
             return float(redis.zscore(Keys(self.project.namespace).leases, node) or 0)
 
-    def untouched(self, names: Iterable[str]) -> None:
+    def assert_not_restarted(self, names: Iterable[str]) -> None:
         """Assert that these daemons kept their tokens."""
         now = self.client.locate_many(names)
         for name in names:
             assert now[name].token == self.before[name].token, f"{name} was restarted, and nothing had happened to it"
 
-    def on(self, node: str) -> list[str]:
+    def names_on(self, node: str) -> list[str]:
         """What ran on a node when the test began."""
         return [name for name, address in self.before.items() if address.node == node]
 
-    def off(self, node: str) -> list[str]:
+    def names_not_on(self, node: str) -> list[str]:
         """What ran elsewhere."""
         return [name for name, address in self.before.items() if address.node != node]
 
@@ -176,20 +176,20 @@ class Stage:
 
     def prefers(self, node: str) -> set[str]:
         """What the ring wants there."""
-        return {name for name in self.wanted if chosen_by_ring(name, self.ways) == node}
+        return {name for name in self.wanted if chosen_by_ring(name, self.proxies) == node}
 
-    def leading(self) -> tuple[str, Leader]:
+    def wait_leader(self) -> tuple[str, Leader]:
         """The node that leads, and its lease."""
         leader = wait_until(self.client.leader, within=SOON, because="a monitor is elected")
         return str(leader.node), leader
 
-    def other(self, node: str) -> str:
+    def other_node(self, node: str) -> str:
         """A node that is another one."""
-        return next(name for name in self.ways if name != node)
+        return next(name for name in self.proxies if name != node)
 
     def wait_moved(self, node: str) -> None:
         """Wait until what ran on a node runs elsewhere."""
-        names = self.on(node)
+        names = self.names_on(node)
         wait_until(lambda: self.client.moved(names, off=node), within=SOON, because=f"{node} is left")
 
     def wait_event(self, event: str, *, since: str = "0-0", times: int = 1) -> None:
@@ -231,7 +231,7 @@ class Stage:
 
     # Acting
 
-    def task_runs(self, queue: str) -> None:
+    def run_task(self, queue: str) -> None:
         """Send an ordinary task and wait until a worker has carried it out."""
         word = f"{queue} at {time.monotonic()}"
         with Celery(broker=self.project.broker_url) as app:
@@ -253,25 +253,25 @@ class Stage:
         else:
             path.unlink(missing_ok=True)
 
-    def empty(self, node: str) -> None:
+    def move_all_from(self, node: str) -> None:
         """Let what runs on a node move away from it, and let the node take daemons again."""
         self.client.drain(node, wait=SOON)
         self.wait_moved(node)
         self.client.uncordon(node)
 
     def retarget(self, server: Server) -> None:
-        """Let every way lead to another server."""
+        """Let every proxy lead to another server."""
         self.server = server
-        for way in (*self.ways.values(), self.view):
-            way.retarget(server.port)
+        for proxy in (*self.proxies.values(), self.client_proxy):
+            proxy.retarget(server.port)
 
-    def _way(self) -> Proxy:
+    def _new_proxy(self) -> Proxy:
         return self._resources.enter_context(Proxy(self.server.port))
 
     def worker(self, node: str, *more: str) -> Worker:
-        """A worker by the name of a node, with more options than usual; the stage closes those of its own only."""
-        way = self.ways[node].url
-        env = {"BOOK_URL": way, "QUEUE_URL": way if self._broker == "behind" else self.project.broker_url}
+        """A worker by the name of a node, with more options than usual; the cluster closes those of its own only."""
+        proxy = self.proxies[node].url
+        env = {"BOOK_URL": proxy, "QUEUE_URL": proxy if self._broker == "behind" else self.project.broker_url}
         name = node.partition("@")[0]
         options = ["--without-mingle", "--without-gossip", *self._options.get(name, ()), *more]
         return Worker(self.project, name, concurrency=1, options=options, env=env)
@@ -279,10 +279,10 @@ class Stage:
     def _run_since(self, began: float) -> dict[str, Address] | None:
         """Where everything is, if each has shown a sign of life since then, under the token of the book."""
         now = self.client.running(*self.wanted)
-        lives = self.witness.lives()
-        if now is None or any(lives[name][-1].last <= began for name in now):
+        runs = self.recorder.runs()
+        if now is None or any(runs[name][-1].last <= began for name in now):
             return None
-        return now if all(lives[name][-1].token == address.token for name, address in now.items()) else None
+        return now if all(runs[name][-1].token == address.token for name, address in now.items()) else None
 
 
 def _command(process: psutil.Process) -> list[str]:
