@@ -78,7 +78,7 @@ async def test_an_async_client_is_awaited(valkey: Any, namespace: str) -> None:
 
 
 def test_the_documented_statement_for_sql_refuses_an_older_token() -> None:
-    """The recipe in docs/guarantees.md, on the database that comes with Python."""
+    """The recipe in docs/explanation/guarantees.md, on the database that comes with Python."""
     connection = sqlite3.connect(":memory:")
     connection.execute("create table offsets (name text primary key, at integer, token integer)")
     statement = """
