@@ -16,7 +16,7 @@ PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-peers chaos wheel clean
+.PHONY: help demo test lint docs bench bench-peers chaos wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ lint: $(STAMP)  ## check style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(STAMP)  ## build the documentation into build/docs; a warning is an error
+	$(BIN)/python -m sphinx -W -n --keep-going --quiet -b html docs build/docs
 
 bench: $(STAMP)  ## measure what the documentation promises
 	$(BIN)/python -m tests.benchmarks $(ARGS)

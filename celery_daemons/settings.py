@@ -166,7 +166,7 @@ def refuse_unread(conf: Mapping[str, Any], namespace: str) -> None:
         if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in NAMES and not callable(conf[key]):
             near = get_close_matches(name, [PREFIX + known for known in NAMES], n=1, cutoff=0.0)[0]
             meant = namespace + near.upper() if spaced else near
-            raise ConfigurationError(f"there is no setting {key}; is {meant} meant? docs/operations.md has all of them")
+            raise ConfigurationError(f"there is no setting {key}; is {meant} meant? see docs/reference/settings.md")
         if not namespace and key != key.lower() and key.lower() in [PREFIX + known for known in NAMES]:
             raise ConfigurationError(f"the setting {key} is not read: write {key.lower()}, or configure a namespace")
 

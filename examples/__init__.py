@@ -1,1 +1,1 @@
-"""One small program per idea; ``log_shipper`` is the whole of it."""
+"""Small programs, one per idea. ``log_shipper`` is a complete one."""

@@ -1,7 +1,7 @@
-"""Work that takes a whole processor: a plain ``def`` runs in a process of its own, and is asked to stop in good time.
+"""Use a whole processor: a plain ``def`` runs in its own process, and is asked to stop before it is killed.
 
 celery -A examples.isolated_cpu worker
-redis-cli hgetall primes                            # stop the worker and start it: the search goes on where it was
+redis-cli hgetall primes                            # stop the worker and start it: the search continues
 """
 
 from celery import Celery
@@ -15,10 +15,10 @@ app = Celery("isolated_cpu", broker="redis://localhost:6379/0")  # CELERY_BROKER
 daemons = Daemons(app, namespace="primes")
 
 
-# progress_deadline: a search that does not call ctx.beat() for so long hangs, and is killed and started anew.
+# progress_deadline: a search that does not call ctx.beat() for that long counts as hung. It is killed and restarted.
 @daemons.launcher("search", progress_deadline=30, stop_grace=5)
 def search(ctx: BlockingDaemonContext, first: int) -> None:
-    """Count primes from ``first`` on; other daemons of the node do not feel it."""
+    """Count primes from ``first`` on, without slowing other daemons of the node."""
     with Redis.from_url(app.conf.broker_url, decode_responses=True) as redis:
         saved = redis.hgetall("primes")
         number, found = int(saved.get("next", first)), int(saved.get("found", 0))
@@ -32,10 +32,10 @@ def search(ctx: BlockingDaemonContext, first: int) -> None:
 
 @search.recovery_scanner
 def only_one() -> list[DaemonSpec]:
-    """The search."""
+    """List the search."""
     return [search.spec("search", first=2)]
 
 
 def is_prime(number: int) -> bool:
-    """The slow way."""
+    """Return whether a number is prime, by trial division."""
     return number > 1 and all(number % divisor for divisor in range(2, int(number**0.5) + 1))

@@ -1,11 +1,11 @@
-"""Many small jobs from a table: one daemon for each tenant, each with an interval of its own.
+"""Run many small jobs from a table: one daemon per tenant, each with its own interval.
 
-    python -m examples.poller_per_tenant 1200           # makes a table of so many tenants
-    celery -A examples.poller_per_tenant worker         # and a second one, and see them share
+    python -m examples.poller_per_tenant 1200           # make a table of 1,200 tenants
+    celery -A examples.poller_per_tenant worker         # start a second one to see them share
     redis-cli hlen polls
 
-The recovery scanner reads the table a page at a time, so it may be long. A row that is added runs after the next scan;
-one that is deleted is stopped (``prune``).
+The recovery scanner reads the table page by page, so the table may be large. An added row runs after the next scan.
+The daemon of a deleted row is stopped (``prune``).
 """
 
 import os
@@ -30,13 +30,13 @@ daemons = Daemons(app, namespace="pollers")
 
 @cache
 def redis() -> Any:
-    """One client for all daemons of a process; thousands of them share eight connections."""
+    """Return the client of this process; thousands of daemons share its eight connections."""
     return Redis(connection_pool=BlockingConnectionPool.from_url(app.conf.broker_url, max_connections=8))
 
 
 @daemons.launcher("poll", prune=True)
 async def poll(ctx: DaemonContext, tenant: int, every: float) -> None:
-    """Ask for one tenant's news, again and again; here, only count how often."""
+    """Poll one tenant repeatedly; here, only count the polls."""
     while True:
         await redis().hincrby("polls", str(tenant), 1)
         await ctx.sleep(every)
@@ -44,7 +44,7 @@ async def poll(ctx: DaemonContext, tenant: int, every: float) -> None:
 
 @poll.recovery_scanner
 def every_tenant() -> Iterator[list[DaemonSpec]]:
-    """Every tenant, a page at a time."""
+    """List every tenant, page by page."""
     with closing(sqlite3.connect(DATABASE)) as database:
         last = 0
         while rows := database.execute(
@@ -55,7 +55,7 @@ def every_tenant() -> Iterator[list[DaemonSpec]]:
 
 
 def make_table(count: int) -> None:
-    """Begin a table of tenants anew."""
+    """Create the table of tenants, replacing an existing one."""
     with closing(sqlite3.connect(DATABASE)) as database, database:
         database.execute("drop table if exists tenants")
         database.execute("create table tenants (id integer primary key, every real not null)")

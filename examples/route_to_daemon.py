@@ -1,7 +1,7 @@
-"""A task that goes where a daemon runs: a room is reached by a socket of its machine, and so by tasks on that node.
+"""Send a task to the node of a daemon: a room listens on a socket of its machine, so only tasks on that node reach it.
 
 celery -A examples.route_to_daemon worker           # on as many machines as you like
-python -m examples.route_to_daemon lobby            # finds the room, wherever it is, and asks it
+python -m examples.route_to_daemon lobby            # find the room and visit it
 """
 
 import asyncio
@@ -23,13 +23,13 @@ daemons = Daemons(app, namespace="rooms")
 
 
 def socket_of(room: str) -> Path:
-    """Where a room listens, on its own machine."""
+    """Return the path where a room listens on its machine."""
     return Path(tempfile.gettempdir(), f"room-{room}.sock")
 
 
 @daemons.launcher("room")
 async def room(ctx: DaemonContext, name: str) -> None:
-    """Keep something that exists once, in memory: here, a count of the visits."""
+    """Keep state in memory that exists once: here, the number of visits."""
     visits = 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -44,21 +44,21 @@ async def room(ctx: DaemonContext, name: str) -> None:
 
 @room.recovery_scanner
 def every_room() -> Iterator[DaemonSpec]:
-    """One daemon each."""
+    """List one daemon per room."""
     for name in ROOMS:
         yield room.spec(f"room.{name}", name)
 
 
 @app.task(name="visit")
 def visit(name: str) -> str:
-    """Runs in the pool of the room's own node, because it is sent to that node's queue."""
+    """Visit a room. The task runs on the room's node, because it is sent to that node's queue."""
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(str(socket_of(name)))
         return b"".join(iter(lambda: line.recv(4096), b"")).decode()
 
 
 def main() -> None:
-    """Visit the rooms that are named."""
+    """Visit the rooms named on the command line."""
     for name in sys.argv[1:]:
         address = daemons.locate(f"room.{name}")
         if address is None:

@@ -1,9 +1,9 @@
-"""A connection that has to be open exactly once: one daemon for each exchange, reconnecting for ever.
+"""Keep a connection open exactly once: one daemon per exchange, which reconnects after errors.
 
     celery -A examples.websocket_per_exchange worker
     redis-cli hgetall prices
 
-The exchanges are made up. With real ones, ``connect`` is ``websockets.connect``, and nothing else changes.
+The exchanges are invented. With real ones, replace ``connect`` by ``websockets.connect``; nothing else changes.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ daemons = Daemons(app, namespace="tickers")
 
 @cache
 def redis() -> Any:
-    """One client for all daemons of a process, made at first use."""
+    """Return the client of this process, created at first use."""
     return Redis.from_url(app.conf.broker_url)
 
 
-# backoff: a connection that breaks is an error like any other; the daemon starts anew, and waits longer if it goes on.
+# backoff: a broken connection is an error like any other. The daemon restarts, with longer delays if that repeats.
 @daemons.launcher("ticker", backoff=0.2, backoff_max=30)
 async def ticker(ctx: DaemonContext, exchange: str, url: str) -> None:
     """Keep the last price of one exchange in Redis."""
@@ -42,13 +42,13 @@ async def ticker(ctx: DaemonContext, exchange: str, url: str) -> None:
 
 @ticker.recovery_scanner
 def every_exchange() -> list[DaemonSpec]:
-    """One daemon each."""
+    """List one daemon per exchange."""
     return [ticker.spec(f"ticker.{exchange}", exchange, url) for exchange, url in EXCHANGES.items()]
 
 
 @asynccontextmanager
 async def connect(url: str) -> AsyncIterator[AsyncIterator[str]]:
-    """A made-up feed, which breaks now and then."""
+    """Open an invented feed that breaks now and then."""
     yield _prices(url)
 
 

@@ -1,1 +1,1 @@
-"""Ships the lines of many growing log files into Redis, each exactly once: one daemon a file."""
+"""Ship the lines of many growing log files into Redis, each line exactly once: one daemon per file."""

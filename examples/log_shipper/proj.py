@@ -1,7 +1,7 @@
-"""One daemon a log file: it ships every line into Redis, exactly once, whatever happens to workers.
+"""Run one daemon per log file; it ships every line into Redis exactly once, whatever happens to workers.
 
 export CELERY_BROKER_URL=redis://localhost:6379/0 LOGS_GLOB='/var/log/*.log'
-celery -A examples.log_shipper.proj worker          # as often as you like, each with its own --hostname
+celery -A examples.log_shipper.proj worker          # start several, each with its own --hostname
 """
 
 import logging
@@ -18,10 +18,10 @@ from examples.log_shipper.sink import Sink
 
 logger = logging.getLogger(__name__)
 
-#: Every node has to see the same files here: a shared volume, or one machine.
+#: Every node must see the same files here: on a shared volume, or on one machine.
 LOGS_GLOB = os.environ.get("LOGS_GLOB", "/logs/*.log")
 
-#: Seconds between looks at a file that has not grown: the most that a line waits.
+#: Seconds between reads of a file that has not grown: the longest time that a line waits.
 IDLE = 0.1
 
 app = Celery("log_shipper", broker="redis://localhost:6379/0")  # CELERY_BROKER_URL in the environment wins
@@ -30,13 +30,13 @@ daemons = Daemons(app)
 
 @cache
 def sink() -> Sink:
-    """One client for all daemons of a process, made at first use: this module is imported before hosts are forked."""
+    """Return the sink of this process, created at first use because this module is imported before hosts are forked."""
     return Sink(app.conf.broker_url)
 
 
 @daemons.launcher("ship", prune=True)
 async def ship(ctx: DaemonContext, path: str) -> None:
-    """Follow one file for ever; what goes wrong is raised, and the daemon starts anew from where Redis says it was."""
+    """Follow one file. After an error the daemon restarts from the position in Redis."""
     position = await sink().take_over(path, ctx.token)
     while True:
         lines, after = read_lines(path, position)
@@ -48,7 +48,7 @@ async def ship(ctx: DaemonContext, path: str) -> None:
 
 @ship.recovery_scanner
 def every_log() -> Iterator[DaemonSpec]:
-    """What should run: a daemon for each file there is. Called by the elected monitor now and then."""
+    """List one daemon for each existing file. The elected monitor calls this periodically."""
     for path in sorted(filter(os.path.isfile, glob(LOGS_GLOB))):  # noqa: PTH207 - an absolute pattern
         try:
             yield ship.spec(f"ship:{path}", path)

@@ -1,10 +1,10 @@
-"""Where the lines go: a Redis stream a file, and beside it the position up to which it has been shipped, and by whom.
+"""Write lines to Redis: one stream per file, and beside it the shipped position and the token of the shipper.
 
-Lines and position change together or not at all, and only for the newest fencing token. That makes it exactly once:
+Lines and position change together or not at all, and only under the newest fencing token. That makes it exactly once:
 
-* a worker that dies between two steps leaves none half done; the next daemon goes on from the recorded position;
-* a daemon that was believed dead and wakes up again shows an older token, and is refused;
-* a command that the client sends twice, because the first answer was lost, finds its position taken already.
+* A worker that dies between two steps leaves no step half done; the next daemon continues from the recorded position.
+* A daemon that was considered dead and wakes up presents an older token and is refused.
+* A command that the client sends twice, because the first answer was lost, finds that the position has moved.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from celery_daemons import Fenced
 from examples.log_shipper.follow import Position
 
 # KEYS[1] state: token, position      ARGV[1] token
-# From here on, whoever holds an older token can write no more. Returns the position, or nothing if refused.
+# From here on, holders of an older token are refused. Returns the position, or nothing if refused.
 _TAKE_OVER = """
 local token, position = unpack(redis.call('HMGET', KEYS[1], 'token', 'position'))
 if token and tonumber(token) > tonumber(ARGV[1]) then return false end
@@ -25,7 +25,7 @@ return position or ''
 """
 
 # KEYS[1] state   KEYS[2] stream      ARGV[1] token   ARGV[2] position before   ARGV[3] position after   ARGV[4..] lines
-# Returns the position as it is now, or nothing if refused.
+# Returns the position after the call, or nothing if refused.
 _APPEND = """
 local token, position = unpack(redis.call('HMGET', KEYS[1], 'token', 'position'))
 if token ~= ARGV[1] then return false end
@@ -38,22 +38,22 @@ redis.call('HSET', KEYS[1], 'position', ARGV[3])
 return ARGV[3]
 """
 
-#: Daemons of one process share so many connections; more of them than that wait for their turn.
+#: Connections that the daemons of one process share; further daemons wait for a free one.
 _CONNECTIONS = 8
 
 
 def state_key(path: str) -> str:
-    """The hash that holds a file's token and position; in braces, so that both keys share a slot of a Redis Cluster."""
+    """Return the key of a file's token and position. The braces put both keys of a file into one hash slot."""
     return f"shipped:{{{path}}}:state"
 
 
 def stream_key(path: str) -> str:
-    """The stream that holds a file's lines, each with the token under which it was shipped."""
+    """Return the key of the stream of a file's lines, each with the token of its shipper."""
     return f"shipped:{{{path}}}:lines"
 
 
 class Sink:
-    """The writing end, for all daemons of one event loop."""
+    """Write the lines of all daemons of one event loop."""
 
     def __init__(self, url: str) -> None:
         # Any: the client's stubs differ between its versions.
@@ -62,14 +62,14 @@ class Sink:
         self._append = client.register_script(_APPEND)
 
     async def take_over(self, path: str, token: int) -> Position:
-        """Shut out everyone with an older token; returns how far the file is shipped. Raises Fenced."""
+        """Refuse older tokens from now on; return how far the file is shipped. Raises Fenced."""
         answer = await self._take_over(keys=[state_key(path)], args=[token])
         return _position(answer, path, token)
 
     async def append(
         self, path: str, token: int, lines: Sequence[bytes], *, before: Position, after: Position
     ) -> Position:
-        """Add the lines and move from ``before`` to ``after``, as one step; returns where to go on. Raises Fenced."""
+        """Append lines and move from ``before`` to ``after`` in one step; return the new position. Raises Fenced."""
         keys = [state_key(path), stream_key(path)]
         answer = await self._append(keys=keys, args=[token, str(before), str(after), *lines])
         return _position(answer, path, token)

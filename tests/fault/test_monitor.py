@@ -179,7 +179,7 @@ def test_a_monitor_frozen_with_its_agent_changes_nothing_when_it_continues(fault
     # Then
     wait_dead([monitor], because="its alarm is pending")
     assert cluster.wait_leader()[1].epoch > leader.epoch
-    cluster.assert_not_restarted(cluster.off(node))
+    cluster.assert_not_restarted(cluster.names_not_on(node))
     thaw(agent)
     cluster.final_check()
 
@@ -196,7 +196,7 @@ def test_a_monitor_whose_worker_shuts_down_hands_over_at_once(fault_cluster: New
 
     # Then
     cluster.wait_moved(node)
-    cluster.assert_not_restarted(cluster.off(node))
+    cluster.assert_not_restarted(cluster.names_not_on(node))
     (resigned,), (led,) = cluster.events("resign", start), cluster.events("lead", start)
     assert resigned.epoch == leader.epoch
     assert led.at_ms - resigned.at_ms < LEASE * 1000
@@ -209,7 +209,7 @@ def test_another_node_leads_soon_after_the_machine_of_the_monitor_is_lost(fault_
     # Given
     cluster = fault_cluster(source=UNSOUND, settings=SETTINGS)
     node, leader = cluster.wait_leader()
-    elsewhere = cluster.off(node)
+    elsewhere = cluster.names_not_on(node)
 
     # When
     cluster.workers[node].kill_tree()

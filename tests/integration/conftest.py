@@ -8,6 +8,7 @@ import pytest
 from celery_daemons.domain.records import Address
 from celery_daemons.domain.states import DaemonStatus
 from tests.conftest import RUNNING
+from tests.support.clients import TestClient
 from tests.support.clusters import IntegrationCluster
 from tests.support.projects import Project
 from tests.support.servers import Server

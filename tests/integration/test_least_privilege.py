@@ -1,4 +1,4 @@
-"""Everything runs as a Redis user that may do only what docs/operations.md says."""
+"""Everything runs as a Redis user that may do only what docs/how-to/least-privilege.md says."""
 
 import re
 from collections.abc import Callable
@@ -20,7 +20,7 @@ SOURCE = (
 def documented_rules(page: Path) -> list[str]:
     """The rules of the user that the page shows, as the arguments of ACL SETUSER."""
     found = re.search(r"^ACL SETUSER daemons on >\S+ (.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
-    assert found is not None, "docs/operations.md shows no ACL SETUSER daemons"
+    assert found is not None, "docs/how-to/least-privilege.md shows no ACL SETUSER daemons"
     return found[1].replace("\\\n", " ").split()
 
 
@@ -31,9 +31,8 @@ def test_everything_works_under_the_documented_acl_and_nothing_else_is_allowed(
     server, broker = new_server(), new_server()
     url = server.url.replace("redis://", "redis://daemons:s3cret@")
     project = new_project(SOURCE, broker_url=url, settings={**QUICK, "redis_url": url})
-    rules = [
-        rule.replace("celery-daemons", project.namespace) for rule in documented_rules(ROOT / "docs/operations.md")
-    ]
+    page = ROOT / "docs/how-to/least-privilege.md"
+    rules = [rule.replace("celery-daemons", project.namespace) for rule in documented_rules(page)]
     server.client().execute_command("ACL", "SETUSER", "daemons", "on", ">s3cret", *rules)
     client = client_of(project)
 

@@ -78,7 +78,7 @@ async def test_an_async_client_is_awaited(valkey: Any, namespace: str) -> None:
 
 
 def test_the_documented_statement_for_sql_refuses_an_older_token() -> None:
-    """The recipe of docs/guarantees.md, run on SQLite."""
+    """The recipe in docs/explanation/guarantees.md, run on SQLite."""
     connection = sqlite3.connect(":memory:")
     connection.execute("create table offsets (name text primary key, at integer, token integer)")
     statement = """

@@ -1,4 +1,4 @@
-"""``python -m examples.log_shipper.demo [--logs FILE…]``: the whole story, and an exit status that judges it."""
+"""Run the demo: ``python -m examples.log_shipper.demo [--logs FILE…]``. The exit status reports the result."""
 
 import argparse
 import shutil
@@ -24,19 +24,19 @@ from examples.log_shipper.demo.sources import Source
 from examples.log_shipper.demo.watch import Watch
 from examples.log_shipper.demo.workers import STOP_LIMIT, Worker, living
 
-#: Seconds after which something that should have happened long ago is a failure.
+#: Seconds after which something that has not happened is a failure.
 _LIMIT: Final = 30.0
-#: Seconds in which nothing happens to the workers, so that one sees lines being shipped.
+#: Seconds without a fault, in which lines are seen to be shipped.
 _CALM: Final = 2.0
-_LOOK: Final = 0.005
+_POLL_EVERY: Final = 0.005
 
 
 class DemoFailed(Exception):
-    """Something promised did not happen; the message says what."""
+    """Something guaranteed did not happen; the message says what."""
 
 
 class Demo:
-    """Three workers, their logs, and what befalls them."""
+    """Three workers, their logs, and the faults."""
 
     def __init__(self, folder: Path, texts: Sequence[Source], screen: Screen, stack: ExitStack) -> None:
         logs = folder / "logs"
@@ -62,7 +62,7 @@ class Demo:
         stack.callback(self._watch.close)
 
     def run(self) -> bool:
-        """Tell the story; returns whether every line was shipped exactly once."""
+        """Run all steps; return whether every line was shipped exactly once."""
         w1, w2, w3 = self._workers
         self._feed.start()
         took = self._timed(self._start_all, self._watch.all_run, "every file has a running daemon")
@@ -88,7 +88,7 @@ class Demo:
         self._stop_all()
         return self._judge()
 
-    # What befalls the workers
+    # Faults
 
     def _start_all(self) -> None:
         for worker in self._workers:
@@ -186,7 +186,7 @@ class Demo:
             self._screen.say(f"{lines} lines written, each shipped exactly once and in order.")
         return clean
 
-    # Waiting, with something to look at
+    # Waits, with progress on the screen
 
     def _timed(self, act: Callable[[], object], done: Callable[[], object], what: str) -> float:
         began = time.monotonic()
@@ -207,18 +207,18 @@ class Demo:
                 raise DemoFailed(f"not within {within:g} s: {what}")
             if self._screen.due:
                 self._screen.show(self._watch.rows(), self._watch.nodes())
-            time.sleep(_LOOK)
+            time.sleep(_POLL_EVERY)
 
 
 def play(texts: Sequence[Source], *, keep: bool) -> int:
-    """Run the demo in a temporary folder and return the exit status; the folder stays if asked, or on a failure."""
+    """Run the demo in a temporary folder and return the exit status. Keep the folder if asked to, or on failure."""
     folder = Path(tempfile.mkdtemp(prefix="daemons-demo-"))
     try:
         with Screen() as screen, ExitStack() as stack:
             screen.say(f"{len(texts)} log files will grow in {folder}/logs, from {texts[0].origin} and others")
             demo = Demo(folder, texts, screen, stack)
-            # First of all that ends it: what cleans up must not be interrupted, or it leaves processes behind.
-            stack.callback(_deaf)
+            # This runs first on the way out: an interrupted clean-up would leave processes behind.
+            stack.callback(_ignore_signals)
             clean = demo.run()
         keep = keep or not clean
     except DemoFailed as failure:
@@ -241,7 +241,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _deaf() -> None:
+def _ignore_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -251,7 +251,7 @@ def _terminated(*_: object) -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
+    """Parse the command line and run the demo."""
     parser = argparse.ArgumentParser(prog="python -m examples.log_shipper.demo", description=__doc__)
     parser.add_argument(
         "--logs", nargs="+", metavar="FILE", help=f"text files to replay, or patterns; {sources.AT_MOST} at most"
@@ -260,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     texts, left_out = sources.given(options.logs) if options.logs else (sources.found(), [])
     if left_out:
-        print(f"left out, as no readable texts or too many: {', '.join(left_out)}", file=sys.stderr)
+        print(f"left out, because not readable as text or too many: {', '.join(left_out)}", file=sys.stderr)
     if not texts:
         where = f"match {' '.join(options.logs)}" if options.logs else "were found on this machine"
         parser.error(f"no readable text files {where}; name some with --logs")
@@ -268,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return play(texts, keep=options.keep)
     except KeyboardInterrupt:
-        print("interrupted: everything that was started has been ended", file=sys.stderr)
+        print("interrupted: all started processes have been stopped", file=sys.stderr)
         return 130
 
 

@@ -1,4 +1,4 @@
-"""Every line written against every line shipped: lost, doubled, foreign, out of order, under a token that fell."""
+"""Compare every written line with every shipped line: lost, doubled, foreign, out of order, under a lower token."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ _QUOTED = 3
 
 
 class Shipped(NamedTuple):
-    """A line as it lies in the stream, with the fencing token of the daemon that shipped it."""
+    """A line in the stream, with the fencing token of the daemon that shipped it."""
 
     line: bytes
     token: int
@@ -19,7 +19,7 @@ class Shipped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the audit of one file found; each list holds the lines that are wrong in that way."""
+    """The result for one file; each list holds the lines that are wrong in that way."""
 
     name: str
     written: int
@@ -33,12 +33,12 @@ class Verdict:
 
     @property
     def clean(self) -> bool:
-        """Whether every line was shipped exactly once, in order, under tokens that only grew."""
+        """Return whether every line was shipped exactly once, in order, under growing tokens."""
         return not (self.lost or self.doubled or self.foreign or self.disordered or self.falls)
 
     @property
     def complaints(self) -> list[str]:
-        """What is wrong, a sentence each, with the first lines concerned."""
+        """Return one sentence per kind of error, with the first lines concerned."""
         found = (
             ("lost", self.lost),
             ("shipped more than once", self.doubled),
@@ -50,7 +50,7 @@ class Verdict:
 
 
 def audit(name: str, written: Sequence[bytes], shipped: Sequence[Shipped]) -> Verdict:
-    """Compare the lines of one file, each unlike the others, with what was shipped of it."""
+    """Compare the lines of one file, all different, with its shipped lines."""
     place = {line: number for number, line in enumerate(written)}
     times = Counter(entry.line for entry in shipped)
     first_seen = [line for line in dict.fromkeys(entry.line for entry in shipped) if line in place]

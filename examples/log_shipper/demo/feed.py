@@ -1,4 +1,4 @@
-"""Log files that grow: a thread that appends line after line, as programs do that know nothing of a reader."""
+"""Make log files grow: a thread appends lines as programs do that know of no reader."""
 
 import random
 import threading
@@ -16,7 +16,7 @@ _BROKEN: Final = 0.2
 
 
 class Feed:
-    """Writes until it is stopped; ``written`` counts whole lines by file name."""
+    """Write lines until stopped; ``written`` counts whole lines by file name."""
 
     def __init__(self, folder: Path, sources: Sequence[Source]) -> None:
         self.written = {source.name: 0 for source in sources}
@@ -25,7 +25,7 @@ class Feed:
         self._sources = sources
         self._begun: dict[str, bytes] = {}
         self._to_rotate: set[str] = set()
-        self._dice = random.Random()
+        self._rng = random.Random()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
@@ -34,20 +34,20 @@ class Feed:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the last lines, and write no more."""
+        """Complete the last lines and stop writing."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
 
     def rotate(self, name: str) -> None:
-        """Do as logrotate does, soon: the file gets another name, and the next line begins a new file."""
+        """Request a rotation as by logrotate: the file is renamed, and the next line begins a new file."""
         self._to_rotate.add(name)
 
     def _run(self) -> None:
         try:
             while not self._stop.wait(_PAUSE):
                 for source in self._sources:
-                    self._write(source, self._dice.randrange(_MOST_LINES + 1), broken=self._dice.random() < _BROKEN)
+                    self._write(source, self._rng.randrange(_MOST_LINES + 1), broken=self._rng.random() < _BROKEN)
                 while self._to_rotate:
                     self._rotate(self._to_rotate.pop())
             for source in self._sources:
@@ -56,13 +56,13 @@ class Feed:
             self.failure = error
 
     def _rotate(self, name: str) -> None:
-        # A program ends its line in the file in which it began it.
+        # A program completes a line in the file in which it began it.
         self._write(next(source for source in self._sources if source.name == name), 1, broken=False)
         path = self.paths[name]
         path.rename(path.with_name(path.name + ".1"))
 
     def _write(self, source: Source, count: int, *, broken: bool) -> None:
-        """Append so many lines; if ``broken``, only half of the last, whose other half the next call appends."""
+        """Append ``count`` lines. If ``broken``, append half of the last one, and let the next call append the rest."""
         if not count:
             return
         first = self.written[source.name]

@@ -1,4 +1,4 @@
-"""The show: a live table on a terminal, a line now and then into a pipe, and a line for each event on both."""
+"""Show progress: a live table on a terminal, a periodic line into a pipe, and one line per event on both."""
 
 import time
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from celery_daemons import Node, NodeStatus
 from examples.log_shipper.demo.audit import Verdict
 from examples.log_shipper.demo.watch import Row
 
-#: Seconds between two pictures on a terminal, and between two lines into a pipe.
+#: Seconds between two updates of the table on a terminal, and between two lines into a pipe.
 _PICTURE: Final = 0.25
 _LINE: Final = 2.0
-#: Columns of what goes into a pipe.
+#: Width of the output into a pipe, in columns.
 _PIPE_WIDTH: Final = 110
 
 
 class Screen:
-    """A context manager; the live table is there in between."""
+    """A context manager that shows the live table between its start and its end."""
 
     def __init__(self) -> None:
         terminal = Console().is_terminal
@@ -42,16 +42,16 @@ class Screen:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the show began."""
+        """Return the seconds since the demo began."""
         return time.monotonic() - self._began
 
     @property
     def due(self) -> bool:
-        """Whether it is time for another picture."""
+        """Return whether it is time for another update."""
         return time.monotonic() >= self._due
 
     def event(self, text: str) -> None:
-        """Say what happened."""
+        """Print an event with its time."""
         self._print(f"{self.elapsed:5.1f} s  {text}")
 
     def say(self, text: str) -> None:
@@ -71,7 +71,7 @@ class Screen:
         )
 
     def verdicts(self, verdicts: Sequence[Verdict]) -> None:
-        """Print the outcome of the audit, below the last picture."""
+        """Print the outcome of the audit, below the table."""
         self.freeze()
         table = Table(title="The audit of every line")
         table.add_column("file", no_wrap=True)
@@ -84,7 +84,7 @@ class Screen:
         self._console.print(table)
 
     def freeze(self) -> None:
-        """Leave the last picture as it is, and draw no more."""
+        """Stop updating, and leave the table as it is."""
         self._due = float("inf")
         if self._live is not None:
             self._live.stop()
@@ -110,9 +110,9 @@ def _picture(rows: Sequence[Row], nodes: Sequence[Node]) -> Table:
 
 
 def _census(nodes: Sequence[Node]) -> str:
-    """Which node holds how many daemons."""
-    told = []
+    """Return the number of daemons on each node, as text."""
+    counts = []
     for node in nodes:
         state = "" if node.status is NodeStatus.UP else f" ({node.status})"
-        told.append(f"{node.name} {node.daemons}{state}")
-    return ", ".join(told) or "no node yet"
+        counts.append(f"{node.name} {node.daemons}{state}")
+    return ", ".join(counts) or "no node yet"

@@ -1,4 +1,4 @@
-"""Real text to replay: the user's own files, or what every Unix machine with Python has."""
+"""Find real text to replay: the user's own files, or files that every Unix machine with Python has."""
 
 import sysconfig
 from collections.abc import Iterable, Iterator
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
-#: How many files the demo ships of what it finds by itself, and at most of those it is given.
+#: Number of files that the demo finds by itself, and maximum number of files that it is given.
 WANTED = 12
 AT_MOST = 20
-#: A file with fewer lines shows little; a larger file takes long to read, and no more of it is needed.
+#: A file with fewer lines shows little; a larger file takes long to read.
 FEWEST_LINES = 40
 LARGEST = 4 * 1024 * 1024
-#: Lines are cut here: a file may hold all it has in one.
+#: Lines are cut at this length: a file may consist of one line.
 LONGEST_LINE = 400
 
-#: Where to look, the most log-like first, and how many files to take of each kind.
+#: Places to search, log files first, and the number of files to take from each.
 _PLACES = (
     ("/var/log/*.log", 4),
     ("/var/log/*/*.log", 2),
@@ -35,7 +35,7 @@ class Source:
     lines: list[bytes]
 
     def line(self, number: int) -> bytes:
-        """The line with this number: numbered, and so unlike every other one of the file."""
+        """Return the line with this number. The number in it makes every line of the file different."""
         return b"%07d %s" % (number, self.lines[number % len(self.lines)])
 
 
@@ -48,7 +48,7 @@ def found() -> list[Source]:
 
 
 def given(patterns: Iterable[str]) -> tuple[list[Source], list[str]]:
-    """Take the files that the user names, by path or pattern, short ones too; returns also what was left out."""
+    """Take the files that the user names by path or pattern; return them and the paths that were left out."""
     paths = [path for pattern in patterns for path in _matching(pattern) or [pattern]]
     taken: dict[str, Source] = {}
     _take(paths, taken, AT_MOST, fewest=1)
@@ -76,7 +76,7 @@ def _take(paths: Iterable[str], taken: dict[str, Source], until: int, fewest: in
 
 
 def _text_lines(path: Path) -> list[bytes]:
-    """The lines of a text file; none of one that is no text, or not ours to read."""
+    """Return the lines of a text file; none if the file is not text or not readable."""
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:
             return []
@@ -87,7 +87,7 @@ def _text_lines(path: Path) -> list[bytes]:
 
 
 def _names(path: Path) -> Iterator[str]:
-    """Names for the log file, the shortest first."""
+    """Yield names for the log file, the shortest first."""
     stem = path.parent.name if path.stem in {"copyright", "changelog"} else path.stem
     plain = "".join(char if char.isascii() and (char.isalnum() or char in "-_.") else "_" for char in stem)
     yield f"{plain}.log"

@@ -1,4 +1,4 @@
-"""What the demo sees: the address book, the feed and the streams, put together."""
+"""Observe the demo: address book, feed and streams together."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from examples.log_shipper.demo.audit import Shipped
 from examples.log_shipper.demo.feed import Feed
 from examples.log_shipper.sink import stream_key
 
-#: Entries of a stream that are read at once.
+#: Entries of a stream that one call reads.
 _PAGE: Final = 5000
 
 
@@ -26,7 +26,7 @@ class Row:
 
 
 class Watch:
-    """Looks; changes nothing. Where daemons run comes from the replica in this process, at no cost."""
+    """Read the state of the demo. Places of daemons come from the replica in this process, without a round trip."""
 
     def __init__(self, book: AddressBook, url: str, feed: Feed) -> None:
         self._book = book
@@ -40,7 +40,7 @@ class Watch:
         self._redis.close()
 
     def rows(self) -> list[Row]:
-        """Every file, in one round trip."""
+        """Return every file with its counts, in one round trip."""
         with self._redis.pipeline(transaction=False) as pipe:
             for path in self._feed.paths.values():
                 pipe.xlen(stream_key(str(path)))
@@ -51,34 +51,34 @@ class Watch:
         ]
 
     def node(self, name: str) -> Node | None:
-        """A node that is up."""
+        """Return a node if it is up."""
         return next((node for node in self.nodes() if node.name == name and node.status is NodeStatus.UP), None)
 
     def nodes(self) -> list[Node]:
-        """All that are registered."""
+        """Return all registered nodes."""
         return self._book.nodes()
 
     def on(self, node: str) -> dict[str, Address]:
-        """The daemons on a node by name."""
+        """Return the daemons on a node by name."""
         return {str(address.name): address for address in self._book.process_list(node)}
 
     def all_run(self) -> bool:
-        """Whether every file has a running daemon."""
+        """Return whether every file has a running daemon."""
         return all(self._running(name) for name in self.daemons)
 
     def all_moved(self, before: Mapping[str, Address]) -> bool:
-        """Whether each of these runs on another node now, under a newer token."""
+        """Return whether each of these daemons runs on another node now, under a newer token."""
         return all(
             (now := self._running(name)) and now.node != address.node and now.token > address.token
             for name, address in before.items()
         )
 
     def all_shipped(self) -> bool:
-        """Whether as many lines are shipped as are written."""
+        """Return whether as many lines are shipped as are written."""
         return all(row.shipped >= row.written for row in self.rows())
 
     def shipped(self, name: str) -> list[Shipped]:
-        """Everything that was shipped of a file, in its order."""
+        """Return all shipped lines of a file, in order."""
         key, entries, after = stream_key(str(self._feed.paths[name])), list[Shipped](), "-"
         while page := self._redis.xrange(key, min=after, count=_PAGE):
             entries += (Shipped(fields[b"line"], int(fields[b"token"])) for _, fields in page)

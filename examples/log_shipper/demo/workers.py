@@ -1,4 +1,4 @@
-"""Real Celery workers, each with all its processes in hand: to be killed, paused, drained, and none left behind."""
+"""Run real Celery workers and control all their processes: kill, pause, drain, and leave none behind."""
 
 import os
 import subprocess
@@ -13,19 +13,19 @@ import psutil
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 
-#: Seconds that the kernel gets to end what was killed, and a worker to shut down.
+#: Seconds for the kernel to end a killed process, and for a worker to shut down.
 _KILL_LIMIT: Final = 5.0
 STOP_LIMIT: Final = 20.0
 
 
 class Worker:
-    """The node ``<name>@demo``: a worker with one pool process, and everything that it has started in all its lives."""
+    """The node ``<name>@demo``: a worker with one pool process, and every process that it has ever started."""
 
     def __init__(self, name: str, folder: Path, environment: dict[str, str]) -> None:
         self.name = name
         self.node = f"{name}@demo"
         self.log = folder / f"{name}.log"
-        # A working folder of its own, which all its processes inherit: by that, orphans are known as well.
+        # All processes of the worker inherit this working folder, which identifies orphans as well.
         self._folder = (folder / name).resolve()
         self._folder.mkdir()
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -37,7 +37,7 @@ class Worker:
         """Start the worker, for the first time or again."""
         command = [sys.executable, "-m", "celery", "-A", "examples.log_shipper.proj", "worker", "--hostname", self.node]
         with self.log.open("ab") as log:
-            # A session of its own: Ctrl-C in the terminal is for the demo, which then ends its workers itself.
+            # A session of its own: Ctrl-C in the terminal goes to the demo, which then stops its workers.
             self._process = subprocess.Popen(
                 [*command, "--concurrency", "1", "--loglevel", "INFO"],
                 cwd=self._folder,
@@ -51,35 +51,35 @@ class Worker:
 
     @property
     def exit_status(self) -> int | None:
-        """The main process's exit status; nothing while it runs."""
+        """Return the exit status of the main process; ``None`` while it runs."""
         return self._process.poll() if self._process is not None else None
 
     def kill(self) -> None:
-        """``kill -9`` of the main process, and of nothing else."""
+        """Kill the main process, and nothing else."""
         self.processes()
         assert self._process is not None
         self._process.kill()
         self._process.wait(_KILL_LIMIT)
 
     def terminate(self) -> None:
-        """SIGTERM: Celery's warm shutdown, with which the node drains."""
+        """Send SIGTERM: Celery shuts down warm, and the node drains."""
         self.processes()
         assert self._process is not None
         self._process.terminate()
 
     def pause(self) -> None:
-        """SIGSTOP for the whole tree, until nobody is left who could start another process."""
+        """Stop the whole tree, until no process is left that could start another one."""
         paused: set[psutil.Process] = set()
         while new := set(self.processes()) - paused:
             _each(new, psutil.Process.suspend)
             paused |= new
 
     def resume(self) -> None:
-        """SIGCONT for the whole tree."""
+        """Continue the whole tree."""
         _each(self.processes(), psutil.Process.resume)
 
     def end(self) -> None:
-        """Kill whatever is left of it, by pid."""
+        """Kill all remaining processes of the worker, by pid."""
         self.pause()
         _each(self.processes(), psutil.Process.kill)
         if self._process is not None:
@@ -89,7 +89,7 @@ class Worker:
             time.sleep(0.01)
 
     def processes(self) -> list[psutil.Process]:
-        """All that live, orphans included."""
+        """Return all live processes, orphans included."""
         for process in list(self._known):
             with suppress(psutil.NoSuchProcess):
                 self._known.update(process.children(recursive=True))
@@ -100,12 +100,12 @@ class Worker:
         try:
             return Path(process.cwd()) == self._folder
         except (psutil.Error, OSError):
-            # Gone, or not ours to look at: then it is not ours.
+            # The process has ended, or belongs to another user.
             return False
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether a process is more than an entry that its parent has not collected yet."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -113,7 +113,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def living(pids: Collection[int]) -> list[int]:
-    """Those of the processes that live."""
+    """Return the pids of processes that run."""
     found = []
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
@@ -123,6 +123,6 @@ def living(pids: Collection[int]) -> list[int]:
 
 def _each(processes: Iterable[psutil.Process], signal: Callable[[psutil.Process], Any]) -> None:
     for process in processes:
-        # psutil makes sure that the pid is still the same process's.
+        # psutil checks that the pid still belongs to the same process.
         with suppress(psutil.NoSuchProcess):
             signal(process)

@@ -1,0 +1,254 @@
+"""The programs in the documentation run: the tutorial with its output, and the recipes of the how-to pages."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celery_daemons import Address, AddressBook
+from tests.conftest import NewProject, NewServer, NewWorker
+from tests.support.projects import ROOT, Project
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
+
+DOCS = ROOT / "docs"
+TUTORIAL = DOCS / "tutorial" / "first-daemon.md"
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# (\S+\.py)\n")
+
+#: Seconds for a worker to start and its daemons to run, on a loaded machine.
+RUNS_WITHIN = 60.0
+#: Seconds for a program that ends by itself.
+ENDS_WITHIN = 110.0
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the code blocks of a page in one language."""
+    return [code for found, code in FENCE.findall(page.read_text()) if found == language]
+
+
+def files(page: Path) -> dict[str, str]:
+    """Return the files of a page by path: the Python blocks that begin with a comment that names one."""
+    return {named.group(1): code for code in blocks(page, "python") if (named := FILE.match(code))}
+
+
+def write(folder: Path, found: dict[str, str]) -> None:
+    """Write files into a folder."""
+    for path, code in found.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(code)
+
+
+def commands(page: Path) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield the commands of a page's console blocks, each with the lines of output that the page shows."""
+    for block in blocks(page, "console"):
+        for part in filter(None, re.split(r"^\$ ", block, flags=re.MULTILINE)):
+            command, *output = part.rstrip("\n").split("\n")
+            yield shlex.split(command), output
+
+
+def shape(line: str) -> str:
+    """Return a line without what differs between runs: names of nodes, numbers, widths of columns."""
+    return " ".join(re.sub(r"\d+", "N", re.sub(r"w\d@\S+", "NODE", line)).split())
+
+
+@pytest.fixture
+def server(new_server: NewServer, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A server of the test's own, which wins over the URLs in the programs."""
+    server = new_server()
+    monkeypatch.setenv("CELERY_BROKER_URL", server.url)
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", server.url)
+    return server
+
+
+@pytest.fixture
+def recipe(server: Server, new_project: NewProject) -> Callable[..., Project]:
+    """Write the files of a page, and more files, into a project."""
+
+    def make(page: Path, *, module: str = "proj", more: dict[str, str] | None = None) -> Project:
+        project = new_project("", broker_url=server.url)
+        (project.folder / "proj.py").unlink()
+        write(project.folder, {**(more or {}), **files(page)})
+        project.module = module
+        return project
+
+    return make
+
+
+def wait_running(server: Server, *names: str) -> list[Address]:
+    """Wait until daemons run, and return their addresses."""
+    with AddressBook.connect(server.url) as book:
+        return [book.wait_for(name, timeout=RUNS_WITHIN) for name in names]
+
+
+def test_the_tutorial_gives_the_output_that_it_shows(
+    recipe: Callable[..., Project], server: Server, new_worker: NewWorker
+) -> None:
+    # Given
+    project = recipe(TUTORIAL)
+    workers = [new_worker(project, name) for name in ("w1", "w2")]
+    wait_running(server, "ticker.red", "ticker.green", "ticker.blue")
+    seen = []
+
+    for command, shown in commands(TUTORIAL):
+        # When
+        if command[0] == "kill":
+            (before,) = wait_running(server, "ticker.mine")
+            next(worker for worker in workers if worker.node == before.node).kill()
+            with AddressBook.connect(server.url) as book:
+                wait_until(
+                    lambda book=book, node=before.node: (  # type: ignore[misc]
+                        (found := book.locate("ticker.mine")) and found.node != node and found.status == "running"
+                    ),
+                    within=RUNS_WITHIN,
+                    because="its worker was killed",
+                )
+            continue
+        assert command[:3] == ["celery", "-A", "proj"]
+        done = project.celery(*command[3:])
+        # Then
+        printed = (done.stdout or done.stderr).splitlines()
+        seen.append(command[4])
+        assert printed, command
+        if command[4] == "status":
+            assert [line.split()[0] for line in printed] == [line.split()[0] for line in shown]
+        elif command[4] == "describe":
+            assert "last events" in printed
+            assert {line.split()[2] for line in shown if ticked(line)} <= {
+                line.split()[2] for line in printed if ticked(line)
+            }
+        else:
+            assert shape(printed[0]) == shape(shown[0])
+    assert seen == ["status", "list", "spawn", "nodes", "locate", "describe", "stop", "locate", "forget"]
+
+
+def ticked(line: str) -> bool:
+    """Return whether a line of ``describe`` is an event of the daemon."""
+    return bool(re.match(r"\s+\d{4}-", line))
+
+
+def test_the_tutorial_spawns_from_python(recipe: Callable[..., Project], server: Server, new_worker: NewWorker) -> None:
+    project = recipe(TUTORIAL)
+    worker = new_worker(project)
+    (code,) = (block for block in blocks(TUTORIAL, "python") if not FILE.match(block))
+
+    node, _, token = project.python(code).split()
+
+    (address,) = wait_running(server, "ticker.mine")
+    assert node == worker.node
+    assert int(token) == address.token
+
+
+def test_the_recipe_for_flask_runs(recipe: Callable[..., Project], server: Server, new_worker: NewWorker) -> None:
+    project = recipe(DOCS / "how-to" / "flask.md")
+    worker = new_worker(project)
+    wait_running(server, "feed.amsterdam", "feed.lisbon")
+
+    answer = project.python(
+        "from proj import flask_app\n"
+        "client = flask_app.test_client()\n"
+        "print(client.get('/feeds/lisbon').json['node'], client.get('/feeds/oslo').json['node'])"
+    )
+
+    assert answer.split() == [worker.node, "None"]
+    assert "feed of amsterdam starts" in worker.output
+
+
+def test_the_recipe_for_fastapi_runs(recipe: Callable[..., Project], server: Server, new_worker: NewWorker) -> None:
+    project = recipe(DOCS / "how-to" / "fastapi.md")
+    worker = new_worker(project)
+    client = "from fastapi.testclient import TestClient\nfrom proj import web\nclient = TestClient(web)\n"
+
+    project.python(client + "assert client.put('/rooms/lobby', params={'topic': 'tea'}).status_code == 200")
+    wait_running(server, "room.lobby")
+    found = project.python(client + "print(client.get('/rooms/lobby').json()['node'])")
+    closed = project.python(client + "client.delete('/rooms/lobby')\nprint(client.get('/rooms/nowhere').status_code)")
+
+    assert found.strip() == worker.node
+    assert closed.strip() == "404"
+
+
+DJANGO_FILES = {
+    "mysite/__init__.py": "",
+    "mysite/settings.py": (
+        "from pathlib import Path\n"
+        "SECRET_KEY = 'x'\n"
+        "INSTALLED_APPS = ['shop']\n"
+        "DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3',\n"
+        "             'NAME': Path(__file__).parent.parent / 'shop.sqlite3', 'OPTIONS': {'timeout': 30}}}\n"
+        "DEFAULT_AUTO_FIELD = 'django.db.models.BigAutoField'\n"
+    ),
+    "shop/__init__.py": "",
+    "shop/models.py": (
+        "from django.db import models\n\n\n"
+        "class Shop(models.Model):\n"
+        "    polls = models.IntegerField(default=0)\n"
+        "    every = models.FloatField(default=0.2)\n"
+    ),
+}
+
+DJANGO_SETUP = (
+    "import os\n"
+    "os.environ['DJANGO_SETTINGS_MODULE'] = 'mysite.settings'\n"
+    "import django\n"
+    "django.setup()\n"
+    "from django.core.management import call_command\n"
+    "from shop.models import Shop\n"
+)
+
+
+def test_the_recipe_for_django_runs(recipe: Callable[..., Project], server: Server, new_worker: NewWorker) -> None:
+    # Given
+    project = recipe(DOCS / "how-to" / "django.md", module="mysite", more=DJANGO_FILES)
+    project.python(DJANGO_SETUP + "call_command('migrate', run_syncdb=True)\nShop().save(); Shop().save()")
+
+    # When
+    worker = new_worker(project)
+    wait_running(server, "shop.feed.1", "shop.feed.2")
+
+    # Then
+    def polled() -> Any:
+        return project.python(DJANGO_SETUP + "print(all(shop.polls > 2 for shop in Shop.objects.all()))") == "True\n"
+
+    wait_until(polled, within=RUNS_WITHIN, because="each shop has a daemon that polls it")
+    spawned = project.python(
+        DJANGO_SETUP + "Shop(pk=7).save()\nfrom shop.daemons import feed\nfeed.spawn('shop.feed.7', shop_id=7)"
+    )
+    assert spawned == ""
+    (address,) = wait_running(server, "shop.feed.7")
+    assert address.node == worker.node
+
+
+def test_the_tests_that_the_how_to_page_shows_pass(tmp_path: Path) -> None:
+    write(tmp_path, {**files(DOCS / "how-to" / "test-your-daemons.md"), **files(TUTORIAL)})
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=ENDS_WITHIN,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", "-q", "-b", "html", str(DOCS), str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=ENDS_WITHIN,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "reference" / "api.html").exists()
