@@ -81,7 +81,7 @@ class Arena:
         )
         self.names = [f"walk.{n}" for n in range(walks)] + [f"solo.{n}" for n in range(solos)]
         self.evidence = Evidence(folder / "signs")
-        self.cluster = TestClient(self.server.url, "chaos", vnodes=40)
+        self.cluster = TestClient.connect(self.server.url, "chaos", vnodes=40)
         stack.callback(self.cluster.close)
         self.nodes = [Node(self, f"w{number}") for number in range(1, 5)]
         for node in self.nodes:

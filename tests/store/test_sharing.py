@@ -21,7 +21,7 @@ TIMES = 200
 @pytest.fixture
 def client(valkey: Server, namespace: str) -> Iterator[Client]:
     """A client that has been used, of a cluster that runs some daemons."""
-    one = Client(valkey.url, namespace, vnodes=40)
+    one = Client.connect(valkey.url, namespace, vnodes=40)
     StoreDriver(Store(valkey.url, Keys(namespace))).started(*NAMES)
     assert one.locate(NAMES[0]) is not None
     yield one

@@ -82,8 +82,7 @@ def test_who_waits_for_a_drain_does_not_wait_for_ever_for_a_node_that_nobody_swe
     """Without a monitor; no record names what is on a node whose lease has ended."""
     cluster.started("x")
     cluster.end_lease()
-    client = Client("redis://unused", cluster.keys.namespace, vnodes=40)
-    client.store = cluster.store
+    client = Client(cluster.store, vnodes=40)
 
     with pytest.raises(DaemonsError, match="still holds daemons after"):
         client.drain(N1, wait=0.1)
