@@ -72,7 +72,7 @@ class Daemons:
     def cluster(self) -> ClusterClient:
         """The client that changes what should run."""
         settings = self.settings
-        return ClusterClient(settings.redis_url, settings.namespace, vnodes=settings.vnodes)
+        return ClusterClient.connect(settings.redis_url, settings.namespace, vnodes=settings.vnodes)
 
     @cached_property
     def lookups(self) -> Lookups:

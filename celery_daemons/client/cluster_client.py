@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from celery_daemons.client.dry_run import Options, even_moves, stranded_daemons
 from celery_daemons.client.lookups import Lookups
@@ -38,9 +38,14 @@ class ClusterClient:
     ``vnodes`` is the number of points per node on the hash ring, as in ``daemons_vnodes``.
     """
 
-    def __init__(self, url: str, namespace: str, *, vnodes: int) -> None:
-        self.store = Store(url, Keys(namespace))
-        self.lookups = Lookups(self.store, vnodes=vnodes)
+    def __init__(self, store: Store, *, vnodes: int) -> None:
+        self.store = store
+        self.lookups = Lookups(store, vnodes=vnodes)
+
+    @classmethod
+    def connect(cls, url: str, namespace: str, *, vnodes: int) -> Self:
+        """Return a client of a namespace. Connects at the first call."""
+        return cls(Store(url, Keys(namespace)), vnodes=vnodes)
 
     def close(self) -> None:
         """Close the connections to Redis."""

@@ -106,7 +106,7 @@ class BenchCluster:
         namespace = f"bench-{uuid.uuid4().hex[:6]}"
         self.project = Project(folder, SOURCE, broker_url=broker, namespace=namespace, settings=settings)
         self.list(0)
-        self.client = TestClient(server.url, self.project.namespace, vnodes=40)
+        self.client = TestClient.connect(server.url, self.project.namespace, vnodes=40)
         stack.callback(self.client.close)
 
     def settle(self) -> None:

@@ -81,7 +81,7 @@ class ChaosCluster:
         )
         self.names = [f"walk.{n}" for n in range(walks)] + [f"solo.{n}" for n in range(solos)]
         self.recorder = Recorder(folder / "signs")
-        self.client = TestClient(self.server.url, "chaos", vnodes=40)
+        self.client = TestClient.connect(self.server.url, "chaos", vnodes=40)
         stack.callback(self.client.close)
         self.nodes = [Node(self, f"w{number}") for number in range(1, 5)]
         for node in self.nodes:

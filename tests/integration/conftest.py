@@ -93,7 +93,7 @@ def client_of() -> Iterator[Callable[[Project], Client]]:
     clients: list[Client] = []
 
     def make(project: Project) -> Client:
-        client = Client(project.broker_url, project.namespace, vnodes=40)
+        client = Client.connect(project.broker_url, project.namespace, vnodes=40)
         clients.append(client)
         return client
 

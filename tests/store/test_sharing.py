@@ -21,7 +21,7 @@ TIMES = 200
 @pytest.fixture
 def client(valkey: Server, namespace: str) -> Iterator[Client]:
     """Return a client that has already been used, for a cluster with some daemons."""
-    used = Client(valkey.url, namespace, vnodes=40)
+    used = Client.connect(valkey.url, namespace, vnodes=40)
     StoreDriver(Store(valkey.url, Keys(namespace))).started(*NAMES)
     assert used.locate(NAMES[0]) is not None
     yield used

@@ -82,8 +82,7 @@ def test_waiting_for_a_drain_ends_when_the_nodes_lease_ends(cluster: StoreDriver
     """Even without a monitor: a record names no node whose lease has ended."""
     cluster.started("x")
     cluster.end_lease()
-    client = Client("redis://unused", cluster.keys.namespace, vnodes=40)
-    client.store = cluster.store
+    client = Client(cluster.store, vnodes=40)
 
     with pytest.raises(DaemonsError, match="still holds daemons after"):
         client.drain(N1, wait=0.1)
