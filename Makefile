@@ -25,11 +25,14 @@ demo: $(STAMP)  ## ship growing log files exactly once while workers are killed,
 test: $(STAMP)  ## run the whole test suite, real servers included
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(STAMP)  ## check style, types and the direction of imports
+lint: $(STAMP)  ## check style, types, the direction of imports, spelling and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python .ci/prose.py
+	$(BIN)/python .ci/first_lines.py
 
 bench: $(STAMP)  ## measure what the documentation promises
 	$(BIN)/python -m tests.benchmarks $(ARGS)
