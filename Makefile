@@ -32,11 +32,14 @@ else
 	$(BIN)/python -m pytest -m timing
 endif
 
-lint: $(STAMP)  ## check style, types and the direction of imports
+lint: $(STAMP)  ## check style, types, the direction of imports, spelling and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python .ci/prose.py
+	$(BIN)/python .ci/first_lines.py
 
 docs: $(STAMP)  ## build the documentation into build/docs; a warning is an error
 	$(BIN)/python -m sphinx -W -n --keep-going --quiet -b html docs build/docs

@@ -1,6 +1,8 @@
 """The shape of the source tree: the length of files, and Lua files whose header states their contract."""
 
+import ast
 import re
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -74,6 +76,13 @@ def test_an_exception_to_the_limit_has_a_reason_and_only_shrinks() -> None:
     for name, (allowed, reason) in EXCEPTIONS.items():
         assert reason, f"{name} is listed without a reason"
         assert LONGEST < lengths[name] == allowed, f"{name} has {lengths[name]} lines: correct or remove its entry"
+
+
+def test_a_class_name_is_used_once_in_the_package() -> None:
+    trees = [ast.parse(path.read_text()) for path in SOURCES if path.suffix == ".py" and path.is_relative_to(PACKAGE)]
+    names = Counter(node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+
+    assert [name for name, uses in names.items() if uses > 1] == []
 
 
 @pytest.mark.parametrize("path", LUA, ids=shown)
