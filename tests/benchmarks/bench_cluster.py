@@ -1,4 +1,4 @@
-"""What the measurements run on: a Valkey of their own, a project, workers, a client."""
+"""The cluster of the benchmarks: a separate Valkey, a project, workers and a client."""
 
 import contextlib
 import shutil
@@ -110,21 +110,21 @@ class BenchCluster:
         stack.callback(self.client.close)
 
     def settle(self) -> None:
-        """Make the cluster one that has been there for a while: in a new one the monitor waits for a lease's time."""
+        """Make the cluster look old: in a new cluster, the monitor waits for one lease before it acts."""
         store = self.client.store
         store.client.hset(store.keys.cluster, mapping={"layout": LAYOUT, "created_ms": "1"})
 
     def list(self, count: int) -> None:
-        """Let the recovery scanner list so many daemons."""
+        """Let the recovery scanner list ``count`` daemons."""
         (self.project.folder / "count").write_text(str(count))
 
     def worker(self, name: str, **options: Any) -> Worker:
-        """Start a worker; returns before it is ready."""
+        """Start a worker and return before it is ready."""
         options.setdefault("concurrency", 1)
         return self._stack.enter_context(Worker(self.project, name, **options))
 
     def count_running(self) -> int:
-        """How many daemons run by the book, of those that are listed."""
+        """Return the number of running daemons according to the address book."""
         return self.client.status().daemons["running"]
 
     def wait(self, condition: Callable[[], T], within: float = 60.0, every: float = 0.01) -> T:
@@ -149,22 +149,22 @@ def bench_cluster(**settings: Any) -> Iterator[BenchCluster]:
 
 
 def of_role(worker: Worker, role: str) -> list[psutil.Process]:
-    """The processes of a worker whose title names a role."""
+    """Return the processes of a worker whose title names a role."""
     return [one for one in worker.tree() if any(role in part for part in one.cmdline())]
 
 
 def agent(worker: Worker) -> psutil.Process:
-    """The agent beside a worker."""
+    """Return the agent of a worker."""
     return next(one for one in worker.tree() if one.cmdline()[1:3] == ["-m", "celery_daemons.node"])
 
 
 def monitor(workers: Iterable[Worker]) -> psutil.Process:
-    """The monitor, whichever worker's agent has it."""
+    """Return the monitor process of the worker that leads."""
     return next(one for worker in workers for one in of_role(worker, "celery_daemons.monitor"))
 
 
 def peak_mb(process: psutil.Process) -> float:
-    """The most memory that a process has ever had resident (VmHWM)."""
+    """Return the peak resident memory of a process, in MiB (VmHWM)."""
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

@@ -1,4 +1,4 @@
-"""Each measure: what people wait for or pay for, as rows of name, value, unit, and what we aim at."""
+"""The measures: latencies and costs, each as rows of name, value, unit and aim."""
 
 import time
 import timeit
@@ -78,7 +78,7 @@ def look_ups() -> Iterator[Row]:
         bare.times(hget, 2000), bare.times(ours, 2000)
         ratios, bares = [], []
         for _ in range(30):
-            # In turns: what the machine does besides befalls both.
+            # In turns, so that other load on the machine affects both.
             first, second = bare.times(hget, 300), bare.times(ours, 300)
             bares.append(median(first) * 1e6)
             ratios.append(median(second) / median(first))
@@ -105,7 +105,7 @@ def at_rest() -> Iterator[Row]:
 
 
 def scale_of_rest(daemons: int, *, seconds: float = 5.0, rounds: int = 4) -> Iterator[Row]:
-    """What one node that leads costs while so many daemons run on it."""
+    """Commands, processor time and memory of a leading node at rest with ``daemons`` daemons."""
     with bench_cluster() as cluster:
         cluster.settle()
         worker = cluster.worker("w1")
@@ -140,7 +140,7 @@ def _commands(cluster: BenchCluster) -> float:
 
 
 def memory() -> Iterator[Row]:
-    """What one more daemon costs."""
+    """The memory of one more daemon."""
     with bench_cluster() as cluster:
         worker = cluster.worker("w1")
         worker.wait_ready()

@@ -25,7 +25,7 @@ _ANSWER = 15.0
 
 
 class Report:
-    """What happened, and what came of it."""
+    """The faults of a run, and the recovery from each."""
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
@@ -33,7 +33,7 @@ class Report:
         self.took: dict[str, list[float]] = defaultdict(list)
 
     def settle(self, cluster: ChaosCluster) -> None:
-        """Measure, for each fault since the last time, when the last of what it hit began anew."""
+        """Measure, for each fault since the last time, when the last daemon that it hit ran again."""
         begun: dict[str, list[float]] = defaultdict(list)
         for name, _, at in cluster.recorder.begun:
             begun[name].append(at)
@@ -48,7 +48,7 @@ class Report:
 
 
 def rage(cluster: ChaosCluster, report: Report, minutes: float, console: Console) -> None:
-    """Do harm until the time is up."""
+    """Cause faults until the time is up."""
     rng = cluster.rng
     kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
     end = time.monotonic() + minutes * 60
@@ -89,7 +89,7 @@ def _mend(pending: list[Fault]) -> None:
 
 
 def table(report: Report, cluster: ChaosCluster, minutes: float, seed: int) -> Table:
-    """The result."""
+    """Return the result as a table."""
     found = Table(
         "fault",
         "times",
@@ -117,7 +117,7 @@ def table(report: Report, cluster: ChaosCluster, minutes: float, seed: int) -> T
 
 
 def main() -> int:
-    """Run, and tell."""
+    """Run the faults and print the report."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=None)

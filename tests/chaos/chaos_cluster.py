@@ -1,4 +1,4 @@
-"""The cluster under fire: a Valkey, a proxy for each node, workers that are started again when they die."""
+"""The cluster of the chaos runs: a Valkey, a proxy per node, and workers that are restarted when they die."""
 
 import random
 import time
@@ -26,7 +26,7 @@ LEASE = 2.0
 
 
 class Node:
-    """One worker, whoever it is at the moment, and its way to Redis."""
+    """A node: its current worker, and the proxy between the worker and Redis."""
 
     def __init__(self, cluster: "ChaosCluster", name: str) -> None:
         self.name = f"{name}@test"
@@ -88,26 +88,26 @@ class ChaosCluster:
             stack.callback(lambda node=node: node.worker.close())
 
     def idle(self) -> list[Node]:
-        """Nodes that suffer from nothing at the moment."""
+        """Return the nodes without a fault at the moment."""
         now = time.monotonic()
         return [node for node in self.nodes if node.busy_until < now and node.worker.running]
 
     def at(self, node: Node) -> list[str]:
-        """What runs on a node by the book."""
+        """Return the daemons on a node according to the address book."""
         try:
             return [record.name for record in self.client.list(node=node.name)]
         except DaemonsError:
             return []
 
     def watch(self, seconds: float) -> None:
-        """Let time pass, reading the recorder."""
+        """Wait, and keep reading what the daemons record."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self.recorder.read()
             time.sleep(min(0.1, left))
 
     def whole(self, within: float) -> set[str]:
-        """Wait until every daemon has been heard within the last second; answers those that were not."""
+        """Wait until every daemon has recorded itself within the last second; return the daemons that have not."""
         deadline = time.monotonic() + within
         while True:
             self.recorder.read()

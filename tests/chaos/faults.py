@@ -1,4 +1,4 @@
-"""The faults. Each does its harm, and says what it hit, how long it lasts, and whether a successor has to appear."""
+"""The faults. Each returns which daemons it hit, how long it lasts, and how it is healed."""
 
 import contextlib
 import signal
@@ -14,7 +14,7 @@ from tests.chaos.chaos_cluster import LEASE, ChaosCluster, Node
 
 @dataclass(slots=True)
 class Fault:
-    """One fault as it happened; ``hit`` are the daemons that must live anew after it."""
+    """One fault as it happened; ``hit`` are the daemons that have to start again."""
 
     kind: str
     at: float

@@ -1,4 +1,4 @@
-"""What the daemons themselves say: every sign of life is judged as it is read, and then forgotten."""
+"""Check what daemons record about themselves: each record is checked as it is read, and not kept."""
 
 import time
 from collections import deque
@@ -41,7 +41,7 @@ def solos():
     return [solo.spec(f"solo.{number}", number=number) for number in range(SOLOS)]
 """
 
-#: Seconds after which a file that grew no more is let go: its process is dead.
+#: Seconds without growth after which a file is removed: its process has ended.
 _QUIET = 60.0
 
 
@@ -56,7 +56,7 @@ class _Seen:
 
 @dataclass(slots=True)
 class Violation:
-    """Two lives at once, or a token that fell."""
+    """Two runs at once, or a token that decreased."""
 
     kind: str
     name: str
@@ -65,7 +65,7 @@ class Violation:
 
 @dataclass(slots=True)
 class Recorder:
-    """Follows the signs: one under an older token after a newer token's first is a life too many."""
+    """Follows the records: a record under an older token after the first under a newer one is an overlap."""
 
     folder: Path
     seen: dict[str, _Seen] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Recorder:
             self._judge(name, token, at)
 
     def alive(self, name: str, *, since: float) -> bool:
-        """Whether a daemon was heard after a moment."""
+        """Return whether a daemon has recorded itself since a moment."""
         seen = self.seen.get(name)
         return seen is not None and seen.heard > since
 

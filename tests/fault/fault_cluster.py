@@ -32,7 +32,7 @@ SHORT: dict[str, Any] = {
     "rebalance": "off",
     "drain_timeout": 10.0,
 }
-#: The events of the journal that tell of tokens.
+#: The journal events that carry tokens.
 TOKENS = ("assign", "claim", "report", "recall", "release", "reassert", "sweep")
 #: Where a worker's broker is: on the server of the address book and reached as that is, on the same but reached
 #: directly, or on another server.
@@ -40,7 +40,7 @@ Broker = Literal["behind", "beside", "apart"]
 
 
 class FaultCluster:
-    """Some nodes, their daemons, a recorder of them, and a client that sees Redis whatever befalls the nodes."""
+    """Some nodes, their daemons and a recorder, and a client whose connection to Redis no fault of a node affects."""
 
     def __init__(
         self,
@@ -73,13 +73,13 @@ class FaultCluster:
         self._resources.callback(self.client.close)
         self.workers = {node: self.worker(node) for node in self.proxies}
         self.before: dict[str, Address] = {}
-        #: Whether the last test that used it came to its end; if not, nothing here can be counted on.
+        #: Whether the last test on this cluster passed; if not, the state of the cluster is unknown.
         self.reusable = True
 
     def open(self) -> "FaultCluster":
         """Start everything."""
         self.list_daemons(self.wanted)
-        # A cluster that has been there for a while: in a new one the monitor waits for a lease's time.
+        # An old cluster: in a new one, the monitor waits for one lease before it acts.
         with self.server.client() as redis:
             redis.hset(Keys(self.project.namespace).cluster, mapping={"layout": LAYOUT, "created_ms": "1"})
         for worker in self.workers.values():
@@ -87,19 +87,19 @@ class FaultCluster:
         return self
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """End all processes and servers."""
         for worker in self.workers.values():
             worker.close()
         self._resources.close()
 
     def begin(self) -> "FaultCluster":
-        """Bring everything into the state in which a test expects it."""
+        """Bring the cluster to the initial state of a test: healed, running, and placed as the ring prefers."""
         for proxy in (*self.proxies.values(), self.client_proxy):
             proxy.heal()
         for worker in self.workers.values():
             if not worker.running:
                 worker.start()
-        # A node may be up still whose worker has just died.
+        # A node may still be up although its worker has just died.
         wait_until(
             lambda: {worker.pid for worker in self.workers.values()} <= {node.pid for node in self.client.nodes()},
             within=SOON,
@@ -107,31 +107,31 @@ class FaultCluster:
         )
         self.wait_all_running()
         if not self._options and any(self.holds(node) != self.prefers(node) for node in self.proxies):
-            # Placed anew, they go to where the ring wants them.
+            # A restart places each daemon on the node that the ring prefers.
             before = self.client.locate_many(self.wanted)
             for name in self.wanted:
                 self.client.restart(name)
-            wait_until(lambda: self.client.restarted(before), within=SOON, because="all were told to restart")
+            wait_until(lambda: self.client.restarted(before), within=SOON, because="all were asked to restart")
         self.before = self.wait_all_running()
         self.reusable = False
         return self
 
-    # Looking
+    # Queries
 
     def wait_all_running(self) -> dict[str, Address]:
-        """Wait until every node is up, somebody leads and everything wanted runs."""
+        """Wait until every node is up, a monitor leads and every wanted daemon runs."""
         self.client.wait_up(*self.proxies, within=SOON)
         wait_until(self.client.leader, within=SOON, because="a monitor is elected")
         return self.client.wait_running_all(self.wanted, because="it is wanted", within=SOON)
 
     def final_check(self) -> dict[str, Address]:
-        """What every fault test ends with: all that is wanted runs, once, and its tokens only grow."""
+        """Check the end of a fault test: every wanted daemon runs, once, and tokens only grew."""
         leases = {node: self.lease_end(node) for node in self.proxies}
         self.wait_all_running()
         for node, end in leases.items():
-            wait_until(lambda n=node, e=end: self.lease_end(n) > e, within=SOON, because=f"{node} is heard again")
+            wait_until(lambda n=node, e=end: self.lease_end(n) > e, within=SOON, because=f"{node} renews its lease")
         began = time.monotonic()
-        now = wait_until(lambda: self._run_since(began), within=SOON, because="what is said to run does run")
+        now = wait_until(lambda: self._run_since(began), within=SOON, because="running daemons record themselves")
         self.recorder.check()
         runs = self.recorder.runs()
         for name, address in now.items():
@@ -141,7 +141,7 @@ class FaultCluster:
         return now
 
     def _check_journal(self) -> None:
-        """Nobody acts under an epoch or a token after a newer one was seen."""
+        """Check that no entry has an older epoch or token than an entry before it."""
         last: dict[str, int] = {}
         for entry in self.client.events(last=2000):
             marks = [("the epoch", entry.epoch)] if entry.epoch else []
@@ -152,7 +152,7 @@ class FaultCluster:
                 last[name] = number
 
     def lease_end(self, node: str) -> float:
-        """When Redis takes a node's lease for over, in milliseconds by its clock; 0 for a node without one."""
+        """Return when the lease of a node ends, in milliseconds of the clock of Redis; 0 without a lease."""
         with self.server.client() as redis:
             return float(redis.zscore(Keys(self.project.namespace).leases, node) or 0)
 
@@ -163,73 +163,73 @@ class FaultCluster:
             assert now[name].token == self.before[name].token, f"{name} was restarted, and nothing had happened to it"
 
     def names_on(self, node: str) -> list[str]:
-        """What ran on a node when the test began."""
+        """Return the daemons that ran on a node when the test began."""
         return [name for name, address in self.before.items() if address.node == node]
 
     def names_not_on(self, node: str) -> list[str]:
-        """What ran elsewhere."""
+        """Return the daemons that ran on other nodes when the test began."""
         return [name for name, address in self.before.items() if address.node != node]
 
     def holds(self, node: str) -> set[str]:
-        """What runs there now."""
+        """Return the daemons that run on a node now."""
         return {name for name, address in self.client.locate_many(self.wanted).items() if address.node == node}
 
     def prefers(self, node: str) -> set[str]:
-        """What the ring wants there."""
+        """Return the daemons for which the ring prefers a node."""
         return {name for name in self.wanted if chosen_by_ring(name, self.proxies) == node}
 
     def wait_leader(self) -> tuple[str, Leader]:
-        """The node that leads, and its lease."""
+        """Wait for a leader; return its node and its record."""
         leader = wait_until(self.client.leader, within=SOON, because="a monitor is elected")
         return str(leader.node), leader
 
     def other_node(self, node: str) -> str:
-        """A node that is another one."""
+        """Return a node other than this one."""
         return next(name for name in self.proxies if name != node)
 
     def wait_moved(self, node: str) -> None:
-        """Wait until what ran on a node runs elsewhere."""
+        """Wait until the daemons that ran on a node run on other nodes."""
         names = self.names_on(node)
         wait_until(lambda: self.client.moved(names, off=node), within=SOON, because=f"{node} is left")
 
     def wait_event(self, event: str, *, since: str = "0-0", times: int = 1) -> None:
-        """Wait until the journal tells of something, after an entry's id."""
+        """Wait until the journal has ``times`` entries of an event after the entry ``since``."""
         wait_until(lambda: len(self.events(event, since)) >= times, within=SOON, because=f"{event} is journalled")
 
     def events(self, event: str, since: str = "0-0") -> list[Any]:
-        """The journal's entries about something, after an entry's id."""
+        """Return the journal entries of an event after the entry ``since``."""
         after = _position(since)
         return [one for one in self.client.events(last=2000) if one.event == event and _position(one.id) > after]
 
     def journal_end(self) -> str:
-        """The id of the newest entry."""
+        """Return the id of the newest journal entry."""
         last = self.client.events(last=1)
         return last[-1].id if last else "0-0"
 
     # Processes
 
     def agent(self, node: str) -> psutil.Process:
-        """The agent of a node."""
+        """Return the agent of a node."""
         (found,) = self.agents(node)
         return found
 
     def agents(self, node: str) -> list[psutil.Process]:
-        """The agent of a node, if there is one."""
+        """Return the agent of a node in a list, empty without an agent."""
         return [one for one in self.workers[node].tree() if _command(one)[1:3] == ["-m", "celery_daemons.node"]]
 
     def hosts(self, node: str) -> list[psutil.Process]:
-        """Its hosts."""
+        """Return the hosts of a node."""
         return self._titled(node, "celery_daemons.host")
 
     def monitor(self, node: str) -> psutil.Process:
-        """Its monitor."""
+        """Return the monitor process of a node."""
         (found,) = self._titled(node, "celery_daemons.monitor")
         return found
 
     def _titled(self, node: str, title: str) -> list[psutil.Process]:
         return [one for one in self.workers[node].tree() if any(part.startswith(title) for part in _command(one))]
 
-    # Acting
+    # Actions
 
     def run_task(self, queue: str) -> None:
         """Send an ordinary task and wait until a worker has carried it out."""
@@ -240,13 +240,13 @@ class FaultCluster:
         wait_until(lambda: notes.exists() and word in notes.read_text(), within=SOON, because=f"{queue} is consumed")
 
     def list_daemons(self, names: Iterable[str]) -> None:
-        """What the recovery scanners yield from now on."""
+        """Set the names that the recovery scanners yield from now on."""
         path = self.project.folder / "listed.json"
         path.with_suffix(".new").write_text(json.dumps(sorted(names)))
         path.with_suffix(".new").replace(path)
 
     def flag(self, name: str, *, up: bool = True) -> None:
-        """Raise or lower a flag that the project's code looks at."""
+        """Set or clear a flag that the code of the project checks."""
         path = self.project.folder / name
         if up:
             path.touch()
@@ -254,13 +254,13 @@ class FaultCluster:
             path.unlink(missing_ok=True)
 
     def move_all_from(self, node: str) -> None:
-        """Let what runs on a node move away from it, and let the node take daemons again."""
+        """Move all daemons off a node, and then let the node take daemons again."""
         self.client.drain(node, wait=SOON)
         self.wait_moved(node)
         self.client.uncordon(node)
 
     def retarget(self, server: Server) -> None:
-        """Let every proxy lead to another server."""
+        """Connect every proxy to another server."""
         self.server = server
         for proxy in (*self.proxies.values(), self.client_proxy):
             proxy.retarget(server.port)
@@ -269,7 +269,7 @@ class FaultCluster:
         return self._resources.enter_context(Proxy(self.server.port))
 
     def worker(self, node: str, *more: str) -> Worker:
-        """A worker by the name of a node, with more options than usual; the cluster closes those of its own only."""
+        """Make a worker with the name of a node and further options; the caller closes the worker."""
         proxy = self.proxies[node].url
         env = {"BOOK_URL": proxy, "QUEUE_URL": proxy if self._broker == "behind" else self.project.broker_url}
         name = node.partition("@")[0]
@@ -277,7 +277,7 @@ class FaultCluster:
         return Worker(self.project, name, concurrency=1, options=options, env=env)
 
     def _run_since(self, began: float) -> dict[str, Address] | None:
-        """Where everything is, if each has shown a sign of life since then, under the token of the book."""
+        """Return all addresses if each daemon has recorded itself since ``began``, under its current token."""
         now = self.client.running(*self.wanted)
         runs = self.recorder.runs()
         if now is None or any(runs[name][-1].last <= began for name in now):

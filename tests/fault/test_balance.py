@@ -1,4 +1,4 @@
-"""Daemons are moved while they run: for balance, by request, and from node to node as each of them restarts."""
+"""Running daemons are moved: to balance nodes, on request, and while nodes restart one after the other."""
 
 import time
 
@@ -13,25 +13,25 @@ from tests.support.waiting import wait_until
 
 A, B, C = "w1@test", "w2@test", "w3@test"
 THREE = ("w1", "w2", "w3")
-#: Rebalancing soon after nodes have come to rest; of 24 daemons two may be moving at once.
+#: Rebalancing starts soon after the nodes are quiet; of 24 daemons, two may move at the same time.
 LIVELY = {"rebalance": "auto", "settle_delay": 2.0, "rebalance_limit": 0.1}
 #: Eight for each node.
 MANY = names_for((A, B, C), {"watch": 6, "alone": 1, "strand": 1})
 
 
 def balanced(cluster: FaultCluster) -> bool:
-    """Whether every node holds at least half of its share."""
+    """Return whether every node holds at least half of its share."""
     return all(len(cluster.holds(node)) >= len(cluster.wanted) / len(cluster.proxies) / 2 for node in cluster.proxies)
 
 
 def moves(cluster: FaultCluster, since: str) -> list[list[str]]:
-    """The waves of moves for the sake of balance: the names of each."""
+    """Return the waves of rebalancing moves, each with its names."""
     recalls = cluster.events("recall", since)
     return [names for one in recalls if (names := [name for name, _, why in one.items if why.startswith("to ")])]
 
 
 def in_flight(cluster: FaultCluster, since: str) -> int:
-    """The most daemons that were between two nodes at once, between their recall and the report that they run again."""
+    """Return the highest number of daemons that were recalled and not yet reported as running again."""
     away: set[str] = set()
     most = 0
     recalls = {one.id for one in cluster.events("recall", since)}
@@ -47,7 +47,7 @@ def in_flight(cluster: FaultCluster, since: str) -> int:
 def test_a_returning_node_is_filled_a_few_daemons_at_a_time(
     fault_cluster: NewFaultCluster,
 ) -> None:
-    """Attacks: orleans #2684, all sits on the old nodes; akka #27179, and then all of it moves (one at a time)."""
+    """Attacks invariant 1: daemons must move to the returning node, but only a few at the same time."""
     # Given a node that is empty
     cluster = fault_cluster(nodes=THREE, settings=LIVELY, wanted=MANY)
     cluster.move_all_from(C)
@@ -57,7 +57,7 @@ def test_a_returning_node_is_filled_a_few_daemons_at_a_time(
     # When nodes have come to rest
     wait_until(lambda: len(cluster.holds(C)) >= 7, within=SOON, because="it holds less than half of its share")
 
-    # Then it has nine tenths of its share from the others, two at a time, and no more was moved than that
+    # Then the node has nine tenths of its share, received two at a time, and nothing else was moved
     waves = moves(cluster, start)
     assert sum(map(len, waves)) == len(cluster.holds(C)) == 7
     assert cluster.holds(A) < before[A]
@@ -68,13 +68,13 @@ def test_a_returning_node_is_filled_a_few_daemons_at_a_time(
 
 @pytest.mark.timing
 def test_a_flapping_node_causes_no_moves(fault_cluster: NewFaultCluster) -> None:
-    """Attacks: a node that comes and goes drags daemons to and fro."""
+    """Attacks invariant 2: a node that comes and goes might move daemons back and forth all the time."""
     # Given
     cluster = fault_cluster(nodes=THREE, settings=LIVELY, wanted=MANY)
     cluster.move_all_from(C)
     start = cluster.journal_end()
 
-    # When it comes and goes, each time before the others take it for settled
+    # When the node leaves and rejoins, each time before the quiet period ends
     for _ in range(3):
         assert cluster.workers[C].stop() == 0
         cluster.workers[C].start()
@@ -89,7 +89,7 @@ def test_a_flapping_node_causes_no_moves(fault_cluster: NewFaultCluster) -> None
 def test_paused_rebalancing_stays_paused_under_a_new_monitor_until_resumed(
     fault_cluster: NewFaultCluster,
 ) -> None:
-    """Attacks: a pause that only one monitor knew of."""
+    """Attacks invariant 3: the pause must be stored in Redis, not known only to the monitor that received it."""
     # Given
     cluster = fault_cluster(nodes=THREE, settings=LIVELY, wanted=MANY)
     cluster.client.pause_rebalance()
@@ -119,8 +119,7 @@ def test_paused_rebalancing_stays_paused_under_a_new_monitor_until_resumed(
 def test_the_successor_of_a_monitor_killed_during_a_rebalance_completes_the_rebalance(
     fault_cluster: NewFaultCluster,
 ) -> None:
-    """Attacks: what a monitor has in mind is lost with it; no daemon is lost or runs twice (one at a time; what is
-    wanted runs)."""
+    """Attacks invariants 1 and 2: what the monitor has in memory is lost during a wave of moves."""
     # Given
     cluster = fault_cluster(nodes=THREE, settings=LIVELY, wanted=MANY)
     cluster.move_all_from(C)
@@ -132,12 +131,12 @@ def test_the_successor_of_a_monitor_killed_during_a_rebalance_completes_the_reba
     cluster.monitor(node).kill()
 
     # Then
-    wait_until(lambda: balanced(cluster), within=SOON, because="whoever leads sees the same")
+    wait_until(lambda: balanced(cluster), within=SOON, because="the next monitor sees the same imbalance")
     cluster.final_check()
 
 
 def test_a_daemon_moves_to_the_requested_node_and_stays_there(fault_cluster: NewFaultCluster) -> None:
-    """Attacks: a move is two runs of one name (one at a time)."""
+    """Attacks invariant 1: a move ends one run and starts another under the same name."""
     # Given
     cluster = fault_cluster(nodes=THREE, wanted=MANY)
     names = [
@@ -165,7 +164,7 @@ def test_a_daemon_moves_to_the_requested_node_and_stays_there(fault_cluster: New
 
 
 def test_a_draining_node_gives_up_leadership_before_its_daemons_move(fault_cluster: NewFaultCluster) -> None:
-    """Attacks: a node that is about to go leads on, and takes the cluster's monitor with it when it goes."""
+    """Attacks invariant 2: a draining node that keeps leading would take the monitor of the cluster with it."""
     # Given
     cluster = fault_cluster(nodes=THREE, wanted=MANY)
     node, leader = cluster.wait_leader()
@@ -185,7 +184,7 @@ def test_a_draining_node_gives_up_leadership_before_its_daemons_move(fault_clust
 def test_a_rolling_restart_moves_each_daemon_about_once_and_leaves_the_cluster_balanced(
     fault_cluster: NewFaultCluster,
 ) -> None:
-    """Attacks: orleans #4925, and moves that have to be made again (one at a time; what is wanted runs)."""
+    """Attacks invariants 1 and 2: each worker restart moves daemons, and no daemon should move several times."""
     # Given
     cluster = fault_cluster(nodes=THREE, settings=LIVELY, wanted=MANY)
     begun = {name: len(runs) for name, runs in cluster.recorder.runs().items()}

@@ -1,4 +1,4 @@
-"""What befalls a cluster as a whole: most of it is lost at once, names are taken twice, rubbish comes in everywhere."""
+"""Faults of a whole cluster: most nodes lost at once, one name used twice, malformed records and messages."""
 
 import json
 import uuid
@@ -19,7 +19,7 @@ A, B = ("w1@test", "w2@test")
 #: What may be found where a record should be.
 RUBBISH = ("", "null", "[]", "{", '{"status": 7}', "\0", json.dumps({"token": "x" * 20_000}))
 NO_TEXT = b"\xff\xfe"
-#: Far more than a worker takes in at once, or a journal should tell of one by one.
+#: Far more messages than a worker prefetches, and more than the journal should record one by one.
 FLOOD = 100_000
 #: How many of them a test waits for.
 ENOUGH = 5_000
@@ -30,7 +30,7 @@ DROPS = 20
 def test_a_worker_whose_name_is_taken_runs_without_daemons_until_the_name_is_free(
     fault_cluster: NewFaultCluster,
 ) -> None:
-    """Attacks: two workers take each other for the same node (one at a time; celery #2938)."""
+    """Attacks invariant 1: two workers with one name might take each other for the same node."""
     # Given
     cluster = fault_cluster()
     start = cluster.journal_end()
@@ -45,7 +45,7 @@ def test_a_worker_whose_name_is_taken_runs_without_daemons_until_the_name_is_fre
         cluster.run_task(f"{cluster.project.namespace}.second")
         assert [node.pid for node in cluster.client.nodes()] == [first.pid, cluster.workers[B].pid]
         assert "stays a plain worker and joins when the name is free" in second.output
-        assert [told.node for told in cluster.events("name-taken", start)] == [A]
+        assert [entry.node for entry in cluster.events("name-taken", start)] == [A]
         cluster.assert_not_restarted(cluster.wanted)
 
         # When
@@ -64,7 +64,7 @@ def test_a_worker_whose_name_is_taken_runs_without_daemons_until_the_name_is_fre
 
 
 def test_a_frozen_worker_keeps_its_daemons_and_is_given_more(fault_cluster: NewFaultCluster) -> None:
-    """Attacks: daemons depend on the process that takes messages (what is wanted runs, no message has to arrive)."""
+    """Attacks invariant 2: daemons must start although the process that consumes messages is frozen."""
     # Given
     cluster = fault_cluster()
     (main, *_) = cluster.workers[A].tree()
@@ -89,13 +89,13 @@ def reported(cluster: FaultCluster, node: str, *names: str) -> bool:
 
 
 def newer(cluster: FaultCluster, epoch: int) -> bool:
-    """Whether a monitor leads under a newer epoch."""
+    """Return whether a monitor leads under a newer epoch."""
     leader = cluster.client.leader()
     return leader is not None and leader.epoch > epoch
 
 
 def test_corrupt_records_are_left_alone_and_all_other_daemons_run_on(fault_cluster: NewFaultCluster) -> None:
-    """Attacks: one record that nobody can read ends a monitor, and the next one, and the next."""
+    """Attacks invariants 2 and 9: an unreadable record might end the monitor and each of its successors."""
     # Given
     cluster = fault_cluster()
     keys, redis = Keys(cluster.project.namespace), cluster.server.client()
@@ -120,7 +120,7 @@ def test_corrupt_records_are_left_alone_and_all_other_daemons_run_on(fault_clust
 
     # Then the monitor reports what it reads
     wait_until(lambda: reported(cluster, node, victim), within=SOON, because="a change was journalled")
-    # And so does its successor, who reads everything
+    # And so does its successor, which reads every record
     cluster.monitor(node).kill()
     wait_until(lambda: newer(cluster, leader.epoch), within=SOON, because="the monitor was killed")
     successor = cluster.wait_leader()[1]
@@ -147,7 +147,7 @@ def test_corrupt_records_are_left_alone_and_all_other_daemons_run_on(fault_clust
 
 
 def test_a_flood_of_malformed_messages_is_dropped_and_no_daemon_restarts(fault_cluster: NewFaultCluster) -> None:
-    """Attacks: whoever can write to the broker fills the journal, or keeps a node too busy for its lease."""
+    """Attacks invariant 2: a flood on the broker might fill the journal or keep a node from renewing its lease."""
     # Given
     cluster = fault_cluster()
     start = cluster.journal_end()
@@ -191,7 +191,7 @@ def an_envelope(cluster: FaultCluster) -> str:
 def test_the_monitor_waits_one_more_lease_before_moving_daemons_when_most_nodes_are_lost(
     fault_cluster: NewFaultCluster,
 ) -> None:
-    """Attacks: a network that fails takes for dead what is not, and the rest is crushed by what it has to take."""
+    """Attacks invariants 2 and 9: a network failure makes live nodes look dead, and the rest would be overloaded."""
     # Given
     cluster = fault_cluster(nodes=("w1", "w2", "w3"))
     survivor, leader = cluster.wait_leader()

@@ -92,41 +92,41 @@ picky.recovery_scanner(lambda: listed(picky))
 """
 )
 SPINNING = ("spinner", "spinning-watch", "spinning-strand")
-#: They keep the GIL: no thread of their process runs before they let go.
+#: They hold the GIL: no other thread of their process runs meanwhile.
 SEIZING = ("sleeper", "looper")
 A, B = NODES = ("w1@test", "w2@test")
 
 
-#: All of them on one node, and as many on the other that behave.
+#: All of them on one node, and as many well-behaved daemons on the other.
 DAEMONS = names_for(NODES, dict.fromkeys((*SPINNING, *SEIZING), 1), on=A) + names_for(NODES, {"watch": 5}, on=B)
 
 
 def alarm_pending(process: psutil.Process) -> bool:
-    """Whether the kernel has sent SIGALRM to a process that cannot take it yet."""
+    """Return whether SIGALRM is pending for a process that cannot receive it yet."""
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     return any(int(line.split()[1], 16) & ALARM for line in lines if line.startswith(("SigPnd", "ShdPnd")))
 
 
 def seized(cluster: FaultCluster, names: list[str]) -> bool:
-    """Whether these daemons have got hold of their process."""
+    """Return whether these daemons have started to misbehave."""
     lines = (cluster.project.folder / "recorder").read_text().splitlines()
     return set(names) <= {line.split()[1] for line in lines if line.startswith("seizes")}
 
 
 def last_signs(cluster: FaultCluster, names: list[str]) -> dict[str, RecordedRun]:
-    """The last run of each daemon so far."""
+    """Return the last run of each daemon so far."""
     runs = cluster.recorder.runs()
     return {name: runs[name][-1] for name in names}
 
 
 def all_restarted(cluster: FaultCluster, before: dict[str, list[RecordedRun]]) -> bool:
-    """Whether every daemon has begun another run."""
+    """Return whether every daemon has begun another run."""
     now = cluster.recorder.runs()
     return all(len(now[name]) > len(before[name]) for name in before)
 
 
 def no_sign_since(cluster: FaultCluster, seen: dict[str, RecordedRun]) -> None:
-    """Assert that the runs seen then have not gone on."""
+    """Assert that these runs have not continued."""
     now = cluster.recorder.runs()
     for name, run in seen.items():
         assert run in now[name], f"{name} went on: it was {run}, and there are {now[name]}"
@@ -135,7 +135,7 @@ def no_sign_since(cluster: FaultCluster, seen: dict[str, RecordedRun]) -> None:
 def test_hosts_of_a_frozen_agent_are_killed_by_the_kernel_before_their_node_is_swept(
     fault_cluster: NewFaultCluster,
 ) -> None:
-    """Attacks: a host outlives the lease that nobody renews for it (at no instant do two processes run a daemon)."""
+    """Attacks invariant 1: a host might outlive its lease while its agent cannot renew or end it."""
     # Given
     cluster = fault_cluster()
     node, _ = cluster.wait_leader()
@@ -158,7 +158,7 @@ def test_hosts_of_a_frozen_agent_are_killed_by_the_kernel_before_their_node_is_s
 def test_frozen_hosts_run_no_further_instruction_when_resumed_after_their_lease(
     fault_cluster: NewFaultCluster,
 ) -> None:
-    """Attacks: the agent renews for hosts that do not hear it; whatever they missed, the kernel has the last word."""
+    """Attacks invariant 1: frozen hosts receive no renewal; the kernel must end them before they run again."""
     # Given
     cluster = fault_cluster()
     hosts = cluster.hosts(A)
@@ -181,7 +181,7 @@ def test_frozen_hosts_run_no_further_instruction_when_resumed_after_their_lease(
 def test_daemons_of_a_frozen_machine_run_no_further_instruction_when_it_resumes(
     fault_cluster: NewFaultCluster,
 ) -> None:
-    """Attacks: old copies, of every kind, beside those that took their place meanwhile."""
+    """Attacks invariant 1: old copies of every isolation might run beside their successors."""
     # Given
     cluster = fault_cluster()
     node = cluster.other_node(cluster.wait_leader()[0])
@@ -201,7 +201,7 @@ def test_daemons_of_a_frozen_machine_run_no_further_instruction_when_it_resumes(
 
 
 def test_daemons_that_never_yield_die_with_the_lease_of_a_frozen_agent(fault_cluster: NewFaultCluster) -> None:
-    """Attacks: code that spins, or keeps the GIL in C, cannot be told to stop; it ends before its successor begins."""
+    """Attacks invariant 1: code that spins, or holds the GIL in C, cannot be asked to stop and must still end."""
     # Given
     cluster = fault_cluster(source=UNRULY, wanted=DAEMONS, settings={"lease_ttl": 2.0, "heartbeat_interval": 0.4})
     agent, hosts = cluster.agent(A), cluster.hosts(A)
@@ -225,7 +225,7 @@ def test_daemons_that_never_yield_die_with_the_lease_of_a_frozen_agent(fault_clu
 def test_a_daemon_that_holds_the_gil_past_its_lease_kills_only_its_own_host(
     fault_cluster: NewFaultCluster,
 ) -> None:
-    """Attacks: a host that cannot hear of a renewal dies although its node is well; one that spins hears of it."""
+    """Attacks invariants 1 and 7: a host that cannot receive renewals is killed; hosts that spin still receive them."""
     # Given
     cluster = fault_cluster(source=UNRULY, wanted=DAEMONS, settings={"lease_ttl": 2.0, "heartbeat_interval": 0.4})
     seizing = [name for name in cluster.names_on(A) if name.startswith(SEIZING)]
@@ -248,7 +248,7 @@ def test_a_daemon_that_holds_the_gil_past_its_lease_kills_only_its_own_host(
 
 
 def test_a_host_forked_while_its_node_joins_is_bound_by_the_lease(fault_cluster: NewFaultCluster) -> None:
-    """Attacks: a process forked before its node had a lease runs by an allowance that no sweep waits for."""
+    """Attacks invariant 1: a process forked before its node had a lease might run for longer than any sweep waits."""
     # Given daemons that only one node may run, which is down; it joins when the first of its many hosts is ready
     cluster = fault_cluster(
         source=PICKY,
@@ -270,6 +270,6 @@ def test_a_host_forked_while_its_node_joins_is_bound_by_the_lease(fault_cluster:
     cluster.wait_event("lost")
     alive_still = {host.pid for host in cluster.hosts(B)}
     thaw(agent)
-    # One that was forked but never heard of runs by its allowance, and runs nothing.
+    # A host that was forked but never reported is still alive within its allowance, and runs no daemon.
     assert not alive_still & {runs[-1].pid for runs in cluster.recorder.runs().values()}
     cluster.final_check()

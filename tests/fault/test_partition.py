@@ -11,10 +11,10 @@ from tests.fault.signals import SOON
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 
-#: A short cut can be told from a long one, on a machine that does other things too.
+#: Long enough to distinguish a short cut from a long one on a busy machine.
 PATIENT = {"lease_ttl": 2.0, "heartbeat_interval": 0.4}
 LEASE = 2.0
-#: Well below what a late heartbeat leaves of a lease.
+#: Well below the part of a lease that remains after a late heartbeat.
 BRIEF = 0.5
 
 #: By name: nothing can be reached; silence both ways; requests are lost; answers are lost.
@@ -34,7 +34,7 @@ def works(cluster: FaultCluster, node: str) -> None:
 
 @cuts
 def test_a_node_cut_off_for_less_than_its_lease_keeps_its_daemons(fault_cluster: NewFaultCluster, cut: str) -> None:
-    """Attacks: a node that gives up too soon, or a monitor that does (no token is touched)."""
+    """Attacks invariant 5: the node or the monitor might give up the lease too early. No token may change."""
     # Given
     cluster = fault_cluster(settings=PATIENT, broker="behind")
     node, _ = cluster.wait_leader()
@@ -55,7 +55,7 @@ def test_a_node_cut_off_for_less_than_its_lease_keeps_its_daemons(fault_cluster:
 def test_a_node_cut_off_for_longer_than_its_lease_is_replaced_and_rejoins(
     fault_cluster: NewFaultCluster, cut: str
 ) -> None:
-    """Attacks: both sides run the same daemons, one of them without knowing of the other (one at a time)."""
+    """Attacks invariant 1: both sides of the partition might run the same daemons."""
     # Given
     cluster = fault_cluster(settings=PATIENT, broker="behind")
     node, leader = cluster.wait_leader()
@@ -73,7 +73,7 @@ def test_a_node_cut_off_for_longer_than_its_lease_is_replaced_and_rejoins(
 
 
 def test_a_slow_network_ends_no_lease(fault_cluster: NewFaultCluster) -> None:
-    """Attacks: every answer comes so late that a heartbeat is due before it (no token is touched)."""
+    """Attacks invariants 5 and 10: each answer arrives after the next heartbeat is due. No token may change."""
     # Given
     cluster = fault_cluster(settings=PATIENT, broker="behind")
     node, _ = cluster.wait_leader()
@@ -92,7 +92,7 @@ def test_a_slow_network_ends_no_lease(fault_cluster: NewFaultCluster) -> None:
 
 
 def test_late_requests_of_a_replaced_node_change_nothing(fault_cluster: NewFaultCluster) -> None:
-    """Attacks: heartbeats, claims and reports of a fenced node reach Redis long after they were sent."""
+    """Attacks invariant 3: heartbeats, claims and reports of a fenced node reach Redis long after they were sent."""
     # Given
     cluster = fault_cluster(settings=PATIENT, broker="behind")
     node = cluster.other_node(cluster.wait_leader()[0])
@@ -110,7 +110,7 @@ def test_late_requests_of_a_replaced_node_change_nothing(fault_cluster: NewFault
 def test_a_node_that_loses_redis_and_keeps_its_broker_is_replaced(
     fault_cluster: NewFaultCluster,
 ) -> None:
-    """Attacks: spawn tasks that come in by the broker start daemons on a node without a lease (one at a time)."""
+    """Attacks invariant 1: spawn tasks from the broker might start daemons on a node without a lease."""
     # Given
     cluster = fault_cluster(settings=PATIENT)
     node = cluster.other_node(cluster.wait_leader()[0])

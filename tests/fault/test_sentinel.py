@@ -31,7 +31,7 @@ def sentinel_of() -> Iterator[Callable[[int], Sentinel]]:
 def test_nodes_re_register_their_daemons_at_a_promoted_replica_and_no_daemon_restarts(
     new_server: NewServer, sentinel_of: Callable[[int], Sentinel], new_project: NewProject, new_worker: NewWorker
 ) -> None:
-    """Attacks: losing Redis's primary loses no daemon and starts none twice (invariant 5)."""
+    """Attacks invariant 5: losing the primary of Redis loses no daemon and starts none twice."""
     # Given a primary, its replica, and a sentinel that watches them; the broker is elsewhere
     primary = new_server(flavour="redis")
     replica = new_server(f"replicaof 127.0.0.1 {primary.port}", flavour="redis")
@@ -43,7 +43,7 @@ def test_nodes_re_register_their_daemons_at_a_promoted_replica_and_no_daemon_res
     # The lease outlives the fail-over: two seconds until the primary counts as down, and some for the election.
     settings = {**QUICK, "lease_ttl": 8.0, "redis_url": sentinel.url}
     project = new_project(SOURCE, broker_url=sentinel.url, settings=settings)
-    # A cluster that has been there for a while: in a new one the monitor waits for a lease's time.
+    # An old cluster: in a new one, the monitor waits for one lease before it acts.
     with primary.client() as redis:
         redis.hset(Keys(project.namespace).cluster, mapping={"layout": LAYOUT, "created_ms": "1"})
     for name in ("w1", "w2"):

@@ -13,18 +13,18 @@ from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
-#: An outage that is shorter than this can be told from one that is longer, on a machine that does other things too.
+#: Long enough to distinguish a short outage from a long one on a busy machine.
 PATIENT = {"lease_ttl": 2.0, "heartbeat_interval": 0.4}
 LEASE = 2.0
-#: Long enough that one node can be heard well before another one, and both within their lease.
+#: Long enough for one node to reconnect well before the other, and both within their lease.
 LATE = {"lease_ttl": 3.0, "heartbeat_interval": 0.4}
-#: Well below what a late heartbeat leaves of a lease.
+#: Well below the part of a lease that remains after a late heartbeat.
 BRIEF = 0.5
 A, B = ("w1@test", "w2@test")
 
 
 def want_another(cluster: FaultCluster, name: str) -> None:
-    """Want a daemon that no scanner lists, and wait until it runs."""
+    """Spawn a daemon that no scanner lists, and wait until the daemon runs."""
     cluster.client.want(name, "watch", "[[],{}]")
     cluster.client.wait_running(name, within=SOON)
 
@@ -32,7 +32,7 @@ def want_another(cluster: FaultCluster, name: str) -> None:
 def test_nodes_re_register_their_daemons_in_a_flushed_redis_and_no_daemon_restarts(
     fault_cluster: NewFaultCluster,
 ) -> None:
-    """Attacks: all data is lost, under nodes and a monitor that know nothing of it (no token is touched)."""
+    """Attacks invariant 5: all data is lost without any notice to the nodes and the monitor. No token may change."""
     # Given
     cluster = fault_cluster(settings=PATIENT)
     want_another(cluster, "watch.unlisted")
@@ -54,7 +54,7 @@ def test_nodes_re_register_their_daemons_in_a_flushed_redis_and_no_daemon_restar
 
 
 def test_nodes_re_register_their_daemons_in_a_redis_restarted_without_data(fault_cluster: NewFaultCluster) -> None:
-    """Attacks: connections and data are lost at once (no token is touched)."""
+    """Attacks invariant 5: connections and data are lost at the same time. No token may change."""
     # Given
     cluster = fault_cluster(settings=PATIENT)
 
@@ -67,7 +67,7 @@ def test_nodes_re_register_their_daemons_in_a_redis_restarted_without_data(fault
 
 
 def test_a_redis_outage_shorter_than_the_lease_restarts_no_daemon(fault_cluster: NewFaultCluster) -> None:
-    """Attacks: a node that gives its lease up before its time (no token is touched)."""
+    """Attacks invariant 5: a node might give up its lease too early. No token may change."""
     # Given
     cluster = fault_cluster(settings=PATIENT)
     start = cluster.journal_end()
@@ -86,7 +86,7 @@ def test_a_redis_outage_shorter_than_the_lease_restarts_no_daemon(fault_cluster:
 def test_a_redis_outage_longer_than_the_lease_stops_all_daemons_and_restarts_them_on_their_nodes(
     fault_cluster: NewFaultCluster,
 ) -> None:
-    """Attacks: leases that ended while nobody could renew them; the first node to come back takes everything."""
+    """Attacks invariant 5: all leases end at once, and the first node that returns must not take everything."""
     # Given
     cluster = fault_cluster(settings=PATIENT)
     start = cluster.journal_end()
@@ -105,7 +105,7 @@ def test_a_redis_outage_longer_than_the_lease_stops_all_daemons_and_restarts_the
 
 
 def test_daemons_with_on_store_loss_keep_run_through_a_long_redis_outage(fault_cluster: NewFaultCluster) -> None:
-    """Attacks: on_store_loss="keep" is of no use if its daemons are swept when Redis is back (no token is touched)."""
+    """Attacks invariant 5: daemons that were kept might be swept when Redis returns. No token may change."""
     # Given
     cluster = fault_cluster(settings={**PATIENT, "on_store_loss": "keep"})
     start, (_, leader) = cluster.journal_end(), cluster.wait_leader()
@@ -121,7 +121,7 @@ def test_daemons_with_on_store_loss_keep_run_through_a_long_redis_outage(fault_c
     )
     # Then one is back, and leads, well before the other
     cluster.proxies[A].heal()
-    wait_until(lambda: newer(cluster, leader.epoch), within=SOON, because=f"{A} finds nobody who leads")
+    wait_until(lambda: newer(cluster, leader.epoch), within=SOON, because=f"{A} finds no leader")
     time.sleep(BRIEF)
     cluster.proxies[B].heal()
     cluster.final_check()
@@ -130,7 +130,7 @@ def test_daemons_with_on_store_loss_keep_run_through_a_long_redis_outage(fault_c
 
 
 def newer(cluster: FaultCluster, epoch: int) -> bool:
-    """Whether a monitor leads under a newer epoch."""
+    """Return whether a monitor leads under a newer epoch."""
     leader = cluster.client.leader()
     return leader is not None and leader.epoch > epoch
 
@@ -142,12 +142,12 @@ class Replica:
         self.server, self.proxy = server, proxy
         self.redis: Redis = server.client()
         self.redis.replicaof("127.0.0.1", proxy.port)
-        wait_until(self._up, within=SOON, because="the replica was just told of its primary")
+        wait_until(self._up, within=SOON, because="the replica was just given its primary")
         self._primary = cluster.server.client()
         self._primary.wait(1, 5000)
 
     def promote(self) -> None:
-        """Make it a primary."""
+        """Make the replica a primary."""
         self.redis.replicaof("NO", "ONE")
 
     def _up(self) -> bool:
@@ -155,7 +155,7 @@ class Replica:
 
 
 def first_to_speak(cluster: FaultCluster, node: str, others: str) -> None:
-    """Let one node be heard well before another one, which is late but has its lease still."""
+    """Let one node reconnect well before the other, which is late but still has its lease."""
     before = cluster.lease_end(node)
     wait_until(lambda: cluster.lease_end(node) > before, within=SOON, because=f"{node} finds the server")
     time.sleep(BRIEF)
@@ -163,7 +163,7 @@ def first_to_speak(cluster: FaultCluster, node: str, others: str) -> None:
 
 
 def test_a_redis_restarted_with_old_data_starts_no_daemon_that_has_moved_since(fault_cluster: NewFaultCluster) -> None:
-    """Attacks: the book says of every daemon of a node that it is there still, under a token that was good once."""
+    """Attacks invariants 1 and 9: the old address book names former nodes of daemons, under tokens once valid."""
     # Given data that were saved before the daemons of one node moved to the other
     cluster = fault_cluster(settings=LATE, broker="apart")
     redis = cluster.server.client()
@@ -172,7 +172,7 @@ def test_a_redis_restarted_with_old_data_starts_no_daemon_that_has_moved_since(f
     want_another(cluster, "watch.unlisted")
     moved = cluster.wait_all_running()
 
-    # When the node that had them is the first to speak
+    # When their former node is the first to reconnect
     cluster.proxies[B].refuse()
     cluster.server.kill()
     cluster.server.start()
@@ -187,14 +187,14 @@ def test_a_redis_restarted_with_old_data_starts_no_daemon_that_has_moved_since(f
 
 
 def test_a_new_agent_does_not_trust_the_data_of_a_redis_restarted_with_old_data(fault_cluster: NewFaultCluster) -> None:
-    """Attacks: who has just started knows of no other server, and the book says what it should run (one at a time)."""
+    """Attacks invariants 1 and 9: a new agent has never seen the newer data, and the old data says what to run."""
     # Given data that were saved before the daemons of one node moved to the other
     cluster = fault_cluster(settings=LATE, broker="apart")
     redis = cluster.server.client()
     redis.save()
     cluster.move_all_from(A)
 
-    # When the node that had them starts anew, and is the first to speak
+    # When the former node restarts its agent, and is the first to reconnect
     cluster.proxies[B].refuse()
     cluster.server.kill()
     cluster.agent(A).kill()
@@ -209,8 +209,8 @@ def test_a_new_agent_does_not_trust_the_data_of_a_redis_restarted_with_old_data(
 def test_a_failover_to_a_replica_without_the_last_writes_starts_no_daemon_twice(
     fault_cluster: NewFaultCluster, new_server: NewServer
 ) -> None:
-    """Attacks: the new primary says of daemons that they are where they no longer are, and of others nothing."""
-    # Given a replica that has heard nothing of the daemons that moved
+    """Attacks invariants 1 and 5: the new primary has old places of some daemons and no record of others."""
+    # Given a replica that has received nothing about the daemons that moved
     cluster = fault_cluster(settings=LATE, broker="apart")
     with Proxy(cluster.server.port) as proxy:
         replica = Replica(cluster, new_server(), proxy)
@@ -219,7 +219,7 @@ def test_a_failover_to_a_replica_without_the_last_writes_starts_no_daemon_twice(
         want_another(cluster, "watch.unlisted")
         moved = cluster.wait_all_running()
 
-        # When the node that had them is the first to speak
+        # When their former node is the first to reconnect
         cluster.proxies[B].refuse()
         cluster.server.kill()
         replica.promote()
@@ -237,7 +237,7 @@ def test_a_failover_to_a_replica_without_the_last_writes_starts_no_daemon_twice(
 def test_a_read_only_replica_in_place_of_the_primary_counts_as_an_outage(
     fault_cluster: NewFaultCluster, new_server: NewServer
 ) -> None:
-    """Attacks: a server that answers every look-up and refuses every write; leases end on it, and nobody is swept."""
+    """Attacks invariants 5 and 9: the server answers every read and refuses every write, so leases end unswept."""
     # Given
     cluster = fault_cluster(settings=PATIENT, broker="apart")
     hosts = [host for node in cluster.proxies for host in cluster.hosts(node)]

@@ -17,7 +17,7 @@ from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 LEASE = 2.0
-#: Every hundredth of a second, for as long as a few looks at the leases take.
+#: One check per hundredth of a second, for as long as a few checks of the leases take.
 GLANCES = 150
 
 SOURCE = (
@@ -92,17 +92,17 @@ def test_the_replica_follows_daemons_as_they_come_change_and_go(cluster: Integra
     assert first == cluster.daemons.locate("one") == book.locate("one")
     assert book.process_list(first.node) == [first]
 
-    # When it is started anew
+    # When the daemon is restarted
     second = cluster.daemons.restart("one", wait=SOON)
 
     # Then
-    wait_until(lambda: book.locate("one") == second, within=SOON, because="the journal tells of it")
+    wait_until(lambda: book.locate("one") == second, within=SOON, because="the journal reports the change")
 
     # When it is stopped
     cluster.daemons.stop("one", wait=SOON)
 
     # Then
-    wait_until(lambda: book.locate("one") is None, within=SOON, because="the journal tells of it")
+    wait_until(lambda: book.locate("one") is None, within=SOON, because="the journal reports the change")
     assert book.process_list(first.node) == []
     assert book.lag < 1.5
 
@@ -112,7 +112,9 @@ def test_the_replica_knows_nodes_and_their_daemons(cluster: IntegrationCluster, 
     spread(cluster, "even")
 
     # Then
-    wait_until(lambda: sum(node.daemons for node in book.nodes()) == 8, within=SOON, because="the journal tells")
+    wait_until(
+        lambda: sum(node.daemons for node in book.nodes()) == 8, within=SOON, because="the journal reports the change"
+    )
     real = cluster.daemons.nodes()
     assert [(node.name, node.incarnation, node.status, node.daemons) for node in book.nodes()] == [
         (node.name, node.incarnation, "up", node.daemons) for node in real
@@ -151,7 +153,7 @@ def test_a_daemon_on_a_node_with_a_lease_has_an_address_at_every_moment(
     ):
         request.node.stash[RUNNING] = [cluster.worker()]
         address = cluster.spawn("steady", "coroutine")
-        wait_until(lambda: book.locate("steady") == address, within=SOON, because="the journal tells of it")
+        wait_until(lambda: book.locate("steady") == address, within=SOON, because="the journal reports the change")
 
         # When / Then
         for _ in range(GLANCES):
@@ -162,10 +164,10 @@ def test_a_daemon_on_a_node_with_a_lease_has_an_address_at_every_moment(
 def test_daemons_of_a_killed_node_have_no_address_between_the_end_of_the_lease_and_their_restart(
     cluster: IntegrationCluster, book: AddressBook
 ) -> None:
-    """Ray #20611: a look-up returns the dead."""
+    """A look-up must not return a daemon whose node is dead."""
     # Given
     before = spread(cluster, "moving")
-    wait_until(lambda: all(map(book.locate, before)), within=SOON, because="the journal tells")
+    wait_until(lambda: all(map(book.locate, before)), within=SOON, because="the journal reports the change")
     lost = next(address for address in before.values() if address.node == "w2@test")
     names = [name for name, address in before.items() if address.incarnation == lost.incarnation]
 
@@ -181,7 +183,7 @@ def test_daemons_of_a_killed_node_have_no_address_between_the_end_of_the_lease_a
     for name in names:
         after = cluster.wait_restarted(before[name])
         assert after.node == "w1@test"
-        wait_until(partial(same, book, after), within=SOON, because="the journal tells")
+        wait_until(partial(same, book, after), within=SOON, because="the journal reports the change")
     assert all(book.locate(name) == before[name] for name in set(before) - set(names))
     wait_until(lambda: [node.name for node in book.nodes()] == ["w1@test"], within=SOON, because="w2 was swept")
     assert book.process_list("w2@test") == []
@@ -190,9 +192,9 @@ def test_daemons_of_a_killed_node_have_no_address_between_the_end_of_the_lease_a
 def test_the_replica_gives_no_address_once_every_node_is_dead(cluster: IntegrationCluster, book: AddressBook) -> None:
     # Given
     before = spread(cluster, "dying")
-    wait_until(lambda: all(map(book.locate, before)), within=SOON, because="the journal tells")
+    wait_until(lambda: all(map(book.locate, before)), within=SOON, because="the journal reports the change")
 
-    # When nobody is left who could sweep
+    # When no node is left to sweep the lease
     for worker in cluster.workers.values():
         worker.kill_tree()
 
@@ -250,7 +252,7 @@ def test_a_replica_that_fell_behind_a_trimmed_journal_reloads_the_address_book(
 
         # Then
         assert book.wait_for("coming", timeout=SOON) == cluster.daemons.locate("coming")
-        wait_until(lambda: book.locate("going") is None, within=SOON, because="the book was read anew")
+        wait_until(lambda: book.locate("going") is None, within=SOON, because="the address book was read again")
 
 
 def test_a_replica_works_without_importing_celery(cluster: IntegrationCluster) -> None:

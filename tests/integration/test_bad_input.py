@@ -103,7 +103,7 @@ def test_the_error_for_a_wrong_setting_names_the_setting_its_value_and_the_rule(
 def test_a_worker_with_a_wrong_setting_does_not_start_and_names_the_setting(
     new_project: NewProject, new_worker: NewWorker
 ) -> None:
-    """Attacks: validation inside a signal handler would be swallowed."""
+    """An error that is raised inside a signal handler of Celery would be swallowed."""
     project = new_project(SOURCE, settings={"lease_ttl": 1, "heartbeat_interval": 1})
     worker = new_worker(project, "w1", wait=False)
     wait_until(lambda: not worker.running, within=SOON, because="it ends by itself")
@@ -188,7 +188,7 @@ def test_a_password_appears_neither_in_errors_nor_in_the_process_list(
 def test_messages_other_than_spawn_tasks_are_rejected_and_daemons_run_on(
     pool: str, new_project: NewProject, new_worker: NewWorker, client_of: Callable[[Project], Client]
 ) -> None:
-    """Attacks: anything may come in on a queue."""
+    """Attacks invariant 9: any message may arrive on a queue."""
     # Given
     project = new_project(SOURCE, settings=QUICK)
     client = client_of(project)

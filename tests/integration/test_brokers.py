@@ -1,4 +1,4 @@
-"""The broker is only how things get fast: any transport will do, and a connection that drops disturbs no daemon."""
+"""Any broker transport works, and a lost broker connection stops no daemon."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_a_broker_other_than_redis_carries_spawn_tasks_and_the_queue_of_the_node
 def test_a_lost_broker_connection_leaves_daemons_running_and_is_restored_with_all_queues(
     valkey: Server, proxy: Proxy, tmp_path: Path, request: pytest.FixtureRequest, pool: str
 ) -> None:
-    """#8030 #8091 #8384 #10205: after a reconnect a worker is connected but deaf."""
+    """A worker that has reconnected to its broker must also consume all its queues again."""
     # Given: only the broker is behind the proxy
     with IntegrationCluster(tmp_path, valkey, SOURCE, broker_url=proxy.url, pool=pool) as cluster:
         worker = cluster.worker()
@@ -104,7 +104,7 @@ def test_a_lost_broker_connection_leaves_daemons_running_and_is_restored_with_al
         cluster.module.visit.apply_async([2], queue=before[0].queue)
         wait_until(lambda: visits(cluster) == {1, 2}, within=SOON, because="the worker has its connection again")
 
-        # Then it hears its spawn queue again, also what is no spawn task
+        # Then the worker consumes its spawn queue again, including messages other than spawn tasks
         with Connection(valkey.url) as broker, broker.SimpleQueue(before[0].queue + ".spawn") as spawns:
             spawns.put({"what": "is this"})
         wait_until(

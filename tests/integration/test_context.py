@@ -1,4 +1,4 @@
-"""What a daemon is given, and how it is asked and then made to stop."""
+"""The context and the arguments of a daemon, and how the daemon is asked and then forced to stop."""
 
 import datetime as datetime_module
 import os

@@ -1,4 +1,4 @@
-"""What a worker is told about its node on the command line, and where daemons run by it."""
+"""Labels and weight on the command line of a worker decide where daemons run."""
 
 import pytest
 

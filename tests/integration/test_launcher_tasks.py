@@ -1,4 +1,4 @@
-"""A launcher is a task factory too: whatever sends Celery tasks can start daemons."""
+"""A launcher is also a Celery task: any code that sends tasks can start daemons."""
 
 from dataclasses import asdict
 from typing import Any

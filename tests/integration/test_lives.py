@@ -1,4 +1,4 @@
-"""How the lives of a daemon end, and when the next one begins."""
+"""How runs of a daemon end, and when the next run begins."""
 
 from functools import partial
 from typing import Any
@@ -102,7 +102,7 @@ def test_the_restart_policy_decides_whether_a_daemon_restarts_after_a_failure_or
         first, second = tokens(cluster, name)
         assert first < second == cluster.record(name).token
 
-    # Then those have ended for good, and a failure is told
+    # Then the others have ended, and a failure is recorded
     final = [f"{what}-{place}" for what in ("transient-return", "temporary-raise", "temporary-return")]
     for name in final:
         cluster.wait_status(name, "stopped")
@@ -214,7 +214,7 @@ def test_a_daemon_in_backoff_reports_its_status_and_its_last_error(cluster: Inte
 
 
 def test_a_daemon_that_always_fails_is_failed_but_still_retried(cluster: IntegrationCluster) -> None:
-    """supervisor #487, circus #1157: given up for ever, or a hot restart loop."""
+    """A failing daemon is neither given up forever nor restarted in a hot loop."""
     # When
     cluster.daemons.spawn("doomed", "doomed", args=["always raise"])
 

@@ -1,4 +1,4 @@
-"""Finding daemons and nodes: one call each, from plain code and from coroutines."""
+"""Look up daemons and nodes, from plain code and from coroutines."""
 
 import asyncio
 import time
@@ -67,7 +67,7 @@ def test_an_unknown_stopped_or_forgotten_daemon_has_no_address(cluster: Integrat
     # When
     cluster.daemons.stop("stopped", wait=SOON)
     cluster.daemons.forget("forgotten")
-    wait_until(lambda: cluster.daemons.locate("forgotten") is None, within=SOON, because="nothing wants it any more")
+    wait_until(lambda: cluster.daemons.locate("forgotten") is None, within=SOON, because="the daemon was forgotten")
 
     # Then
     assert cluster.daemons.locate("stopped") is None
@@ -120,7 +120,7 @@ def test_daemons_are_listed_by_node_launcher_and_status(cluster: IntegrationClus
     with pytest.raises(ConfigurationError, match="asleep"):
         names(status="asleep")
 
-    # Then a record holds the address and what befell the daemon
+    # Then a record holds the address, the last error and the number of restarts
     (record,) = cluster.daemons.list(launcher="function")
     address = addresses["seven"]
     assert (record.node, record.token, record.pid, record.queue) == (

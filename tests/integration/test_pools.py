@@ -143,7 +143,7 @@ def test_ordinary_tasks_run_from_the_default_queue_and_from_the_queue_of_the_nod
 
 
 def test_a_spawn_does_not_wait_for_a_full_pool(cluster: IntegrationCluster, worker: Worker) -> None:
-    """#2788 #6500 #4537: a busy worker sits on messages; daemons take no pool slot and wait for none."""
+    """Attacks invariant 7: a busy worker holds back messages, but daemons use no pool slot and wait for none."""
     # Given: every slot is held and tasks wait for one
     slots = 1 if cluster.pool == "solo" else 2
     door = cluster.project.folder / "open"
@@ -172,7 +172,7 @@ def test_a_spawn_does_not_wait_for_a_full_pool(cluster: IntegrationCluster, work
 def test_sigterm_ends_the_worker_with_status_zero_and_leaves_nothing_behind(
     cluster: IntegrationCluster, worker: Worker
 ) -> None:
-    """#1758 #6089, kombu #294: dead workers leave keys and queues behind."""
+    """Attacks invariant 6: a worker that has stopped must leave no keys and no queues behind."""
     # Given
     names = {kind: f"last-{kind}" for kind in ("coroutine", "threaded", "function", "Recipe")}
     for kind, name in names.items():
@@ -224,7 +224,7 @@ def test_a_service_manager_that_signals_every_process_loses_no_daemon(
 def test_a_node_has_the_threads_of_a_plain_worker_and_one_child_more(
     cluster: IntegrationCluster, worker: Worker
 ) -> None:
-    """celery-healthcheck #45: a thread in the prefork parent, and a forked child hangs on an import lock."""
+    """With a thread in the prefork parent, a forked child can hang on an import lock."""
     # When
     plain = cluster.worker("plain", concurrency=2, options=["--no-daemons"])
 

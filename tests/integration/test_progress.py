@@ -1,11 +1,11 @@
-"""A daemon that was asked for signs of progress and gives none is hung: it is ended, and its policy decides."""
+"""A daemon that misses its progress deadline is ended, and its restart policy decides what follows."""
 
 import pytest
 
 from tests.integration.conftest import module_cluster
 from tests.support.clusters import EVENT_LOG, IntegrationCluster
 
-#: A first life makes no progress, in one way or the other; a second one does.
+#: The first run of a daemon makes no progress, in one of several ways; the second run does.
 SOURCE = (
     EVENT_LOG
     + """
@@ -54,7 +54,7 @@ shared_cluster = module_cluster(SOURCE)
 def test_a_daemon_without_progress_is_restarted_and_a_daemon_that_beats_runs_on(
     cluster: IntegrationCluster, place: str, how: str
 ) -> None:
-    """#4680: "always running" jobs silently stop after hours, and the worker looks alive."""
+    """A job that silently stops to make progress must not count as running."""
     # Given
     name = f"{how}-{place}"
     steady = cluster.spawn(f"steady-{name}", "permanent-process", "beat")

@@ -1,4 +1,4 @@
-"""What dies comes back, once: workers, agents, hosts and whole machines are killed or frozen under running daemons."""
+"""Daemons run again, once, after a worker, an agent, a host or a whole machine was killed or frozen."""
 
 import os
 import signal
@@ -76,7 +76,7 @@ def of_role(worker: Worker, role: str) -> list[psutil.Process]:
 
 
 def test_daemons_of_a_killed_worker_run_elsewhere_without_waiting_for_its_lease(cluster: RecoveryCluster) -> None:
-    """Attacks: a worker's sudden death is known at once, and nothing of it runs on beside its successors."""
+    """Attacks invariants 1 and 2: the death of a worker is noticed at once, and none of its processes runs on."""
     # Given
     node, worker, names = cluster.busiest()
 
@@ -92,7 +92,7 @@ def test_daemons_of_a_killed_worker_run_elsewhere_without_waiting_for_its_lease(
 
 @pytest.mark.timing
 def test_the_successor_of_a_killed_agent_takes_over_its_daemons(cluster: RecoveryCluster) -> None:
-    """Attacks: hosts die with their agent, and the next incarnation claims what they ran, each once."""
+    """Attacks invariant 1: hosts die with their agent, and the next incarnation starts each of their daemons once."""
     # Given
     node, worker, names = cluster.busiest()
     hosts = of_role(worker, "celery_daemons.host")
@@ -111,7 +111,7 @@ def test_the_successor_of_a_killed_agent_takes_over_its_daemons(cluster: Recover
 
 
 def test_daemons_of_a_killed_host_start_again_on_their_node(cluster: RecoveryCluster) -> None:
-    """Attacks: the death of one process restarts what ran in it, under new tokens, and nothing else."""
+    """Attacks invariant 2: the death of one process restarts the daemons that ran in it, and no others."""
     # Given
     node, _, names = cluster.busiest()
     pid = cluster.before[next(name for name in names if name in COROUTINES)].pid
@@ -129,7 +129,7 @@ def test_daemons_of_a_killed_host_start_again_on_their_node(cluster: RecoveryClu
 
 
 def test_daemons_of_a_lost_machine_run_elsewhere_once_its_lease_has_ended(cluster: RecoveryCluster) -> None:
-    """Attacks: nobody is left to hand anything over; the lease alone decides, and the monitor may be among the dead."""
+    """Attacks invariant 2: only the end of the lease shows the loss of the node, and the monitor may be lost too."""
     # Given
     node, worker, names = cluster.busiest()
 
@@ -145,7 +145,7 @@ def test_daemons_of_a_lost_machine_run_elsewhere_once_its_lease_has_ended(cluste
 
 
 def test_a_frozen_node_is_replaced_and_runs_nothing_when_it_thaws(cluster: RecoveryCluster) -> None:
-    """Attacks: not one instruction of an old copy runs beside the new one, and the node comes back by itself."""
+    """Attacks invariant 1: no instruction of an old copy runs beside the new one, and the node rejoins."""
     # Given
     node, worker, names = cluster.busiest()
 
@@ -162,7 +162,7 @@ def test_a_frozen_node_is_replaced_and_runs_nothing_when_it_thaws(cluster: Recov
 
 
 def test_a_drained_worker_hands_its_daemons_over_and_exits_with_success(cluster: RecoveryCluster) -> None:
-    """Attacks: an ordinary deploy waits for no lease."""
+    """Attacks invariant 2: an ordinary deploy does not wait for the end of a lease."""
     # Given
     node, worker, names = cluster.busiest()
 
@@ -179,7 +179,7 @@ def test_a_drained_worker_hands_its_daemons_over_and_exits_with_success(cluster:
 def test_daemons_return_to_the_only_node_when_it_restarts(
     new_project: NewProject, new_worker: NewWorker, client_of: ClientOf
 ) -> None:
-    """Attacks: with nobody to take over, what was wanted is still wanted when the only worker returns."""
+    """Attacks invariant 2: no other node can take over, and wanted daemons must start when the only worker returns."""
     # Given
     project = new_project(SOURCE, settings=QUICK)
     client = client_of(project)
@@ -198,7 +198,7 @@ def test_daemons_return_to_the_only_node_when_it_restarts(
 def test_nodes_restore_the_data_of_a_flushed_redis_and_no_daemon_restarts(
     new_server: NewServer, new_project: NewProject, new_worker: NewWorker, client_of: ClientOf
 ) -> None:
-    """Attacks: losing Redis's data loses no daemon and starts none twice."""
+    """Attacks invariant 5: losing the data of Redis loses no daemon and starts none twice."""
     # Given
     server = new_server()
     project = new_project(SOURCE, broker_url=server.url, settings=QUICK)
@@ -212,7 +212,7 @@ def test_nodes_restore_the_data_of_a_flushed_redis_and_no_daemon_restarts(
     server.client().flushall()
 
     # Then
-    after = client.wait_running_all(EVERYONE, because="each node tells again what it runs")
+    after = client.wait_running_all(EVERYONE, because="each node registers its daemons again")
     assert {name: one.token for name, one in after.items()} == {name: one.token for name, one in before.items()}
     wait_until(lambda: client.leader() is not None, within=SOON, because="a monitor leads again")
     Recorder(project.folder).check()

@@ -137,7 +137,7 @@ def test_recovery_scanners_of_every_form_are_read(
 def test_a_scanner_that_fails_is_reported_with_its_launcher_and_stops_no_other(
     new_project: NewProject, new_worker: NewWorker, client_of: Callable[[Project], Client]
 ) -> None:
-    """Attacks: user code that raises, hangs or yields rubbish costs itself and nothing else."""
+    """Attacks invariant 7: a scanner that raises, hangs or yields rubbish must affect only its own launcher."""
     # Given
     project = new_project(BROKEN, settings={**QUICK, "scan_timeout": 1.5})
     client = client_of(project)
@@ -145,7 +145,7 @@ def test_a_scanner_that_fails_is_reported_with_its_launcher_and_stops_no_other(
     client.want("good.1", "good", encode_arguments("good.1", (), {}))
     worker = new_worker(project, "w1", concurrency=1, wait=False)
 
-    # When every scanner has been heard of
+    # When every scanner has been reported
     wait_until(lambda: len(client.status().scanners) == 9, within=SOON, because="the slowest ran into its time limit")
 
     # Then what could be read runs: a scan that breaks off has listed what came before
@@ -210,7 +210,7 @@ def rows():
     rows.write_text("a=1 b=2")
     scan()
 
-    # Then the changed one starts anew, the missing one runs still
+    # Then the changed daemon is restarted, and the missing one still runs
     wait_until(
         lambda: (now := client.running("a", "b", "c")) and now["b"].token > before["b"].token,
         within=SOON,

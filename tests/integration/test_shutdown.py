@@ -1,4 +1,4 @@
-"""Ways to end a worker: each hands its daemons over within the drain time-out, whatever these do."""
+"""Every way to end a worker releases its daemons within the drain timeout, whatever the daemons do."""
 
 import signal
 import time
@@ -81,19 +81,19 @@ def on(cluster: IntegrationCluster, node: str, names: list[str]) -> dict[str, in
 def test_a_stubborn_daemon_delays_the_shutdown_by_the_drain_timeout_at_most_and_others_move_at_once(
     cluster: IntegrationCluster, number: signal.Signals
 ) -> None:
-    """celery #9213, #2700: the drain has a deadline of its own."""
+    """The drain has its own deadline, independent of the tasks and of what daemons do."""
     # Given
     tokens = on(cluster, "w1@test", ["polite-1", "polite-2", "stubborn-1"])
 
     # When
     began = time.monotonic()
     cluster.workers["w1"].signal(number)
-    wait_until(lambda: not cluster.workers["w1"].running, within=SOON, because="it was told to end")
+    wait_until(lambda: not cluster.workers["w1"].running, within=SOON, because="a signal asked the worker to end")
     ended = time.monotonic() - began
 
     # Then
     assert ended < DRAIN + 1.5
-    # Celery's own status for the others tells of a failure.
+    # After the other signals, the status of Celery itself is that of a failure.
     assert number is not signal.SIGTERM or cluster.workers["w1"].stop() == 0
     for name in ("polite-1", "polite-2"):
         first, begins = cluster.events(name, "ends")[-1], cluster.wait_event(name, "begins", times=2)
@@ -123,7 +123,7 @@ def test_daemons_move_during_a_warm_shutdown_before_the_tasks_of_the_worker_end(
 
 @pytest.mark.timing
 def test_a_soft_shutdown_releases_the_daemons_when_its_time_is_up(cluster: IntegrationCluster) -> None:
-    """Celery gives tasks their time first, and tells nobody that it does."""
+    """Celery first gives tasks their time, and sends no signal about that."""
     # Given a worker with a task that takes longer than the soft shutdown
     on(cluster, "w1@test", ["polite-1", "stubborn-1"])
     cluster.module.slow.apply_async((30.0,), queue=cluster.daemons.locate("polite-1").queue)  # type: ignore[union-attr]
@@ -135,7 +135,7 @@ def test_a_soft_shutdown_releases_the_daemons_when_its_time_is_up(cluster: Integ
 
     # Then
     assert cluster.wait_event("polite-1", "begins", times=2)["at"] - began < SOFT + 3.0
-    wait_until(lambda: not cluster.workers["w1"].running, within=SOON, because="it was told to end")
+    wait_until(lambda: not cluster.workers["w1"].running, within=SOON, because="a signal asked the worker to end")
     assert time.monotonic() - began < SOFT + DRAIN + 3.0
     assert "lost" not in [one.event for one in cluster.daemons.events(last=500)]
 

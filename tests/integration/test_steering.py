@@ -69,7 +69,7 @@ def test_a_daemon_is_spawned_stopped_started_and_restarted(client: Client, proje
     # When it is restarted
     third = client.restart("one", wait=SOON)
 
-    # Then it has been started anew, and never twice at once
+    # Then the daemon has been restarted, and never ran twice at once
     assert third is not None
     assert third.token > second.token
     Recorder(project.folder).check()
@@ -104,7 +104,7 @@ def test_spawning_the_same_spec_again_changes_nothing_and_another_spec_is_a_conf
 def test_a_stopped_daemon_stays_stopped_through_scans_and_worker_restarts(
     client: Client, project: Project, new_worker: NewWorker
 ) -> None:
-    """Attacks: stop is desired state in Redis, not a message to whoever happens to listen."""
+    """Attacks invariant 2: the stop is desired state in Redis, not a message to the workers that happen to run."""
     # Given
     client.wait_running("listed", within=SOON)
     client.stop("listed", wait=SOON)

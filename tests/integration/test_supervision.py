@@ -1,4 +1,4 @@
-"""Daemons that do not end, hosts that have to, and daemons that fail wherever they are."""
+"""Daemons that do not stop, hosts that are replaced, and daemons that fail on every node."""
 
 import pytest
 
@@ -146,7 +146,7 @@ pair = module_cluster(SOURCE, workers={"w1": {}, "w2": {}}, settings={"hosts": 2
 def test_a_daemon_that_reaches_its_restart_limit_is_tried_on_another_node_and_then_failed(
     pair: IntegrationCluster, request: pytest.FixtureRequest
 ) -> None:
-    """supervisor #487, circus #1157: given up for ever, or a hot restart loop."""
+    """A failing daemon is neither given up forever nor restarted in a hot loop."""
     # Given
     request.node.stash[RUNNING] = list(pair.workers.values())
     names = [f"polite-{number}" for number in range(8)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def self_signed(folder: Path, host: str) -> tuple[Path, Path]:
-    """Make a key and a certificate for a host that is its own authority; answers their files."""
+    """Make a key and a self-signed certificate for a host, and return their files."""
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     subject = ["-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}"]
     files = ["-keyout", str(key), "-out", str(certificate)]

@@ -1,4 +1,4 @@
-"""Workers that several tests share: a project, the workers on it, and a client of its cluster in this process."""
+"""A cluster for integration tests: a project, workers on it, and a client in this process."""
 
 import importlib.util
 import json
@@ -17,12 +17,12 @@ from tests.support.servers import Server
 from tests.support.waiting import wait_until
 from tests.support.workers import Worker
 
-#: Seconds in which anything here happens, on a build machine that does other things as well.
+#: Seconds within which everything here happens, even on a busy build machine.
 SOON = 30.0
-#: Quick heartbeats. The lease is long enough that a machine busy with other things does not cost it.
+#: Frequent heartbeats, and a lease long enough to survive on a busy machine.
 BRISK: dict[str, Any] = {"lease_ttl": 4.0, "heartbeat_interval": 0.3, "reconcile_interval": 1.0, "drain_timeout": 15.0}
 
-#: After the usual first lines: queues of the test's own, and ``note``, by which daemons and tasks leave evidence.
+#: Separate queues, and ``note``, with which daemons and tasks append to the event log of the project.
 EVENT_LOG = (
     PRELUDE
     + """
@@ -39,7 +39,7 @@ def note(name, event, **more):
 
 
 class IntegrationCluster:
-    """A project of its own folder and namespace; its workers live until the end of the ``with`` block."""
+    """A project with its own folder and namespace; its workers run until the end of the ``with`` block."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class IntegrationCluster:
         self.module.app.close()
 
     def worker(self, name: str = "w1", **options: Any) -> Worker:
-        """The worker of that name, started with these options unless it is at work already, and its node up."""
+        """Return the worker of that name, started with these options unless already running, with its node up."""
         if name not in self.workers:
             options["options"] = ["--without-mingle", "--without-gossip", *options.get("options", ())]
             self.workers[name] = Worker(self.project, name, **{"pool": self.pool, **options})
@@ -92,58 +92,58 @@ class IntegrationCluster:
         return worker
 
     def node(self, worker: Worker) -> Node | None:
-        """The worker's node, if it is up in its present life."""
+        """Return the node of a worker if the node is up with the current process."""
         return next((n for n in self.daemons.nodes() if n.pid == worker.pid and n.status == "up"), None)
 
     def agent(self, worker: Worker) -> psutil.Process:
-        """The agent beside a worker."""
+        """Return the agent of a worker."""
         (found,) = [child for child in psutil.Process(worker.pid).children() if "celery_daemons.node" in title(child)]
         return found
 
     def events(self, name: str, event: str | None = None) -> list[dict[str, Any]]:
-        """What was noted under a name, oldest first."""
+        """Return the logged events of a daemon or task, oldest first."""
         path = self.project.folder / "events"
         entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return [one for one in entries if one["name"] == name and event in (None, one["event"])]
 
     def wait_event(self, name: str, event: str, *, times: int = 1) -> dict[str, Any]:
-        """Wait until something was noted so often, and return the last entry."""
+        """Wait until an event was logged ``times`` times, and return its last entry."""
         wait_until(lambda: len(self.events(name, event)) >= times, within=SOON, because=f"{name} notes {event!r}")
         return self.events(name, event)[-1]
 
     def spawn(self, name: str, launcher: str, *args: Any, **kwargs: Any) -> Address:
-        """Spawn a daemon and wait until it runs."""
+        """Spawn a daemon, wait until it runs, and return its address."""
         address = self.daemons.spawn(name, launcher, args=args, kwargs=kwargs, wait=SOON)
         assert address is not None
         return address
 
     def running(self, *names: str) -> dict[str, Address]:
-        """The addresses of those that run."""
+        """Return the addresses of the daemons that run."""
         found = self.daemons.locate_many(names)
         return {name: address for name, address in found.items() if address.status is DaemonStatus.RUNNING}
 
     def record(self, name: str) -> DaemonRecord:
-        """What the book holds of a daemon."""
+        """Return the record of a daemon."""
         return next(record for record in self.daemons.list() if record.name == name)
 
     def wait_status(self, name: str, status: str) -> DaemonRecord:
-        """Wait until a daemon has this status."""
+        """Wait until a daemon has this status, and return its record."""
         wait_until(lambda: self.record(name).status == status, within=SOON, because=f"{name} becomes {status}")
         return self.record(name)
 
     def wait_restarted(self, before: Address) -> Address:
-        """Wait until a daemon runs under a newer token than that of ``before``."""
+        """Wait until a daemon runs under a newer token than ``before``, and return its address."""
 
         def newer() -> Address | None:
             found = self.daemons.locate(before.name)
             return found if found and found.token > before.token and found.status is DaemonStatus.RUNNING else None
 
-        found = wait_until(newer, within=SOON, because=f"{before.name} is started anew")
+        found = wait_until(newer, within=SOON, because=f"{before.name} is restarted")
         assert found is not None
         return found
 
     def forget_all(self) -> None:
-        """Leave no daemon to the next test."""
+        """Forget all daemons and wait until they have stopped."""
         for record in self.daemons.list():
             self.daemons.forget(record.name)
         wait_until(
@@ -153,17 +153,17 @@ class IntegrationCluster:
         )
 
     def redis_keys(self) -> set[str]:
-        """All keys of the namespace, those of its queues included."""
+        """Return all keys of the namespace, including those of its queues."""
         with self.server.client() as client:
             return set(client.scan_iter(match=f"*{self.namespace}*", count=1000))
 
     def _skip_grace_period(self) -> None:
-        """Make the cluster one that has been there for a while: in a new one the monitor waits for a lease's time."""
+        """Make the cluster look old: in a new cluster, the monitor waits for one lease before it acts."""
         with self.server.client() as client:
             client.hset(Keys(self.namespace).cluster, mapping={"layout": LAYOUT, "created_ms": "1"})
 
     def _imported(self) -> ModuleType:
-        """The project's module in this process; its tasks are called as in the workers."""
+        """Import the module of the project into this process, so that tests can send its tasks."""
         spec = importlib.util.spec_from_file_location(self.project.module, self.project.folder / "proj.py")
         assert spec is not None
         assert spec.loader is not None
@@ -173,7 +173,7 @@ class IntegrationCluster:
 
 
 def title(process: psutil.Process) -> str:
-    """What ``ps`` shows of a process; nothing for one that has gone."""
+    """Return what ``ps`` shows of a process, or nothing after its end."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:

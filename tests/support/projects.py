@@ -1,4 +1,4 @@
-"""Throw-away Celery projects: a module in a folder, and commands that run on it."""
+"""Temporary Celery projects: a module in a folder, and commands that run on the project."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A network that can be broken: a TCP proxy in front of a server, in a thread of this process.
+"""A TCP proxy in front of a server, in a thread of this process, that can simulate network faults.
 
 Give clients the proxy's port. ``up`` is the direction of requests, from client to server; ``down`` that of replies.
 """
@@ -19,9 +19,9 @@ Direction = Literal["up", "down"]
 Which = Literal["up", "down", "both"]
 
 CHUNK = 65_536
-#: Orders to the proxy's thread are carried out within a millisecond; so long means that it is dead.
+#: The thread of the proxy carries out an order within a millisecond; after this long, the thread is dead.
 ORDER_LIMIT = 10.0
-#: A close with this option resets the connection instead of saying goodbye.
+#: A close with this option resets the connection instead of ending it.
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -41,11 +41,11 @@ class _Connection:
 
     writers: list[asyncio.StreamWriter]
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    #: Bytes were swallowed: what followed them would make no sense to the other side.
+    #: Bytes were swallowed: the bytes after them would make no sense to the other side.
     lossy: bool = False
 
     def reset(self) -> None:
-        """End both sides with a reset, whatever is still to be sent."""
+        """Reset both sides and discard unsent bytes."""
         self.over.set()
         for writer in self.writers:
             if not writer.transport.is_closing():
@@ -53,7 +53,7 @@ class _Connection:
                 writer.transport.abort()
 
     def close(self) -> None:
-        """End both sides politely, after what is still to be sent."""
+        """Close both sides after all bytes are sent."""
         for writer in self.writers:
             writer.close()
 
@@ -89,12 +89,12 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Database 0 of the server, seen through the proxy."""
+        """Return the URL of database 0 of the server through the proxy."""
         return f"redis://{HOST}:{self.port}/0"
 
     @property
     def connections(self) -> int:
-        """How many clients are connected."""
+        """Return the number of connected clients."""
         return len(self._connections)
 
     def cut(self) -> None:
@@ -120,9 +120,9 @@ class Proxy:
         self._order(order)
 
     def hole(self, which: Which = "both") -> None:
-        """Swallow what is sent, without a word: no error, no end of file.
+        """Swallow what is sent silently, without an error or an end of file.
 
-        Healing resets the connections that have lost bytes, as their next exchange would make no sense.
+        Healing resets connections that have lost bytes, as their next exchange would make no sense.
         """
         self._order(lambda: self._set(which, swallowing=True))
 
@@ -226,7 +226,7 @@ class Proxy:
                         raise
                     data = b""
                 if line.swallowing:
-                    # A goodbye or a reset is lost too: the other side notices nothing until the hole is healed.
+                    # The end or the reset of a connection is lost too: the other side notices nothing until healed.
                     connection.lossy = True
                 else:
                     under_way.put_nowait((self._loop.time() + line.delay, data))

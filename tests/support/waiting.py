@@ -1,4 +1,4 @@
-"""Waiting for something to become true: with an end, and with a reason when it does not."""
+"""Wait for a condition, with a time limit and a reason for the failure message."""
 
 import asyncio
 import inspect
@@ -8,24 +8,24 @@ from typing import TypeVar, overload
 
 T = TypeVar("T")
 
-#: How often a predicate is asked. Short beside every lease in the tests, long beside one round trip to a server.
+#: Seconds between checks: short compared with every lease in the tests, long compared with a round trip.
 INTERVAL = 0.02
 
 
 def wait_until(predicate: Callable[[], T], *, within: float, because: str, interval: float = INTERVAL) -> T:
     """Return the first true value of ``predicate``.
 
-    ``within`` are seconds; ``because`` says why it must become true in that time. What the predicate raises goes
-    through: an outage that a test expects is for its predicate to handle.
+    ``within`` is in seconds; ``because`` says why the predicate must become true in that time. Exceptions of the
+    predicate are not caught: a predicate handles the outages that its test expects.
     """
     deadline = time.monotonic() + within
     while True:
-        # Read before asking, so that the last look is never taken before the deadline.
-        last_look = time.monotonic() >= deadline
+        # Read the clock before the check, so that the last check is never made before the deadline.
+        is_last = time.monotonic() >= deadline
         value = predicate()
         if value:
             return value
-        if last_look:
+        if is_last:
             raise _too_late(value, within, because)
         time.sleep(interval)
 
@@ -41,15 +41,15 @@ async def wait_until_async(
 async def wait_until_async(
     predicate: Callable[[], object], *, within: float, because: str, interval: float = INTERVAL
 ) -> object:
-    """Do as :func:`wait_until` does, without blocking the loop; the predicate may be a coroutine function."""
+    """Wait as :func:`wait_until` does, without blocking the loop; the predicate may be a coroutine function."""
     deadline = time.monotonic() + within
     while True:
-        last_look = time.monotonic() >= deadline
+        is_last = time.monotonic() >= deadline
         answer = predicate()
         value: object = await answer if inspect.isawaitable(answer) else answer
         if value:
             return value
-        if last_look:
+        if is_last:
             raise _too_late(value, within, because)
         await asyncio.sleep(interval)
 

@@ -1,4 +1,4 @@
-"""Real Celery workers on a project of the test's own, and the faults that befall their processes."""
+"""Real Celery workers on the project of a test, and faults of their processes."""
 
 import re
 import shutil

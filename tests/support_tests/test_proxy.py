@@ -1,4 +1,4 @@
-"""The proxy breaks the network as told, and mends it."""
+"""The proxy causes the requested network fault, and heals it."""
 
 import socket
 import socketserver

@@ -103,7 +103,7 @@ class Result:
 
 
 def measure(contender: Contender, rounds: int | None = None) -> Result:
-    """Set the scene anew for each kill; what does not come back once is not tried again."""
+    """Start a new scene for each kill; stop after the first kill from which the daemons do not recover."""
     result = Result(contender.title, contender.setting, contender.count, falls_whole=contender.falls_whole)
     for fault in contender.faults:
         away = result.away_s[fault] = []
