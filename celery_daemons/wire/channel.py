@@ -1,4 +1,4 @@
-"""Send and receive length-prefixed MessagePack between the processes of one node."""
+"""Send and receive length-prefixed MessagePack between the processes of a node."""
 
 import asyncio
 import socket
@@ -22,13 +22,13 @@ class ChannelClosed(Exception):
 
 
 def pack(message: Any) -> bytes:
-    """Encode one message as a frame."""
+    """Encode a message as a frame."""
     body = _encoder.encode(message)
     return _LENGTH.pack(len(body)) + body
 
 
 def read_one(sock: socket.socket, kind: type[F]) -> F:
-    """Wait for one message and read no byte beyond its end. Raises ChannelClosed."""
+    """Wait for a message and read no byte beyond its end. Raises ChannelClosed."""
     try:
         head = sock.recv(_LENGTH.size, socket.MSG_WAITALL)
         if len(head) < _LENGTH.size:
@@ -79,7 +79,7 @@ class Channel(Generic[M]):
         return self._sock.fileno()
 
     def send(self, message: Any) -> None:
-        """Send one message. Raises ChannelClosed."""
+        """Send a message. Raises ChannelClosed."""
         frame = pack(message)
         try:
             with self._sending:
@@ -116,7 +116,7 @@ class AsyncChannel(Generic[M]):
         return cls(reader, writer, kind)
 
     def send(self, message: Any) -> None:
-        """Queue one message, or drop the message if the peer is gone; the end of the peer is detected elsewhere."""
+        """Queue a message, or drop the message if the peer is gone; the end of the peer is detected elsewhere."""
         if not self._writer.is_closing():
             self._writer.write(pack(message))
 

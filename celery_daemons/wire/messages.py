@@ -1,4 +1,4 @@
-"""The messages between the processes of one node; MessagePack on the wire, nothing that executes code."""
+"""The messages between the processes of a node; MessagePack on the wire, nothing that executes code."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from celery_daemons.domain.runs import Assignment, End, StartItem
 
 
 class Boot(msgspec.Struct, kw_only=True):
-    """Worker to new agent: its configuration, sent on standard input so that ``ps`` shows no secret."""
+    """Worker to a new agent: the configuration, sent on standard input so that ``ps`` shows no secret."""
 
     node: str
     app: str
@@ -28,7 +28,7 @@ class Boot(msgspec.Struct, kw_only=True):
 
 
 class ChildBoot(msgspec.Struct, kw_only=True):
-    """Agent to a new host or monitor: its configuration.
+    """Agent to a new host or monitor: the configuration.
 
     ``until`` is the end of the lease on the lease clock, minus the margin.
     """
@@ -126,7 +126,7 @@ class Ended(msgspec.Struct, tag=True):
 
 
 class Hung(msgspec.Struct, tag=True):
-    """Host to agent: these daemons have not called ``ctx.beat()`` within their progress deadline."""
+    """Host to agent: these daemons have not called ``ctx.beat()`` within the progress deadline."""
 
     items: list[tuple[DaemonName, Token]]
 
@@ -136,7 +136,7 @@ class Alive(msgspec.Struct, tag=True):
 
 
 class SteppedDown(msgspec.Struct, tag=True):
-    """Monitor to agent: the monitor has given its lease back, so that another node can lead."""
+    """Monitor to agent: the monitor has given the lease back, so that another node can lead."""
 
 
 class Progress(msgspec.Struct, tag=True):
