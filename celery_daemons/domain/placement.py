@@ -33,7 +33,7 @@ def at_least(share: float) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What one daemon requires of a node.
+    """What a daemon requires of a node.
 
     ``target`` is the node to choose if that node fits, and ``why`` the reason. ``avoid`` is a node to choose only if no
     other node fits.
@@ -76,7 +76,7 @@ class NodeLoads:
         self._rings = {}
 
     def fitting(self, demand: Demand) -> frozenset[NodeName]:
-        """Return the nodes that take daemons, have registered the launcher and carry its labels."""
+        """Return the nodes that take daemons, have registered the launcher and carry the labels."""
         kind = demand.launcher, demand.labels
         fitting = self._fitting.get(kind)
         if fitting is None:
@@ -89,11 +89,11 @@ class NodeLoads:
         return fitting
 
     def fits(self, node: NodeName, demand: Demand) -> bool:
-        """Return whether ``node`` takes daemons, has registered the launcher and carries its labels."""
+        """Return whether ``node`` takes daemons, has registered the launcher and carries the labels."""
         return node in self.fitting(demand)
 
     def fair(self, node: NodeName) -> float:
-        """Return the node's share of all daemons in proportion to its weight."""
+        """Return the node's share of all daemons, in proportion to the node's weight."""
         return self.total * self.nodes[node].weight / self._weight
 
     def is_hungry(self, node: NodeName) -> bool:

@@ -1,4 +1,4 @@
-"""Decide the next step for one daemon from its spec and its entry in the address book, as a pure function."""
+"""Decide the next step for a daemon from the spec and the entry in the address book, as a pure function."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -9,7 +9,7 @@ from celery_daemons.domain.states import DaemonStatus, Desired
 
 
 class Step(Enum):
-    """The next action of the monitor for one daemon."""
+    """The next action of the monitor for a daemon."""
 
     REST = "rest"  #: nothing: the daemon is as it should be, or its node is busy with it
     PLACE = "place"  #: choose a node and assign it

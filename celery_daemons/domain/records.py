@@ -10,7 +10,7 @@ from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a daemon runs, valid while its node's lease runs.
+    """Where a daemon runs, valid while the lease of the node runs.
 
     ``queue`` is the node's own task queue, ``host`` the machine and ``pid`` the process that runs the daemon (0 until
     the daemon starts). ``started_at`` is in Unix seconds by Redis's clock, 0.0 until the daemon runs.
@@ -30,7 +30,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A worker that is registered in the address book; ``lease_ms`` is the time left of its lease."""
+    """A worker that is registered in the address book; ``lease_ms`` is the time left of the lease."""
 
     name: NodeName
     incarnation: Incarnation
@@ -70,7 +70,7 @@ class DaemonRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonSpec:
-    """A daemon that should run: its name, its launcher, and the arguments for the launcher."""
+    """A daemon that should run: the name, the launcher, and the arguments for the launcher."""
 
     name: DaemonName
     launcher: LauncherName
@@ -188,7 +188,7 @@ class Leader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:
-    """One change in the journal: a batch of ``(name, token, cause)``, or an event of a node."""
+    """A change in the journal: a batch of ``(name, token, cause)``, or an event of a node."""
 
     id: str
     at_ms: int

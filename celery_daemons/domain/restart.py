@@ -1,4 +1,4 @@
-"""Decide whether, when and where a daemon starts again after its run ended."""
+"""Decide whether, when and where a daemon starts again after a run."""
 
 import random
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class Verdict(Enum):
 
 @dataclass(slots=True)
 class RestartHistory:
-    """The failures of one daemon on this node, and the delay before its next run.
+    """The failures of a daemon on this node, and the delay before the next run.
 
     The delay is exponential with full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
     A run that lasts ``restart_period`` resets the history. ``exhausted`` means that another node has already given up

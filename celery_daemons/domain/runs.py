@@ -18,7 +18,7 @@ class Assignment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
-    """The answer to one claim; ``refused`` is the reason for a refusal, and empty for a granted claim.
+    """The answer to a claim; ``refused`` is the reason for a refusal, and empty for a granted claim.
 
     The token of a granted claim is the one to start under; it may be newer than the claimed token. ``avoid`` is a node
     that has given up on the daemon, or ``None``.
@@ -35,7 +35,7 @@ class ClaimResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The state of a claimed daemon; ``pid`` is 0 while it has no process."""
+    """The state of a claimed daemon; ``pid`` is 0 while there is no process."""
 
     name: DaemonName
     token: Token
@@ -48,7 +48,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """A daemon that its node releases, and how its last run ended."""
+    """A daemon that a node releases, and how the last run ended."""
 
     name: DaemonName
     token: Token
@@ -60,7 +60,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A daemon that a node runs, with everything needed to restore its entry after Redis lost its data."""
+    """A daemon that a node runs, with everything needed to restore the entry after Redis lost its data."""
 
     name: DaemonName
     token: Token
@@ -73,7 +73,7 @@ class Running:
 
 
 class StartItem(msgspec.Struct, array_like=True, frozen=True):
-    """One daemon to start; ``arguments`` is the encoded call."""
+    """A daemon to start; ``arguments`` is the encoded call."""
 
     name: DaemonName
     token: Token
@@ -82,7 +82,7 @@ class StartItem(msgspec.Struct, array_like=True, frozen=True):
 
 
 class End(msgspec.Struct, array_like=True, frozen=True):
-    """How one run of a daemon ended; ``error`` and ``trace`` are texts for people."""
+    """How a run of a daemon ended; ``error`` and ``trace`` are texts for people."""
 
     name: DaemonName
     token: Token

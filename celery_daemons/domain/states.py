@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class NodeStatus(StrEnum):
-    """Whether a node takes daemons, hands its daemons over, or has lost its lease."""
+    """Whether a node takes daemons, hands daemons over, or has lost the lease."""
 
     UP = "up"
     DRAINING = "draining"
@@ -33,7 +33,7 @@ class DaemonStatus(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How one run of a daemon ended."""
+    """How a run of a daemon ended."""
 
     STOPPED = "stopped"  #: stopped on request
     FINISHED = "finished"  #: its code returned and its restart policy does not start it again

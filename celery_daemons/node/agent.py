@@ -23,7 +23,7 @@ from celery_daemons.settings import Settings
 from celery_daemons.store import journal
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import AsyncStore
-from celery_daemons.wire.messages import AssignmentsChanged, Campaign, Drain, FromWorker, Joined, Rejected
+from celery_daemons.wire.messages import AssignmentsChanged, Campaign, Drain, FromWorker, JoinedAs, Rejected
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Agent:
         while True:
             self._sync.invalidate()
             generation = await self._lease.join()
-            self._worker_link.send(Joined(str(self._lease.incarnation)))
+            self._worker_link.send(JoinedAs(str(self._lease.incarnation)))
             self._runner.apply(self._supervisor.open_hosts(now=time.monotonic()))
             self._hosts.renew()
             self._lifetime.start(self._catch_up(generation))

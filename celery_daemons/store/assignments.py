@@ -12,7 +12,7 @@ from celery_daemons.store.script import BATCH, ScriptCall, text
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """One page of a node's daemons and the node's generation; a corrupt record is ``None``.
+    """A page of a node's daemons, and the node's generation; a corrupt record is ``None``.
 
     ``cursor`` leads to the next page and is ``"0"`` on the last page. All pages together are complete as of the
     generation of the first page; daemons that were assigned or released after that may be on a page or not.
@@ -24,7 +24,7 @@ class Holdings:
 
 
 def page(keys: Keys, node: NodeName, cursor: str = "0") -> ScriptCall[Holdings]:
-    """Read one page of the daemons that the address book assigns to a node."""
+    """Read a page of the daemons that the address book assigns to a node."""
 
     def decode(reply: Any) -> Holdings:
         pairs = zip(reply[2::2], reply[3::2], strict=True)

@@ -24,7 +24,7 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """The daemons that one sweep freed.
+    """The daemons that a sweep freed.
 
     ``left`` daemons remain for the next call. If the lease still runs, ``alive_ms`` is the time left and nothing was
     freed.

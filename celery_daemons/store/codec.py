@@ -51,7 +51,7 @@ _readers: dict[type, Callable[[bytes | str], Any]] = {
 
 
 def decode(kind: type[R], raw: bytes | str) -> R:
-    """Read one record. Raises :exc:`Corrupt`."""
+    """Read a record. Raises :exc:`Corrupt`."""
     try:
         record: R = _readers[kind](raw)
     except (msgspec.MsgspecError, UnicodeError) as error:
@@ -60,7 +60,7 @@ def decode(kind: type[R], raw: bytes | str) -> R:
 
 
 def decode_or_none(kind: type[R], raw: bytes | str | None) -> R | None:
-    """Read one record; return ``None`` if it is absent or corrupt."""
+    """Read a record; return ``None`` if it is absent or corrupt."""
     if raw is None:
         return None
     try:

@@ -152,7 +152,7 @@ class Store:
         return int(seconds) * 1000 + int(micros) // 1000
 
     def run(self, call: ScriptCall[T]) -> T:
-        """Run one verb and decode the reply. Raises StoreUnavailable, and what the verb raises."""
+        """Run a verb and decode the reply. Raises StoreUnavailable, and what the verb raises."""
         if not self._checked:
             self.check()
         with _translated(self.url):
@@ -222,7 +222,7 @@ class AsyncStore:
         server.check({**info, **memory}, self.url)
 
     async def run(self, call: ScriptCall[T]) -> T:
-        """Run one verb and decode the reply. Raises StoreUnavailable, and what the verb raises."""
+        """Run a verb and decode the reply. Raises StoreUnavailable, and what the verb raises."""
         with _translated(self.url):
             try:
                 try:

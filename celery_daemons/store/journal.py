@@ -22,7 +22,7 @@ def note(
 
 
 def decode_entry(raw_id: Any, raw: Any) -> JournalEntry:
-    """Decode one stream entry; items that cannot be read are left out."""
+    """Decode a stream entry; items that cannot be read are left out."""
     entry_id = text(raw_id)
     raw_items = raw.pop(b"items", b"[]")
     fields = {text(key): text(value) for key, value in raw.items()}

@@ -119,7 +119,7 @@ def _read_nodes(rows: Any, leases: Any, time: tuple[int, int]) -> NodeRows:
 
 
 def node_rows(store: Store) -> NodeRows:
-    """Return the record of every registered node and the milliseconds left of its lease, in one round trip."""
+    """Return the record of every registered node and the milliseconds left of its lease, in a single round trip."""
 
     def query(client: Any) -> Any:
         pipe = client.pipeline(transaction=False)
@@ -130,7 +130,7 @@ def node_rows(store: Store) -> NodeRows:
 
 
 def entries_and_nodes(store: Store, names: Sequence[DaemonName]) -> tuple[list[BookRow | None], NodeRows]:
-    """Return the entries of up to 1,000 daemons, and all nodes with their leases, in one round trip."""
+    """Return the entries of up to 1,000 daemons, and all nodes with their leases, in a single round trip."""
 
     def query(client: Any) -> Any:
         pipe = client.pipeline(transaction=False)
@@ -210,13 +210,13 @@ def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:
 
 
 def scan_specs(store: Store, cursor: int) -> tuple[int, dict[DaemonName, SpecRow | None]]:
-    """Return the cursor of the next page, 0 after the last, and one page of specs; a corrupt record is ``None``."""
+    """Return the cursor of the next page, 0 after the last, and a page of specs; a corrupt record is ``None``."""
     cursor, page = store.read(lambda client: client.hscan(store.keys.specs, cursor, count=BATCH))
     return cursor, {DaemonName(text(name)): decode_or_none(SpecRow, raw) for name, raw in page.items()}
 
 
 def rows(store: Store, names: Sequence[DaemonName]) -> list[tuple[SpecRow | None, BookRow | None]]:
-    """Return the specs and entries of up to 1,000 daemons, in one round trip."""
+    """Return the specs and entries of up to 1,000 daemons, in a single round trip."""
     if not names:
         return []
 

@@ -131,8 +131,8 @@ class Replica:
         readable = raw is None or row is not None
         if not readable:
             logger.error(
-                "daemon %s: record in %s is corrupt and will not be changed; make sure that the daemon does not run, "
-                "then delete the record with HDEL",
+                "daemon %s: its record in %s is corrupt and will not be changed; make sure that the daemon does not "
+                "run, then delete the record with HDEL",
                 name,
                 self._store.keys.specs if kind is SpecRow else self._store.keys.book,
             )

@@ -1,4 +1,4 @@
-"""A call of one verb: the Lua script, its keys and arguments, and how to decode the reply."""
+"""A call of a verb: the Lua script, its keys and arguments, and how to decode the reply."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Send and receive length-prefixed MessagePack between the processes of one node."""
+"""Send and receive length-prefixed MessagePack between the processes of a node."""
 
 import asyncio
 import socket
@@ -21,7 +21,7 @@ class ChannelClosed(Exception):
 
 
 def pack(message: Any) -> bytes:
-    """Encode one message as a frame."""
+    """Encode a message as a frame."""
     body = _encoder.encode(message)
     return _LENGTH.pack(len(body)) + body
 
@@ -78,7 +78,7 @@ class Channel(Generic[M]):
         return self._sock.fileno()
 
     def send(self, message: Any) -> None:
-        """Send one message. Raises ChannelClosed."""
+        """Send a message. Raises ChannelClosed."""
         frame = pack(message)
         try:
             with self._sending:
@@ -115,7 +115,7 @@ class AsyncChannel(Generic[M]):
         return cls(reader, writer, kind)
 
     def send(self, message: Any) -> None:
-        """Queue one message, or drop the message if the peer is gone; the end of the peer is detected elsewhere."""
+        """Queue a message, or drop the message if the peer is gone; the end of the peer is detected elsewhere."""
         if not self._writer.is_closing():
             self._writer.write(pack(message))
 

@@ -1,4 +1,4 @@
-"""The messages between the processes of one node; MessagePack on the wire, nothing that executes code."""
+"""The messages between the processes of a node; MessagePack on the wire, nothing that executes code."""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ PRELOAD_VARIABLE: Final = "CELERY_DAEMONS_PRELOAD"
 
 
 class Boot(msgspec.Struct, kw_only=True):
-    """Worker to new agent: its configuration, sent on standard input so that ``ps`` shows no secret."""
+    """Worker to a new agent: the configuration, sent on standard input so that ``ps`` shows no secret."""
 
     node: str
     app: str
@@ -92,7 +92,7 @@ class Drain(msgspec.Struct, tag=True):
     timeout: float
 
 
-class Joined(msgspec.Struct, tag=True):
+class JoinedAs(msgspec.Struct, tag=True):
     """Agent to worker: the node's incarnation; the next agent of the worker reports this incarnation as dead."""
 
     incarnation: str
@@ -149,7 +149,7 @@ class Ended(msgspec.Struct, tag=True):
 
 
 class Hung(msgspec.Struct, tag=True):
-    """Host to agent: these daemons have not called ``ctx.beat()`` within their progress deadline."""
+    """Host to agent: these daemons have not called ``ctx.beat()`` within the progress deadline."""
 
     items: list[tuple[DaemonName, Token]]
 
@@ -159,7 +159,7 @@ class Alive(msgspec.Struct, tag=True):
 
 
 class SteppedDown(msgspec.Struct, tag=True):
-    """Monitor to agent: the monitor has given its lease back, so that another node can lead."""
+    """Monitor to agent: the monitor has given the lease back, so that another node can lead."""
 
 
 class Progress(msgspec.Struct, tag=True):

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from celery_daemons.wire.channel import ChannelClosed, Frames, pack
-from celery_daemons.wire.messages import Boot, Drain, Joined
+from celery_daemons.wire.messages import Boot, Drain, JoinedAs
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class AgentProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
         self._lifeline: socket.socket | None = None
-        self._frames: Frames[Joined] = Frames(Joined)
+        self._frames: Frames[JoinedAs] = Frames(JoinedAs)
         self._out = bytearray()
         self._started = 0.0
         self._died = 0.0
@@ -85,7 +85,7 @@ class AgentProcess:
             theirs.close()
             held.close()
         self._sock, self._lifeline = ours, lifeline
-        self._frames = Frames(Joined)
+        self._frames = Frames(JoinedAs)
         self._out.clear()
         self._started = time.monotonic()
         assert self._process.stdin is not None
