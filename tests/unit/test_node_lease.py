@@ -1,21 +1,21 @@
-"""The node's lease without Redis: what is told again after a loss of data."""
+"""The node's lease without Redis: registering again after a loss of data."""
 
 from typing import Any
 
 import pytest
 
-from celery_daemons.domain import runs
-from celery_daemons.domain.names import DaemonName, Incarnation, LauncherName, NodeName
+from celery_daemons.domain.names import DaemonName, Incarnation, LauncherName, NodeName, Token
 from celery_daemons.domain.records import NodeRow
+from celery_daemons.domain.runs import Running
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
 from celery_daemons.errors import StoreUnavailable
-from celery_daemons.node.node_lease import NodeLease
+from celery_daemons.node.node_lease import Forgotten, NodeLease, Renewed
 from celery_daemons.settings import Settings
 from celery_daemons.store.clock import lease_clock
-from celery_daemons.store.connection import ServerPin
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.lease import Beat
 from celery_daemons.store.script import BATCH, ScriptCall
+from celery_daemons.store.server_pin import ServerPin
 
 NODE = NodeName("celery@n1")
 ROW = NodeRow(
@@ -31,35 +31,36 @@ ROW = NodeRow(
 )
 
 
-class Forgetful:
-    """A Redis that has lost its data, knows a node again once that has told of itself, and breaks off once."""
+class ForgetfulRedis:
+    """A Redis that has lost its data, knows a node again from its first reassertion on, and fails one of these."""
 
-    def __init__(self, breaks_at: int) -> None:
+    def __init__(self, fails_at: int) -> None:
         self.keys = Keys("test")
         self.pin = ServerPin()
-        self.told = 0
-        self._breaks_at = breaks_at
+        self.batches = 0
+        self._fails_at = fails_at
 
     async def run(self, call: ScriptCall[Any]) -> Any:
         """Run a verb."""
         if call.verb == "beat":
-            return Beat("ok", 1, "1", led=True) if self.told else Beat("data_lost")
+            return Beat("ok", 1, "1", led=True) if self.batches else Beat("data_lost")
         assert call.verb == "reassert"
-        if self.told == self._breaks_at:
-            self._breaks_at = -1
-            raise StoreUnavailable("broken off")
-        self.told += 1
-        return self.told, []
+        if self.batches == self._fails_at:
+            self._fails_at = -1
+            raise StoreUnavailable("no answer")
+        self.batches += 1
+        return self.batches, []
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("breaks_at", [0, 1, 2])
-async def test_a_node_whose_telling_was_cut_short_tells_all_of_it_again(breaks_at: int) -> None:
-    """Attacks invariant 5: what is not told of has no spec and no entry any more, and would be stopped for good."""
-    runs = [
-        runs.Running(
+@pytest.mark.parametrize("fails_at", [0, 1, 2])
+async def test_an_interrupted_reassertion_is_repeated_from_the_start(fails_at: int) -> None:
+    """Attacks invariant 5: a daemon that is not reasserted has neither spec nor entry, and would stop for good."""
+    # Given a node with three batches of daemons, and a Redis that has lost its data
+    running = [
+        Running(
             name=DaemonName(f"d{number}"),
-            token="1",
+            token=Token(1),
             launcher=LauncherName("tail"),
             arguments="[[], {}]",
             version="1",
@@ -69,14 +70,18 @@ async def test_a_node_whose_telling_was_cut_short_tells_all_of_it_again(breaks_a
         )
         for number in range(2 * BATCH + 1)
     ]
-    redis: Any = Forgetful(breaks_at)
-    heartbeat = NodeLease(redis, Settings(redis_url="redis://"), NODE, ROW, lambda: runs)
-    heartbeat.incarnation, heartbeat.until = Incarnation("i1"), lease_clock() + 60
+    redis: Any = ForgetfulRedis(fails_at)
+    lease = NodeLease(store=redis, settings=Settings(redis_url="redis://"), node=NODE, row=ROW)
+    lease.incarnation, lease.until = Incarnation("i1"), lease_clock() + 60
 
-    assert await heartbeat.beat() is None
-    answer = await heartbeat.beat()
-    await heartbeat.beat()
+    # When the first reassertion is cut short
+    assert await lease.beat() == Forgotten()
+    assert await lease.reassert(running) is None
 
-    assert answer is not None
-    assert answer.verdict == "ok"
-    assert redis.told == breaks_at + 3
+    # Then the next heartbeat asks for another one, although Redis knows the node by then
+    assert await lease.beat() == Forgotten()
+    assert isinstance(await lease.reassert(running), Renewed)
+    assert redis.batches == fails_at + 3
+
+    # And the one after that does not
+    assert isinstance(await lease.beat(), Renewed)

@@ -305,12 +305,14 @@ def a_monitor_without_the_lease_resigns(story: Story) -> None:
 
 
 def a_claim_meets_an_unconfirmed_server(story: Story) -> None:
-    """A replica takes over without the last move of x; its old node, asked first, must not be granted x again."""
+    """A replica takes over without the last move of x; an agent that joins after that must not be granted x at once."""
     story.world.save()
     story.move(story.a, story.b, B)
     story.world.fail_over()
-    story.a.beat("prompt")
-    story.a.look()
+    story.a.kill()
+    again = story.nodes.start(A, story.a, "prompt")
+    story.monitor.assign(X, A)
+    again.look()
     story.holds()
 
 
