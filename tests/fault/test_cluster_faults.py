@@ -3,6 +3,7 @@
 import json
 import uuid
 
+import pytest
 from kombu import Connection
 
 from celery_daemons.domain.names import NodeName
@@ -146,6 +147,7 @@ def test_corrupt_records_are_left_alone_and_all_other_daemons_run_on(fault_clust
     cluster.reusable = False
 
 
+@pytest.mark.timing
 def test_a_flood_of_malformed_messages_is_dropped_and_no_daemon_restarts(fault_cluster: NewFaultCluster) -> None:
     """Attacks invariant 2: a flood on the broker might fill the journal or keep a node from renewing its lease."""
     # Given

@@ -10,14 +10,14 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import psutil
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.support.managed_process import ManagedProcess
 from tests.support.waiting import wait_until
 
 Flavour = Literal["redis", "valkey"]
@@ -103,7 +103,7 @@ def _is_free(port: int) -> bool:
     return False
 
 
-class Server:
+class Server(ManagedProcess):
     """One server process. It keeps its port through restarts, and its data only if a restart asks for that.
 
     ``config`` are lines of its configuration file, put after the defaults: no snapshots, no append-only file.
@@ -114,37 +114,18 @@ class Server:
         self.flavour = flavour
         self.port = port or free_port()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{flavour}-"))
+        super().__init__(self.folder / "server.log")
         self._data = self.folder / "data"
-        self._log = self.folder / "server.log"
         self._config = config
         self._executable = executable(flavour)
-        self._process: subprocess.Popen[bytes] | None = None
 
     def __repr__(self) -> str:
         return f"<Server {self.flavour} on port {self.port}, {'running' if self.running else 'not running'}>"
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def url(self) -> str:
         """The server's database 0."""
         return f"redis://{HOST}:{self.port}/0"
-
-    @property
-    def running(self) -> bool:
-        """Whether the process exists, running or paused."""
-        return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:
@@ -154,7 +135,7 @@ class Server:
     @property
     def log(self) -> str:
         """Everything the server has logged, over all its starts."""
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
+        return self.output
 
     def client(self) -> Redis:
         """Return a client for the test to inspect the data; the client does not retry, and the test closes it."""
@@ -169,20 +150,19 @@ class Server:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        assert not self.running, f"{self} was started already"
         self._data.mkdir(exist_ok=True)
         conf = self.folder / "server.conf"
         conf.write_text("\n".join([*self._defaults(), *self._config, ""]))
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [self._executable, conf], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-            )
+        self._launch([self._executable, conf])
         try:
             wait_until(self._answers, within=START_LIMIT, because=f"{self} was just started")
         except BaseException as error:
             self.kill()
             error.add_note(f"log of {self}:\n{self.log}")
             raise
+
+    def wait_ready(self) -> None:
+        """Return at once: a server that has started answers."""
 
     def stop(self) -> None:
         """Ask the server to end and wait for it; resume a paused server first."""
@@ -220,7 +200,7 @@ class Server:
             self._running().send_signal(SIGCONT)
             with self.client() as client:
                 client.shutdown(save=True)
-            self._running_or_ended().wait(STOP_LIMIT)
+            self._started().wait(STOP_LIMIT)
             self.start()
             # Otherwise a later crash would restore this old state, which a server without snapshots never does.
             if not self._config:
@@ -254,16 +234,12 @@ class Server:
         ]
 
     def _running(self) -> subprocess.Popen[bytes]:
-        process = self._running_or_ended()
+        process = self._started()
         assert process.poll() is None, f"{self}: it has ended; its log:\n{self.log}"
         return process
 
-    def _running_or_ended(self) -> subprocess.Popen[bytes]:
-        assert self._process is not None, f"{self} was never started"
-        return self._process
-
     def _answers(self) -> bool:
-        process = self._running_or_ended()
+        process = self._started()
         assert process.poll() is None, f"{self} ended with status {process.returncode} while starting"
         with suppress(OSError), socket.create_connection((HOST, self.port), timeout=PING_LIMIT) as probe:
             probe.sendall(b"PING\r\nINFO server\r\n")

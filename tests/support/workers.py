@@ -8,10 +8,10 @@ import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
 
 import psutil
 
+from tests.support.managed_process import ManagedProcess
 from tests.support.processes import MARK, Family
 from tests.support.projects import Project
 from tests.support.waiting import wait_until
@@ -28,7 +28,7 @@ READY = r"^\[.*\] \S+@\S+ ready\.$"
 TAIL = 200
 
 
-class CeleryProcess:
+class CeleryProcess(ManagedProcess):
     """A long-running ``celery -A proj …`` and everything that it starts, in a session of its own.
 
     ``ready`` is a regular expression for the line by which it says that it is. As a context manager, the process is
@@ -53,24 +53,14 @@ class CeleryProcess:
         # Killed processes cannot remove their temporary files. Its path is short: sockets may be made in it.
         self._temporary = tempfile.mkdtemp(prefix="cd-")
         self._ready = re.compile(ready, re.MULTILINE)
-        self._log = self.folder / "output.log"
+        super().__init__(self.folder / "output.log")
         self._log_offset = 0
         self._family = Family(mark, self.folder)
         self._env = project.environment(**{MARK: mark, "TMPDIR": self._temporary, **(env or {})})
         self._command = [sys.executable, "-m", "celery", "-A", project.module, *arguments]
-        self._process: subprocess.Popen[bytes] | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}, {'running' if self.running else 'not running'}>"
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-            self.wait_ready()
-        except BaseException:
-            self.close()
-            raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -80,40 +70,15 @@ class CeleryProcess:
         self.close()
 
     @property
-    def running(self) -> bool:
-        """Whether the main process is there."""
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        """The process id of the main process, running or ended."""
-        return self._started().pid
-
-    @property
-    def output(self) -> str:
-        """Everything that its processes have written, over all its starts."""
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
-
-    @property
     def report(self) -> str:
         """The end of the output under a title, for the message of a failure."""
         return "\n".join([f"output of {self!r}:", *self.output.splitlines()[-TAIL:]])
 
     def start(self) -> None:
         """Start the process, for the first time or again; :meth:`wait_ready` returns when it is at work."""
-        assert not self.running, f"{self!r} was started already"
         self._log_offset = self._log.stat().st_size if self._log.exists() else 0
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=self.folder,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._family.add(self._process.pid)
+        process = self._launch(self._command, cwd=self.folder, env=self._env, start_new_session=True)
+        self._family.add(process.pid)
 
     def wait_ready(self, within: float = READY_LIMIT) -> None:
         """Wait until the process has said that it is ready, since its last start."""
@@ -179,10 +144,6 @@ class CeleryProcess:
 
     def _since_start(self) -> str:
         return self._log.read_bytes()[self._log_offset :].decode(errors="replace")
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        assert self._process is not None, f"{self!r} was never started"
-        return self._process
 
 
 class Worker(CeleryProcess):
