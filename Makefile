@@ -16,7 +16,7 @@ PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench bench-peers chaos wheel clean
+.PHONY: help demo test test-heavy lint docs bench bench-peers chaos wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -28,9 +28,12 @@ test: $(STAMP)  ## run the whole test suite on real servers, or pytest with ARGS
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -m 'not timing' --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest -m timing
+	$(BIN)/python -m pytest -m 'not timing and not heavy' --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'timing and not heavy'
 endif
+
+test-heavy: $(STAMP)  ## run the tests that take long or need more than a Redis server
+	$(BIN)/python -m pytest -m heavy $(ARGS)
 
 lint: $(STAMP)  ## check style, types, the direction of imports, spelling and prose
 	$(BIN)/ruff check .
