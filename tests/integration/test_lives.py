@@ -192,6 +192,7 @@ def test_a_coroutine_that_ends_its_host_restarts_each_neighbour_once(cluster: In
     # Then
     for address in neighbours:
         cluster.wait_restarted(address)
+        cluster.wait_event(address.name, "starts", times=2)
     cluster.wait_event("vanishing", "starts", times=2)
     assert [len(tokens(cluster, address.name)) for address in neighbours] == [2] * 4
 
