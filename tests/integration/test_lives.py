@@ -143,7 +143,7 @@ def test_a_coroutine_that_cancels_itself_counts_as_failed(cluster: IntegrationCl
 
     cluster.wait_event("cancels-itself", "starts", times=2)
     cluster.wait_status("cancels-itself", "running")
-    assert cluster.record("cancels-itself").error == "CancelledError: it cancelled itself"
+    assert cluster.record("cancels-itself").error == "CancelledError: the daemon cancelled itself"
 
 
 @pytest.mark.parametrize("how", ["raise", "exit", "doom"])
