@@ -1,13 +1,13 @@
 """Whatever nodes, monitors, users and accidents do in whatever order, the invariants of the protocol hold."""
 
-import fakeredis
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.unit.protocol.clock import virtual_time
+from tests.unit.protocol.double import Double
 from tests.unit.protocol.machine import Protocol
-from tests.unit.protocol.stories import A, B, Story, X
+from tests.unit.protocol.story import A, B, Story, X
 from tests.unit.protocol.world import SLOWEST, Broken
 
 
@@ -23,7 +23,7 @@ def test_the_margin_covers_slow_clocks_and_no_slower_ones(rate: float) -> None:
     """The one thing that the protocol asks of clocks, it does ask: beyond the margin two runs overlap."""
     with virtual_time() as clock:
         # Given a node that loses touch with Redis, and whose clock is slow
-        story = Story(fakeredis.FakeRedis(), clock, rate=rate)
+        story = Story(Double(), clock, rate=rate)
         story.outlast(story.a)
 
         # When the node is swept, and its daemon starts elsewhere as soon as it can
@@ -45,7 +45,7 @@ def test_the_margin_covers_slow_clocks_and_no_slower_ones(rate: float) -> None:
 
 def run(machine: type[Protocol]) -> None:
     """Try interleavings of a machine's rules."""
-    machine.client = fakeredis.FakeRedis()
+    machine.double = Double()
     with virtual_time() as machine.clock:
         run_state_machine_as_test(
             machine,

@@ -2,16 +2,18 @@
 
 from typing import ClassVar
 
-import fakeredis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.states import Outcome
 from celery_daemons.store import specs
-from tests.unit.protocol.agents import ARGUMENTS, LAUNCHER_OF, ModelAgent, Nodes
+from tests.unit.protocol.agents import ModelAgent
 from tests.unit.protocol.clock import Clock
+from tests.unit.protocol.config import ARGUMENTS, LAUNCHER_OF
+from tests.unit.protocol.double import Double
 from tests.unit.protocol.monitors import ModelMonitor
+from tests.unit.protocol.nodes import Nodes
 from tests.unit.protocol.world import DAEMONS, NODES, SLOWEST, TTL_MS, Broken, Fate, World
 
 names = st.sampled_from(DAEMONS)
@@ -25,14 +27,14 @@ class Protocol(RuleBasedStateMachine):
     """Two nodes, two daemons and two candidates for monitor on one server."""
 
     #: Shared by all examples, each of which empties it first: a new one has to set up its Lua every time.
-    client: ClassVar[fakeredis.FakeRedis]
+    double: ClassVar[Double]
     clock: ClassVar[Clock]
     #: How fast the clocks of nodes may run, compared with the server's.
     rates: ClassVar[tuple[float, float, float]] = (SLOWEST, 1.0, 1.1)
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(self.client, self.clock)
+        self.world = World(self.double, self.clock)
         self.nodes = Nodes(self.world)
         self.monitors = [ModelMonitor(self.world, "m1"), ModelMonitor(self.world, "m2")]
 
@@ -45,7 +47,7 @@ class Protocol(RuleBasedStateMachine):
     def everything_runs(self) -> None:
         """Both nodes are up, one daemon runs, and a monitor leads."""
         for node in NODES:
-            self.nodes.start(node, None, "prompt", self.rates[0])
+            self.nodes.start(node, None, "prompt", rate=self.rates[0])
         self.want(DAEMONS[0], ARGUMENTS)
         self.monitors[0].campaign()
         for _ in range(3):
@@ -87,7 +89,7 @@ class Protocol(RuleBasedStateMachine):
     def send_one(self, number: int, fate: Fate) -> None:
         """A node sends one request of its outbox."""
         if agent := self.pick(number):
-            agent.send_one(fate)
+            agent.sender.send_one(fate)
 
     @rule(number=which, fate=fates)
     def look(self, number: int, fate: Fate) -> None:
@@ -111,19 +113,19 @@ class Protocol(RuleBasedStateMachine):
     def end_run(self, number: int, name: DaemonName, outcome: Outcome) -> None:
         """A daemon's code raises or returns."""
         if agent := self.pick(number):
-            agent.end_run(name, outcome)
+            agent.hosts.end_run(name, outcome)
 
     @rule(number=which)
     def bury_ended(self, number: int) -> None:
         """The process of an isolated daemon that has ended is dead."""
         if agent := self.pick(number):
-            agent.bury_ended()
+            agent.hosts.bury_ended()
 
     @rule(number=which, name=names)
     def crash_host(self, number: int, name: DaemonName) -> None:
         """A host process dies."""
         if agent := self.pick(number):
-            agent.crash_host(name)
+            agent.hosts.crash(name)
 
     @rule(number=which)
     def leave(self, number: int) -> None:
@@ -135,7 +137,7 @@ class Protocol(RuleBasedStateMachine):
     def pause_or_resume(self, number: int) -> None:
         """A process is stopped by a signal, or continues."""
         if agent := self.pick(number):
-            agent.paused = not agent.paused
+            (agent.resume if agent.paused else agent.pause)()
 
     @rule(number=which)
     def kill(self, number: int) -> None:
@@ -147,7 +149,7 @@ class Protocol(RuleBasedStateMachine):
     def start(self, node: NodeName, knows: bool, fate: Fate, pace: int) -> None:
         """An agent starts: by the worker that saw the last one die, or by a worker under a name that is in use."""
         dead = [agent for agent in self.world.agents if agent.node == node and not agent.alive and agent.incarnation]
-        self.nodes.start(node, dead[-1] if dead and knows else None, fate, self.rates[pace])
+        self.nodes.start(node, dead[-1] if dead and knows else None, fate, rate=self.rates[pace])
 
     @precondition(lambda self: self.world.flights)
     @rule(number=which)
@@ -251,7 +253,7 @@ def come_to_rest(machine: Protocol) -> None:
     """Let all messages arrive and everyone work for a while; then what is wanted runs, and nothing else."""
     world, nodes = machine.world, machine.nodes
     for agent in world.agents:
-        agent.paused = False
+        agent.resume()
     flights, world.flights = world.flights, []
     for flight in flights:
         flight.act()
