@@ -43,7 +43,7 @@ class _MonitorStore:
         return self._world.store.read(query)
 
     def now_ms(self) -> int:
-        """The server's clock."""
+        """Return the time on the server's clock."""
         return self._world.now // 1000
 
     def _check_server(self) -> None:
@@ -84,10 +84,10 @@ class ModelBroker:
             self._world.flights.append(Flight(agent, partial(self._deliver, agent, task)))
 
     def flush(self, _within: float) -> None:
-        """Nothing waits."""
+        """Return at once: nothing waits."""
 
     def delete_queues(self, *_: Any) -> None:
-        """A queue that the model does not have."""
+        """Do nothing: the model has no queues."""
 
     @staticmethod
     def _deliver(agent: ModelAgent, task: SpawnTask) -> None:
@@ -95,7 +95,7 @@ class ModelBroker:
 
 
 class ModelMonitor:
-    """A candidate. It may be paused between any two steps, and then continues with the epoch that it once had."""
+    """A candidate; paused between any two steps, a monitor continues with the epoch that it once had."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
@@ -149,7 +149,7 @@ class ModelMonitor:
 
     @property
     def may_act(self) -> bool:
-        """Whether a monitor that checks the leases now may act on them."""
+        """Return whether a monitor that checks the leases now may sweep."""
         if self.epoch is None:
             return False
         overview = self.world.ask(queries.overview(self.world.keys))

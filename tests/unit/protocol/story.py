@@ -34,18 +34,18 @@ class Story:
         must(X in self.a.running, "x does not run at the beginning")
 
     def want(self, *names: str) -> None:
-        """A user wants daemons."""
+        """Let a user want daemons."""
         for name in DAEMONS:
             if name in names:
                 items = [(name, LAUNCHER_OF[name], ARGUMENTS)]
                 self.world.ask(specs.record(self.world.keys, items, mode="spawn"))
 
     def holds(self) -> None:
-        """Everything that must hold does."""
+        """Check everything that must hold."""
         self.world.check()
 
     def time_passes(self, *beating: ModelAgent) -> None:
-        """Two thirds of a lease in which these agents (all, if none is named) and the monitor renew their leases."""
+        """Let two thirds of a lease pass; the monitor and ``beating`` (or all agents) renew their leases."""
         self.world.pass_time(TTL_MS * 2 // 3)
         for agent in beating or self.world.agents:
             agent.beat("prompt")
@@ -54,13 +54,13 @@ class Story:
         self.monitor.confirm_server()
 
     def outlast(self, gone: ModelAgent) -> None:
-        """Time passes until the lease of one node has ended; the others renew theirs."""
+        """Let time pass until the lease of ``gone`` has ended; the other nodes renew their leases."""
         others = [agent for agent in self.world.agents if agent is not gone]
         self.time_passes(*others)
         self.time_passes(*others)
 
     def move(self, source: ModelAgent, target: ModelAgent, name: NodeName) -> None:
-        """x moves: recalled, released, assigned, claimed."""
+        """Move x: recalled, released, assigned, claimed."""
         self.monitor.recall(X)
         source.look()
         self.monitor.assign(X, name)
@@ -68,7 +68,7 @@ class Story:
         must(X in target.running, f"x does not run on {name}")
 
     def arrive(self) -> None:
-        """What was on its way arrives."""
+        """Let every message arrive."""
         flights, self.world.flights = self.world.flights, []
         for flight in flights:
             flight.act()

@@ -79,7 +79,7 @@ class Flight:
 
 
 class ModelPin:
-    """Stands in for a pinned connection: ``server`` is the one that the process has accepted."""
+    """Stands in for a pinned connection to the accepted ``server``."""
 
     def __init__(self, world: "World") -> None:
         self._world = world
@@ -120,12 +120,12 @@ class World:
 
     @property
     def now(self) -> int:
-        """The one clock, in microseconds."""
+        """Return the time on the only clock, in microseconds."""
         return self.clock.now
 
     @property
     def server(self) -> str:
-        """The run id of the server that answers now."""
+        """Return the run id of the server that answers now."""
         return f"server{self.run_id}"
 
     def pass_time(self, ms: int) -> None:
@@ -163,7 +163,7 @@ class World:
     # What the server holds
 
     def contents(self) -> Contents:
-        """Everything but the journal and the clock."""
+        """Return everything but the journal and the clock."""
         data = self.double.read(self.now)
         leader, leases = data.get(self._monitor_key), data.get(self._leases_key)
         nodes, specs, book = (_hash(data.get(key)) for key in self._hash_keys)
@@ -191,12 +191,12 @@ class World:
         self.double.replace(pickle.loads(data))  # noqa: S301 - written by dump()
 
     def save(self) -> None:
-        """What a replica has received so far."""
+        """Let the replica receive everything so far."""
         self._forgotten_then = set(self.forgotten)
         self._saved = self.dump()
 
     def fail_over(self) -> None:
-        """The primary is gone; the replica that takes over lacks what was written after :meth:`save`."""
+        """Lose the primary; the replica that takes over lacks what was written after :meth:`save`."""
         self.load(self._saved)
         # What was wanted again after that is lost with the primary: no holder of the daemon can know of it.
         self.forgotten |= self._forgotten_then
@@ -206,7 +206,7 @@ class World:
             agent.sender.lose_connection()
 
     def lose_data(self) -> None:
-        """The server forgets everything."""
+        """Let the server forget everything."""
         self.double.replace({})
         self._entered.clear()
 
