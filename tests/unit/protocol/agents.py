@@ -7,7 +7,7 @@ which run, stop, crash and hang as the model says, and the network between the a
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from celery_daemons.domain.names import DaemonName, Incarnation, NodeName, Token
 from celery_daemons.domain.runs import Assignment, End, StartItem
@@ -63,10 +63,10 @@ class ModelAgent:
         self.hosts = ModelHosts(self, world.note_start)
         #: Events of hosts since the agent was paused.
         self._unread: list[Callable[..., list[Command]]] = []
-        self._store: Any = ModelStore(world)
+        self._store = ModelStore(world)
         self._caller = Caller(world, self, self._store, name)
         self.lease = NodeLease(
-            store=self._store,
+            store=cast(Any, self._store),
             settings=settings,
             node=node,
             row=row_of(node, Incarnation(previous.incarnation) if previous else None),
@@ -101,7 +101,7 @@ class ModelAgent:
     @property
     def connected(self) -> bool:
         """Return whether the server that answers now is the accepted one."""
-        return bool(self._store.pin.server == self.world.server)
+        return self._store.pin.server == self.world.server
 
     @property
     def claimant(self) -> Incarnation | None:

@@ -8,7 +8,7 @@ import io
 import pickle
 import random
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.ring import Ring
@@ -21,8 +21,6 @@ from tests.unit.protocol.clock import Clock
 from tests.unit.protocol.config import NoJitter
 from tests.unit.protocol.double import Double
 from tests.unit.protocol.world import World
-
-T = TypeVar("T")
 
 #: Immutable, or shared on purpose: the server and its clock are one, and their data is copied beside the world.
 SHARED = (
@@ -67,22 +65,18 @@ def _find(number: int) -> object:
     return _shared.find(number)
 
 
-class Copier(Generic[T]):
-    """Takes copies of what refers to a world, and brings them back."""
+def copy_scene(world: World, scene: object) -> bytes:
+    """Return a copy of what refers to a world, with the server's data and the time."""
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL)
+    pickler.dispatch_table = _dispatch_table
+    pickler.dump((world.clock, world.now, world.double, dict(world.double.read(world.now)), scene))
+    return buffer.getvalue()
 
-    @staticmethod
-    def copy(world: World, scene: T) -> bytes:
-        """Return a copy of a scene in a world, with the server's data and the time."""
-        buffer = io.BytesIO()
-        pickler = pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL)
-        pickler.dispatch_table = _dispatch_table
-        pickler.dump((world.clock, world.now, world.double, dict(world.double.read(world.now)), scene))
-        return buffer.getvalue()
 
-    @staticmethod
-    def restore(copied: bytes) -> T:
-        """Set the clock and the server back, and return the scene."""
-        clock, clock.now, double, data, scene = pickle.loads(copied)  # noqa: S301 - written by copy()
-        double.replace(data)
-        scene: T
-        return scene
+def restore_scene(copied: bytes) -> Any:
+    """Set the clock and the server back, and return what was copied."""
+    clock, now, double, data, scene = pickle.loads(copied)  # noqa: S301 - written by copy_scene()
+    clock.now = now
+    double.replace(data)
+    return scene

@@ -8,6 +8,7 @@ long as one call to the server, and the way to a state has many. Seconds are tho
 """
 
 import argparse
+import logging
 import sys
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 
 from celery_daemons.domain.names import DaemonName
 from tests.unit.protocol.clock import Clock, virtual_time
-from tests.unit.protocol.copying import Copier
+from tests.unit.protocol.copying import copy_scene, restore_scene
 from tests.unit.protocol.double import Double
 from tests.unit.protocol.scene import ONE_OF_EACH, Act, Loss, Rations, Scene
 from tests.unit.protocol.world import Broken, World
@@ -74,19 +75,20 @@ def explore(double: Double, clock: Clock, *, seconds: float, loss: Loss, rations
     first = Scene(World(double, clock), daemon=DaemonName(daemon), loss=loss, rations=rations)
     found = Found()
     seen = {first.form()}
-    queue: deque[tuple[bytes, tuple[Act, ...]]] = deque([(Copier.copy(first.world, first), ())])
+    queue: deque[tuple[bytes, tuple[Act, ...]]] = deque([(copy_scene(first.world, first), ())])
     while queue and time.process_time() - began < seconds:
         copied, story = queue.popleft()
         found.depth = len(story)
-        for act in list(Copier.restore(copied).acts()):
-            scene: Scene = Copier.restore(copied)
+        scene: Scene = restore_scene(copied)
+        for act in list(scene.acts()):
+            scene = restore_scene(copied)
             _carry_out(scene, act, story)
             found.transitions += 1
             form = scene.form()
             if form not in seen:
                 seen.add(form)
                 found.add(len(story) + 1)
-                queue.append((Copier.copy(scene.world, scene), (*story, act)))
+                queue.append((copy_scene(scene.world, scene), (*story, act)))
     found.complete = not queue
     found.seconds = time.process_time() - began
     return found
@@ -116,6 +118,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Explore a small world of the protocol exhaustively.")
     parser.add_argument("--seconds", type=float, default=120, help="processor time in all (120)")
     options = parser.parse_args()
+    # The product warns of every accident.
+    logging.disable()
     with virtual_time() as clock:
         for line in explore_all(Double(), clock, seconds=options.seconds):
             print(line, flush=True)  # noqa: T201 - a program that prints its results
