@@ -88,7 +88,7 @@ def drain(ctx: click.Context, *, node: str, wait: float | None) -> None:
     """
     daemons = daemons_of(ctx, modules=True)
     daemons.drain(node)
-    if not any(other.status is NodeStatus.UP for other in daemons.lookups.nodes()):
+    if not any(other.status is NodeStatus.UP and other.problem is None for other in daemons.lookups.nodes()):
         notify("no other node takes daemons: the daemons on this node stay until one does")
     elif stay := daemons.stranded(node):
         notify(f"not moved, as no other node has their launcher and labels: {listed(stay)}")

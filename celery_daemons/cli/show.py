@@ -10,6 +10,7 @@ from celery_daemons.cli.documents import emit, status_document
 from celery_daemons.cli.hints import hints
 from celery_daemons.cli.render import age, first_line, plural, since, tally
 from celery_daemons.cli.session import Command, as_called, daemons_of, json_option, notify, prog, screen_of
+from celery_daemons.domain.records import Node
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
 
 #: Names without an address for which the reason is shown: each takes more round trips.
@@ -42,6 +43,7 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
                 ("failing", f"{name}, {age(now - scan.at_ms / 1000)} ago: {first_line(scan.error)}")
                 for name, scan in sorted(failing.items())
             ),
+            *(("problem", f"{node}: {first_line(why)}") for node, why in sorted(found.problems.items())),
             *(("hint", hint) for hint in hints(found, prog(ctx))),
         ]
     )
@@ -64,7 +66,7 @@ def nodes(ctx: click.Context, *, as_json: bool) -> None:
         [
             [
                 node.name,
-                f"{node.status}, leader" if leader and leader.node == node.name else node.status,
+                _status_of(node, leader=leader is not None and leader.node == node.name),
                 str(node.daemons),
                 f"{node.lease_ms / 1000:.1f}s",
                 f"{node.weight:g}",
@@ -81,6 +83,12 @@ def nodes(ctx: click.Context, *, as_json: bool) -> None:
     counts = Counter(str(node.status) for node in found)
     held = plural(sum(node.daemons for node in found), "daemon")
     screen.line(f"{plural(len(found), 'node')}: {tally(counts)}; {held}" if found else "0 nodes")
+
+
+def _status_of(node: Node, *, leader: bool) -> str:
+    more = [", leader"] if leader else []
+    more += [", cannot serve"] if node.problem is not None else []
+    return "".join((node.status, *more))
 
 
 @click.command("list", cls=Command)

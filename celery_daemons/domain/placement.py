@@ -58,7 +58,7 @@ class NodeLoads:
     loads: dict[NodeName, float] = field(default_factory=dict)
     total: float = 0.0
     ring: Ring = field(init=False)
-    #: The nodes that are up and may take daemons, sorted by name.
+    #: The nodes that may take daemons, sorted by name.
     takers: list[NodeName] = field(init=False)
     _weight: float = field(init=False)
     _fitting: dict[tuple[LauncherName, tuple[str, ...]], frozenset[NodeName]] = field(init=False)
@@ -70,7 +70,7 @@ class NodeLoads:
         # Draining nodes stay on the ring. A daemon whose first choice is draining then has no first choice, and goes
         # where there is room. Without them it would go to the next node of the ring, even if that is nearly full.
         self.ring = Ring({name: row.weight for name, row in self.nodes.items()}, vnodes=self.vnodes)
-        self.takers = sorted(name for name, row in self.nodes.items() if row.status is NodeStatus.UP)
+        self.takers = sorted(name for name, row in self.nodes.items() if row.takes_daemons)
         self._weight = sum(self.nodes[name].weight for name in self.takers)
         self._fitting = {}
         self._rings = {}
@@ -91,6 +91,17 @@ class NodeLoads:
     def fits(self, node: NodeName, demand: Demand) -> bool:
         """Return whether ``node`` takes daemons, has registered the launcher and carries the labels."""
         return node in self.fitting(demand)
+
+    def keeps(self, node: NodeName, demand: Demand) -> bool:
+        """Return whether a daemon on ``node`` may stay although the node takes no others, as it cannot start any."""
+        row = self.nodes.get(node)
+        return (
+            row is not None
+            and row.problem != ""
+            and row.status is NodeStatus.UP
+            and demand.launcher in row.launcher_set
+            and row.label_set.issuperset(demand.labels)
+        )
 
     def fair(self, node: NodeName) -> float:
         """Return the node's share of all daemons, in proportion to the node's weight."""
@@ -153,12 +164,19 @@ class NodeLoads:
     def add(self, node: NodeName, weight: float) -> None:
         """Add a daemon's weight to the load of ``node``."""
         self.loads[node] = self.loads.get(node, 0.0) + weight
-        self.total += weight
+        if not self._is_stuck(node):
+            self.total += weight
 
     def remove(self, node: NodeName, weight: float) -> None:
         """Subtract a daemon's weight from the load of ``node``."""
         self.loads[node] = self.loads.get(node, 0.0) - weight
-        self.total -= weight
+        if not self._is_stuck(node):
+            self.total -= weight
+
+    def _is_stuck(self, node: NodeName) -> bool:
+        """Return whether daemons stay on ``node`` although it takes none: they are no part of the others' shares."""
+        row = self.nodes.get(node)
+        return row is not None and row.problem != "" and row.status is NodeStatus.UP
 
     def _ranked(self, name: DaemonName, fitting: frozenset[NodeName]) -> Iterator[tuple[int, NodeName]]:
         """Return the fitting nodes in ring order, numbered from 0 if the first choice fits, else from 1."""
@@ -170,6 +188,9 @@ class NodeLoads:
 
     def _why_none(self, demand: Demand) -> str:
         takers = [self.nodes[name] for name in self.takers]
+        if any(self.keeps(name, demand) for name in self.nodes):
+            name, row = next((name, row) for name, row in sorted(self.nodes.items()) if self.keeps(name, demand))
+            return f"no node that fits can start processes; {name}: {row.problem}"
         if not takers:
             return "no node is up" if not self.nodes else "every node is draining"
         knowing = [row for row in takers if demand.launcher in row.launcher_set]

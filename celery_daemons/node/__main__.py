@@ -60,6 +60,7 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
     from celery_daemons.node.node_row import command_timeout, row_of
     from celery_daemons.node.outbox import Outbox
     from celery_daemons.node.outbox_sender import OutboxSender
+    from celery_daemons.node.serving import Serving
     from celery_daemons.node.supervision.supervisor import Supervisor
     from celery_daemons.node.worker_link import WorkerLink
     from celery_daemons.store.connection import AsyncStore
@@ -82,7 +83,8 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
     sender = OutboxSender(store=store, node=node, lease=lease, outbox=outbox)
     hosts = HostPool(boot=boot, spawner=spawner, lease=lease)
     sync = AssignmentSync(store=store, node=node, lease=lease, supervisor=supervisor, outbox=outbox)
-    runner = CommandRunner(supervisor=supervisor, outbox=outbox, sender=sender, hosts=hosts, sync=sync)
+    serving = Serving()
+    runner = CommandRunner(supervisor=supervisor, outbox=outbox, sender=sender, hosts=hosts, sync=sync, serving=serving)
     agent = Agent(
         settings=settings,
         node=node,
@@ -95,6 +97,8 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
         hosts=hosts,
         sync=sync,
         runner=runner,
+        spawner=spawner,
+        serving=serving,
         election=election,
         worker_link=worker_link,
     )

@@ -10,13 +10,12 @@ from typing import Final
 from celery_daemons.domain.names import Incarnation, NodeName
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.runs import Running
-from celery_daemons.domain.states import NodeStatus
 from celery_daemons.errors import ConfigurationError, LayoutMismatch, StoreUnavailable
 from celery_daemons.settings import Settings
 from celery_daemons.store import book, journal
 from celery_daemons.store import lease as verbs
 from celery_daemons.store.clock import lease_clock
-from celery_daemons.store.codec import decode_or_none
+from celery_daemons.store.codec import decode_or_none, printable
 from celery_daemons.store.connection import AsyncStore
 from celery_daemons.store.script import BATCH, text
 
@@ -79,6 +78,24 @@ class NodeLease:
         server is back, the grace period counts from the moment at which this process connected to it.
         """
         return None if lease_clock() < self._no_claims_before else self._store.pin.server
+
+    @property
+    def problem(self) -> str:
+        """Why the node's record says that this node cannot start processes; empty if it says nothing."""
+        return self._row.problem
+
+    async def report_problem(self, problem: str) -> bool:
+        """Write to the node's record why it takes no daemons, or with an empty text that it does; False if not now."""
+        if self.incarnation is None:
+            return False
+        try:
+            if not await self._store.run(verbs.serving(self._store.keys, self._node, self.incarnation, problem)):
+                return False
+        except StoreUnavailable as error:
+            self._note_unanswered(error)
+            return False
+        self._row = replace(self._row, problem=printable(problem))
+        return True
 
     @property
     def pause(self) -> float:
@@ -188,7 +205,7 @@ class NodeLease:
         """Return whether another node takes daemons. Raises StoreUnavailable."""
         raw = await self._store.read(lambda client: client.hgetall(self._store.keys.nodes))
         rows = {text(name): decode_or_none(NodeRow, row) for name, row in raw.items()}
-        return any(row is not None and row.status is NodeStatus.UP for name, row in rows.items() if name != self._node)
+        return any(row is not None and row.takes_daemons for name, row in rows.items() if name != self._node)
 
     async def leave(self) -> None:
         """Leave the cluster. Raises StoreUnavailable."""

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -256,3 +257,30 @@ def test_daemons_count_by_their_weight() -> None:
     cluster.place([demand("heavy", weight=10.0), *demands(10)])
 
     assert sorted(cluster.loads.values()) == [10.0, 10.0]
+
+
+def test_a_node_that_cannot_start_processes_is_given_nothing() -> None:
+    """Attacks invariant 2: what is placed there does not run."""
+    broken = replace(node(), problem="no process can be forked")
+    cluster = make_cluster(a=broken, b=node())
+
+    assert {home for _, home, _ in cluster.place(demands(20))} == {"b"}
+
+
+def test_what_stays_on_a_node_that_cannot_start_processes_is_no_part_of_the_shares_of_others() -> None:
+    cluster = make_cluster(a=replace(node(), problem="no process can be forked"), b=node(), c=node())
+    for home in ("a", "b", "c"):
+        cluster.add(NodeName(home), 10.0)
+
+    assert cluster.fair(NodeName("b")) == 10.0
+    cluster.remove(NodeName("a"), 10.0)
+    assert cluster.fair(NodeName("b")) == 10.0
+
+
+def test_without_another_node_the_reason_names_the_problem_of_the_one_that_fits() -> None:
+    cluster = make_cluster(a=replace(node(), problem="no process can be forked"), b=node(launchers="poll"))
+
+    assert cluster.choose(demand("x")) == (
+        None,
+        "no node that fits can start processes; a: no process can be forked",
+    )
