@@ -1,21 +1,27 @@
 """Launchers, the registered recipes for daemons, and the registry of an app's launchers."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
-from celery_daemons.domain.names import LauncherName, daemon_name, launcher_name
+from celery_daemons.domain.names import DaemonName, LauncherName, daemon_name, launcher_name
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import Address, DaemonSpec
-from celery_daemons.errors import ConfigurationError, UnknownLauncher
+from celery_daemons.errors import ConfigurationError, DaemonsError, UnknownLauncher
 from celery_daemons.settings import Settings
+from celery_daemons.wire.arguments import bind_arguments
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
     from celery.result import AsyncResult
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+#: Whether a recovery scanner runs in this context. A wrong spec then says so instead of raising: one bad row of a table
+#: must not end the scan.
+scanning: Final[ContextVar[bool]] = ContextVar("scanning", default=False)
 
 _OPTIONS = frozenset(field.name for field in fields(LauncherOptions))
 
@@ -66,6 +72,7 @@ class Launcher:
         self._daemons: AppDaemons | None = None
         self._given = options
         self.options = LauncherOptions()
+        self._signature: inspect.Signature | None = None
 
     def bind(self, name: str, daemons: AppDaemons) -> None:
         """Set the name and the :class:`~celery_daemons.Daemons` of this launcher, and check the factory and options.
@@ -83,6 +90,7 @@ class Launcher:
         if self.scanner is not None and not callable(self.scanner):
             raise ConfigurationError(f"launcher {name}: recovery_scanner {self.scanner!r} is not callable")
         self.options = self._checked_options(name)
+        self._signature = _signature_of(self.factory)
         self._daemons = daemons
 
     def _checked_options(self, name: str) -> LauncherOptions:
@@ -139,9 +147,26 @@ class Launcher:
     def spec(self, name: str, /, *args: Any, **kwargs: Any) -> DaemonSpec:
         """Return a spec: daemon ``name`` should run with these arguments. A recovery scanner yields such specs.
 
-        Raises :exc:`~celery_daemons.InvalidName`.
+        Raises :exc:`~celery_daemons.InvalidName`, and :exc:`~celery_daemons.ConfigurationError` for arguments that the
+        launcher does not take. While a recovery scanner runs, the spec says so instead, and the scan reports it.
         """
-        return DaemonSpec(name=daemon_name(name), launcher=self.name, args=args, kwargs=kwargs)
+        try:
+            daemon_name(name)
+            given, named = self.bound(name, args, kwargs)
+        except DaemonsError as error:
+            if not scanning.get():
+                raise
+            return DaemonSpec(name=DaemonName(str(name)), launcher=self.name, problem=str(error))
+        return DaemonSpec(name=DaemonName(name), launcher=self.name, args=tuple(given), kwargs=named)
+
+    def bound(self, name: str, args: Any, kwargs: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Return the arguments for daemon ``name`` as this launcher takes them, the same for each way to write a call.
+
+        Raises :exc:`~celery_daemons.ConfigurationError` with the parameter.
+        """
+        if self._signature is None:
+            return args, kwargs
+        return bind_arguments(self._signature, args, kwargs, name=name, launcher=self.name)
 
     def spawn(self, name: str, /, *args: Any, **kwargs: Any) -> Address | None:
         """Record that daemon ``name`` should run with these arguments; see :meth:`celery_daemons.Daemons.spawn`.
@@ -174,6 +199,20 @@ class Launcher:
 
     def __repr__(self) -> str:
         return f"<Launcher {self.name or '(not registered)'}>"
+
+
+def _signature_of(factory: Callable[..., Any]) -> inspect.Signature | None:
+    """Return the signature with which a daemon is called, from the context on; ``None`` if it cannot be known."""
+    try:
+        if not inspect.isclass(factory):
+            # Not that of a function under a decorator: the decorator may add or take arguments.
+            return inspect.signature(factory, follow_wrapped=False)
+        whole = inspect.signature(cast(Any, factory).run, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return None
+    if isinstance(inspect.getattr_static(factory, "run"), (staticmethod, classmethod)):
+        return whole
+    return whole.replace(parameters=list(whole.parameters.values())[1:])
 
 
 class Registry(Mapping[str, Launcher]):

@@ -74,12 +74,16 @@ class DaemonRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonSpec:
-    """A daemon that should run: the name, the launcher, and the arguments for the launcher."""
+    """A daemon that should run: the name, the launcher, and the arguments for the launcher.
+
+    ``problem`` is why a spec that a recovery scanner made cannot be recorded, for the report of the scan.
+    """
 
     name: DaemonName
     launcher: LauncherName
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

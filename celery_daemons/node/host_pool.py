@@ -14,7 +14,7 @@ from celery_daemons.forkserver.spawner import Child, Spawner
 from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.supervision.commands import HostId
 from celery_daemons.store.clock import lease_clock
-from celery_daemons.wire.channel import AsyncChannel, ChannelClosed
+from celery_daemons.wire.channel import AsyncChannel, ChannelClosed, batches
 from celery_daemons.wire.messages import Boot, FromHost, HostBoot, Lease, Probe, Start, Stop
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,8 @@ class HostProcess:
 
     def start(self, items: list[StartItem]) -> None:
         """Start daemons."""
-        self._send(Start(items))
+        for batch in batches(items, lambda item: len(item.arguments)):
+            self._send(Start(batch))
 
     def stop(self, names: list[DaemonName]) -> None:
         """Ask daemons to stop: an isolated host by SIGTERM, a shared one by message."""

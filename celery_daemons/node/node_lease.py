@@ -18,6 +18,7 @@ from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.codec import decode_or_none, printable
 from celery_daemons.store.connection import AsyncStore
 from celery_daemons.store.script import BATCH, text
+from celery_daemons.wire.channel import batches
 
 logger = logging.getLogger(__name__)
 
@@ -166,8 +167,9 @@ class NodeLease:
         logger.warning("node %s: Redis may have lost this node's data, re-registering it and its daemons", self._node)
         generation = 0
         try:
-            for start in range(0, max(1, len(running)), BATCH):
-                batch = running[start : start + BATCH]
+            pages = [running[start : start + BATCH] for start in range(0, len(running), BATCH)]
+            cut = [batch for page in pages for batch in batches(page, lambda item: len(item.arguments))]
+            for batch in cut or [[]]:
                 answer = await self._store.run(
                     book.reassert(self._store.keys, self._node, self._row, batch, ttl_ms=self._settings.lease_ttl_ms)
                 )
