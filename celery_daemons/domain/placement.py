@@ -112,8 +112,12 @@ class NodeLoads:
         return self.loads.get(node, 0.0) < at_least(HUNGRY * self.fair(node))
 
     def capacity(self, node: NodeName) -> int:
-        """Return the most that ``node`` may hold: the load factor times its fair share."""
-        return at_most(self.load_factor * self.fair(node))
+        """Return the most that ``node`` may hold: its fair share rounded up, or the load factor times that if larger.
+
+        The product is rounded down: with few daemons, rounding up would double the share of a node.
+        """
+        fair = self.fair(node)
+        return max(at_most(fair), at_least(self.load_factor * fair))
 
     def place(self, demands: Collection[Demand]) -> list[tuple[Demand, NodeName | None, str]]:
         """Choose a node for each demand and add its weight there; return ``(demand, node, reason)`` each.
@@ -136,6 +140,8 @@ class NodeLoads:
     def choose(self, demand: Demand) -> tuple[NodeName | None, str]:
         """Return the node for a daemon that ``total`` already includes, and the reason.
 
+        With fewer than two daemons for each node, a node that has none comes before all that have some.
+
         Candidates in this order: the first choice of the ring while its load is below its bound (below its fair share
         while some node is almost empty); any other node below its fair share, in ring order; any node below its bound,
         in ring order. If all fitting nodes are full, because few carry the labels, the one with the lowest load for its
@@ -147,9 +153,10 @@ class NodeLoads:
         if demand.target in fitting:
             return demand.target, demand.why
         avoid = demand.avoid if fitting != {demand.avoid} else None
+        empty = self._empty(fitting, avoid)
         full: list[tuple[int, NodeName, float]] = []
         for rank, node in self._ranked(demand.name, fitting):
-            if node == avoid:
+            if node == avoid or (empty and node not in empty):
                 continue
             load = self.loads.get(node, 0.0) + demand.weight
             if load <= (self.capacity(node) if rank == 0 and not self._uneven else at_most(self.fair(node))):
@@ -160,6 +167,12 @@ class NodeLoads:
                 return node, _rank(rank)
         _, node = min((load / self.nodes[node].weight, node) for _, node, load in full)
         return node, "all that fit are above the load factor: the least loaded"
+
+    def _empty(self, nodes: Collection[NodeName], avoid: NodeName | None) -> set[NodeName]:
+        """Return the nodes without a daemon, if daemons are so few that each must spread; else nothing."""
+        if at_least(HUNGRY * self.total / len(self.takers)):
+            return set()
+        return {node for node in nodes if node != avoid and not self.loads.get(node)}
 
     def add(self, node: NodeName, weight: float) -> None:
         """Add a daemon's weight to the load of ``node``."""
