@@ -6,12 +6,12 @@ from contextvars import ContextVar
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
+from celery_daemons.domain.calls import bind_arguments, check_has_run, check_is_no_generator, signature_of
 from celery_daemons.domain.names import DaemonName, LauncherName, daemon_name, launcher_name
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import Address, DaemonSpec
 from celery_daemons.errors import ConfigurationError, DaemonsError, UnknownLauncher
 from celery_daemons.settings import Settings
-from celery_daemons.wire.arguments import bind_arguments
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -85,12 +85,14 @@ class Launcher:
                 f"launcher {name}: factory {self.factory!r} is not callable; "
                 "give it an async def, a def or a class with run"
             )
+        code = getattr(self.factory, "run", None) if inspect.isclass(self.factory) else self.factory
+        check_is_no_generator(code, name)
         if inspect.isclass(self.factory) and not callable(getattr(self.factory, "run", None)):
             raise ConfigurationError(f"launcher {name}: class {self.factory.__name__} has no method run(ctx, …)")
         if self.scanner is not None and not callable(self.scanner):
             raise ConfigurationError(f"launcher {name}: recovery_scanner {self.scanner!r} is not callable")
         self.options = self._checked_options(name)
-        self._signature = _signature_of(self.factory)
+        self._signature = signature_of(self.factory)
         self._daemons = daemons
 
     def _checked_options(self, name: str) -> LauncherOptions:
@@ -137,12 +139,16 @@ class Launcher:
     def start(self, ctx: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call the factory, or ``run`` of a new instance.
 
-        Returns a coroutine if :attr:`is_async`; otherwise returns when the daemon has ended.
+        Returns a coroutine if :attr:`is_async`; otherwise returns when the daemon has ended. Raises NotADaemon if the
+        function returned an awaitable or a generator.
         """
         factory: Any = self.factory
         if inspect.isclass(factory):
             factory = cast(Any, factory)().run
-        return factory(ctx, *args, **kwargs)
+        result = factory(ctx, *args, **kwargs)
+        if not self.is_async:
+            check_has_run(result, self.name)
+        return result
 
     def spec(self, name: str, /, *args: Any, **kwargs: Any) -> DaemonSpec:
         """Return a spec: daemon ``name`` should run with these arguments. A recovery scanner yields such specs.
@@ -201,20 +207,6 @@ class Launcher:
         return f"<Launcher {self.name or '(not registered)'}>"
 
 
-def _signature_of(factory: Callable[..., Any]) -> inspect.Signature | None:
-    """Return the signature with which a daemon is called, from the context on; ``None`` if it cannot be known."""
-    try:
-        if not inspect.isclass(factory):
-            # Not that of a function under a decorator: the decorator may add or take arguments.
-            return inspect.signature(factory, follow_wrapped=False)
-        whole = inspect.signature(cast(Any, factory).run, follow_wrapped=False)
-    except (TypeError, ValueError):
-        return None
-    if isinstance(inspect.getattr_static(factory, "run"), (staticmethod, classmethod)):
-        return whole
-    return whole.replace(parameters=list(whole.parameters.values())[1:])
-
-
 class Registry(Mapping[str, Launcher]):
     """The launchers of one app by name.
 
@@ -227,6 +219,19 @@ class Registry(Mapping[str, Launcher]):
     def add(self, launcher: Launcher) -> None:
         """Add a bound launcher."""
         self._launchers[launcher.name] = launcher
+
+    def unregister(self, name: str) -> Launcher:
+        """Remove a launcher and return it. Raises :exc:`~celery_daemons.UnknownLauncher`.
+
+        Only for this process: a worker that runs has reported its launchers when it started.
+        """
+        launcher = self[name]
+        del self._launchers[launcher.name]
+        return launcher
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a launcher, or ``default`` if there is none of that name."""
+        return self._launchers.get(LauncherName(name), default)
 
     def __getitem__(self, name: str) -> Launcher:
         try:

@@ -58,7 +58,10 @@ def rebalance(ctx: click.Context, *, dry_run: bool, pause: bool, resume: bool, a
         raise click.UsageError("--dry-run, --pause and --resume exclude each other", ctx)
     if pause or resume:
         daemons_of(ctx).cluster.pause_rebalance(paused=pause)
-        click.echo("rebalancing: paused" if pause else "rebalancing: resumed")
+        if as_json:
+            emit({"rebalance_paused": pause})
+        else:
+            click.echo("rebalancing: paused" if pause else "rebalancing: resumed")
         return
     daemons = daemons_of(ctx, modules=True)
     moves = daemons.rebalance(dry_run=dry_run)

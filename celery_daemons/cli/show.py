@@ -12,6 +12,7 @@ from celery_daemons.cli.render import age, first_line, plural, since, tally
 from celery_daemons.cli.session import Command, as_called, daemons_of, json_option, notify, prog, screen_of
 from celery_daemons.domain.records import Node
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
+from celery_daemons.errors import DaemonsError
 
 #: Names without an address for which the reason is shown: each takes more round trips.
 _EXPLAINED: Final = 10
@@ -100,9 +101,20 @@ def _status_of(node: Node, *, leader: bool) -> str:
 def list_daemons(
     ctx: click.Context, *, node: str | None, launcher: str | None, status: str | None, as_json: bool
 ) -> None:
-    """List all known daemons by name, or those that match all given options."""
+    """List all known daemons by name, or those that match all given options.
+
+    Exit status 1 for a node or launcher that is not known.
+    """
     lookups = daemons_of(ctx).lookups
+    if node is not None:
+        known = [one.name for one in lookups.nodes()]
+        if node not in known:
+            raise DaemonsError(f"no node {node} is registered (registered: {', '.join(known) or 'none'})")
     found = sorted(lookups.list(node=node, launcher=launcher, status=status), key=lambda record: record.name)
+    if launcher is not None and not found:
+        have = sorted({name for one in lookups.nodes() for name in one.launchers})
+        if launcher not in have:
+            raise DaemonsError(f"no node has launcher {launcher}, and no daemon (known: {', '.join(have) or 'none'})")
     if as_json:
         emit(found)
         return

@@ -10,8 +10,9 @@ import pytest
 from celery import Celery
 
 from celery_daemons import Daemons, Launcher
+from celery_daemons.domain.calls import bind_arguments
 from celery_daemons.errors import ConfigurationError
-from celery_daemons.wire.arguments import LONGEST, bind_arguments, decode_arguments, encode_arguments
+from celery_daemons.wire.arguments import LONGEST, decode_arguments, encode_arguments
 
 WHEN = datetime.datetime(2024, 2, 29, 12, 30, tzinfo=datetime.UTC)
 
