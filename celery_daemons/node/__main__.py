@@ -33,6 +33,16 @@ def main() -> None:
     _use_folder(boot.tempdir)
     logs.plain("daemons", level=boot.loglevel, logfile=boot.logfile)
     status = 1
+    # Imported here: the worker's sys.path counts, which has just been set.
+    from celery_daemons.node import system
+
+    lacking = system.missing(timers=boot.settings.on_store_loss == "stop")
+    if lacking is not None:
+        logging.getLogger("celery_daemons.node").critical("node %s: cannot run daemons: %s", boot.node, lacking)
+        # Ends with its worker, which would only start another agent before.
+        to_worker.recv(1)
+        shutil.rmtree(boot.tempdir, ignore_errors=True)
+        os._exit(0)
     try:
         asyncio.run(run(boot, to_worker, lifeline))
         status = 0
