@@ -11,6 +11,7 @@ from celery_daemons.domain.names import Epoch, NodeName
 from celery_daemons.domain.planner import Planner
 from celery_daemons.errors import ConfigurationError, DaemonsError, LeaseLost
 from celery_daemons.forkserver.child import loaded_app
+from celery_daemons.forkserver.process_end import end_process, send_process_init
 from celery_daemons.launcher import Registry, registry_of
 from celery_daemons.monitor.agent_link import AgentLink
 from celery_daemons.monitor.departed import DepartedNodes
@@ -114,6 +115,7 @@ def main(boot: MonitorBoot, sock: socket.socket) -> int:
     except ConfigurationError as error:
         link.report_load_failed(str(error))
         return 1
+    send_process_init()
     dispatcher = Dispatcher(app)
     monitor = build_monitor(
         node=NodeName(boot.node),
@@ -128,17 +130,21 @@ def main(boot: MonitorBoot, sock: socket.socket) -> int:
     )
     dispatcher.start()
     link.start(on_hand_over=monitor.notify_candidates)
+    return end_process(_lead(monitor, link, boot.node))
+
+
+def _lead(monitor: Monitor, link: AgentLink, node: str) -> int:
     try:
         monitor.run()
         link.report_stepped_down()
         monitor.notify_candidates()
     except LeaseLost as error:
-        logger.warning("monitor %s: %s", boot.node, error)
+        logger.warning("monitor %s: %s", node, error)
         return 0
     except DaemonsError as error:
-        logger.error("monitor %s: %s", boot.node, error)
+        logger.error("monitor %s: %s", node, error)
     except Exception:
-        logger.exception("monitor %s: loop failed, exiting", boot.node)
+        logger.exception("monitor %s: loop failed, exiting", node)
     else:
         return 0
     return 1

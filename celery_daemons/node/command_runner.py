@@ -106,9 +106,9 @@ class CommandRunner:
                 self.apply(self._supervisor.host_ready(host, pid, now=now))
             case LoadFailed(error):
                 self.load_error = error
-            case HostDied():
+            case HostDied(cause):
                 self._note_first_host(host, loaded=False)
-                self.apply(self._supervisor.host_died(host, now=now))
+                self.apply(self._supervisor.host_died(host, now=now, cause=cause))
 
     def _on_alarm(self) -> None:
         self.apply(self._supervisor.due(now=time.monotonic()))

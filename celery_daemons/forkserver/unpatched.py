@@ -1,0 +1,18 @@
+"""The interpreter's own primitives, bound before the user's app can replace them by those of gevent or eventlet.
+
+A host has to renew its lease in a real thread, whatever the app's modules patch: a greenlet would not run while the
+daemon computes. Import names from here, and keep this module imported before the app is loaded.
+"""
+
+from _thread import allocate_lock, start_new_thread
+from queue import SimpleQueue
+from select import select
+from socket import socket
+
+__all__ = [
+    "SimpleQueue",
+    "allocate_lock",
+    "select",
+    "socket",
+    "start_new_thread",
+]
