@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 import weakref
-from functools import partial
 from socket import socket
 from typing import Any, Final
+
+from celery_daemons.forkserver.unpatched import thread_local
 
 #: The environment variable by which the agent's interpreter finds this package.
 _PYTHON_PATH: Final = "PYTHONPATH"
@@ -79,15 +80,24 @@ def free_children_of(sock: socket) -> None:
 
     ``sock`` is the socket to the agent.
     """
-    os.register_at_fork(after_in_child=partial(_become_ordinary, sock))
+    mask_before = thread_local()
 
+    def hold_signals() -> None:
+        # A signal for the child that arrives before its handlers are reset would be lost.
+        mask_before.value = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
-def _become_ordinary(sock: socket) -> None:
-    with contextlib.suppress(OSError):
-        os.close(sock.detach())
-    # A descriptor of the parent's loop: the child's signals would arrive in the parent.
-    signal.set_wakeup_fd(-1)
-    for number, default in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
-        handler = signal.getsignal(number)
-        if str(getattr(handler, "__module__", "")).startswith(_MODULES_OF_PARENT):
-            signal.signal(number, default)
+    def release_signals() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask_before.value)
+
+    def become_ordinary() -> None:
+        with contextlib.suppress(OSError):
+            os.close(sock.detach())
+        # A descriptor of the parent's loop: the child's signals would arrive in the parent.
+        signal.set_wakeup_fd(-1)
+        for number, default in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+            handler = signal.getsignal(number)
+            if str(getattr(handler, "__module__", "")).startswith(_MODULES_OF_PARENT):
+                signal.signal(number, default)
+        release_signals()
+
+    os.register_at_fork(before=hold_signals, after_in_parent=release_signals, after_in_child=become_ordinary)

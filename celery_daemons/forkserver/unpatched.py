@@ -4,6 +4,7 @@ A host has to renew its lease in a real thread, whatever the app's modules patch
 daemon computes. Import names from here, and keep this module imported before the app is loaded.
 """
 
+from _thread import _local as thread_local
 from _thread import allocate_lock, start_new_thread
 from queue import SimpleQueue
 from select import select
@@ -15,4 +16,5 @@ __all__ = [
     "select",
     "socket",
     "start_new_thread",
+    "thread_local",
 ]

@@ -34,8 +34,8 @@ _SIGTERM_ARRIVED: Final = b"t"
 class IsolatedHost(Host):
     """Waits for one daemon, runs the daemon, reports the end and exits.
 
-    The agent asks the daemon to stop by a message; the SIGTERM that follows is for handlers of the daemon's own. SIGTERM
-    from elsewhere asks the daemon to stop as well.
+    The agent asks the daemon to stop by a message; the SIGTERM that follows is for handlers of the daemon's own.
+    SIGTERM from elsewhere asks the daemon to stop as well.
     """
 
     def __init__(self, *, channel: Channel[ToHost], registry: Registry, node: str, deadman: Deadman | None) -> None:
