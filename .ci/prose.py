@@ -6,7 +6,7 @@ Prints ``file:line: phrase: replacement`` for each finding and exits with 1 if t
 English where it stands is allowed in ``pyproject.toml``, with the reason; an entry that matches nothing is an error:
 
     [[tool.prose.allow]]
-    file = "docs/concepts.md"
+    file = "docs/explanation/concepts.md"
     text = "people of one team who"
     reason = "these are people"
 """

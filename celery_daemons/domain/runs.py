@@ -1,6 +1,5 @@
 """The records that nodes exchange with Redis and with hosts: assignments, claims, starts, ends and releases."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -16,8 +15,7 @@ class Assignment(NamedTuple):
     token: Token
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimResult:
+class ClaimResult(msgspec.Struct, frozen=True):
     """The answer to a claim; ``refused`` is the reason for a refusal, and empty for a granted claim.
 
     The token of a granted claim is the one to start under; it may be newer than the claimed token. ``avoid`` is a node
@@ -33,8 +31,7 @@ class ClaimResult:
     refused: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a claimed daemon; ``pid`` is 0 while there is no process."""
 
     name: DaemonName
@@ -46,8 +43,7 @@ class Report:
     trace: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
+class Release(msgspec.Struct, frozen=True, kw_only=True):
     """A daemon that a node releases, and how the last run ended."""
 
     name: DaemonName
@@ -58,8 +54,7 @@ class Release:
     trace: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
+class Running(msgspec.Struct, frozen=True, kw_only=True):
     """A daemon that a node runs, with everything needed to restore the entry after Redis lost its data."""
 
     name: DaemonName

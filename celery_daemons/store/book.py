@@ -36,7 +36,7 @@ class Swept:
 
 
 def _plain(items: Iterable[Any]) -> bytes:
-    plain = [compact({slot: getattr(item, slot) for slot in item.__slots__}) for item in items]
+    plain = [compact({slot: getattr(item, slot) for slot in item.__struct_fields__}) for item in items]
     for fields in plain:
         # As text, because Lua would round a large number.
         fields["token"] = str(fields["token"])

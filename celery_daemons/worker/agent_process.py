@@ -27,7 +27,7 @@ _BACKLOG: Final = 4 * 1024 * 1024
 _FIRST_PAUSE: Final = 0.1
 _MAX_PAUSE: Final = 30.0
 #: Seconds after which an agent counts as started: a later death resets the pause.
-_HEALTHY: Final = 30.0
+_HEALTHY_AFTER: Final = 30.0
 #: Seconds that the hosts of a dead agent have to exit. After that the next agent starts without the proof of their
 #: death, and waits until the old lease has ended.
 _HOSTS_EXIT_TIMEOUT: Final = 3.0
@@ -49,8 +49,8 @@ class AgentProcess:
         self._lifeline: socket.socket | None = None
         self._frames: Frames[JoinedAs] = Frames(JoinedAs)
         self._out = bytearray()
-        self._started = 0.0
-        self._died = 0.0
+        self._started_at = 0.0
+        self._died_at = 0.0
         self._deaths = 0
         self._incarnation: str | None = None
         self._ending = False
@@ -87,7 +87,7 @@ class AgentProcess:
         self._sock, self._lifeline = ours, lifeline
         self._frames = Frames(JoinedAs)
         self._out.clear()
-        self._started = time.monotonic()
+        self._started_at = time.monotonic()
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(msgspec.msgpack.encode(self._boot))
@@ -150,8 +150,8 @@ class AgentProcess:
 
     def _note_death(self) -> None:
         now = time.monotonic()
-        self._deaths = 1 if now - self._started >= _HEALTHY else self._deaths + 1
-        self._died = now
+        self._deaths = 1 if now - self._started_at >= _HEALTHY_AFTER else self._deaths + 1
+        self._died_at = now
         logger.error("node %s: agent died, starting another", self._boot.node)
         self._receive()
         self._clean_up()
@@ -162,14 +162,14 @@ class AgentProcess:
         If the hosts are known to be dead, the next agent may take over the old lease at once.
         """
         now = time.monotonic()
-        if now < self._died + min(_MAX_PAUSE, _FIRST_PAUSE * 2.0 ** (self._deaths - 1)):
+        if now < self._died_at + min(_MAX_PAUSE, _FIRST_PAUSE * 2.0 ** (self._deaths - 1)):
             return False
         if self._lifeline is not None:
             dead = False
             # End of file: no process of the old agent holds the other end, so none of them is left.
             with contextlib.suppress(BlockingIOError):
                 dead = not self._lifeline.recv(1)
-            if not dead and now < self._died + _HOSTS_EXIT_TIMEOUT:
+            if not dead and now < self._died_at + _HOSTS_EXIT_TIMEOUT:
                 return False
             self._boot.previous = self._incarnation if dead else None
             self._lifeline.close()

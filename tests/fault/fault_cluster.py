@@ -69,7 +69,7 @@ class FaultCluster:
             settings={**SHORT, **(settings or {})},
         )
         self.recorder = Recorder(self.project.folder)
-        self.client = Client(self.client_proxy.url, self.project.namespace, vnodes=VNODES)
+        self.client = Client.connect(self.client_proxy.url, self.project.namespace, vnodes=VNODES)
         self._resources.callback(self.client.close)
         self.workers = {node: self.worker(node) for node in self.proxies}
         self.before: dict[str, Address] = {}

@@ -157,7 +157,7 @@ def test_a_daemon_moves_to_the_requested_node_and_stays_there(fault_cluster: New
     elsewhere = cluster.client.move(names[0], wait=SOON)
     assert elsewhere is not None
     assert elsewhere.node != B
-    with pytest.raises(DaemonsError, match=r"'w9@test' is no node that is up.*; those that are: w"):
+    with pytest.raises(DaemonsError, match=r"'w9@test' is not a node that is up.*; suitable nodes: w"):
         cluster.client.move(names[0], to="w9@test")
     cluster.assert_not_restarted(set(cluster.wanted) - set(names))
     cluster.final_check()

@@ -209,7 +209,7 @@ def test_the_monitor_waits_one_more_lease_before_moving_daemons_when_most_nodes_
     cluster.wait_event("mass-failure", since=start)
     cluster.wait_event("lost", since=start, times=len(lost))
     (brake,) = cluster.events("mass-failure", start)
-    assert brake.cause == "2 of 3 nodes are lost within one lease: waiting one more"
+    assert brake.cause == "2 of 3 nodes lost within one lease; waiting one more lease before sweeping them"
     assert f"monitor: {brake.cause}" in cluster.workers[survivor].output
     assert min(one.at_ms for one in cluster.events("lost", start)) >= brake.at_ms + 0.9 * LEASE * 1000
     wait_until(lambda: cluster.holds(survivor) == set(cluster.wanted), within=SOON, because="the last one takes over")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.fault.conftest import NewFaultCluster
 from tests.fault.daemon_kinds import SOURCE, names_for
@@ -200,6 +201,8 @@ def test_daemons_of_a_frozen_machine_run_no_further_instruction_when_it_resumes(
     cluster.final_check()
 
 
+# Its daemons keep every core busy.
+@pytest.mark.timing
 def test_daemons_that_never_yield_die_with_the_lease_of_a_frozen_agent(fault_cluster: NewFaultCluster) -> None:
     """Attacks invariant 1: code that spins, or holds the GIL in C, cannot be asked to stop and must still end."""
     # Given
@@ -222,6 +225,8 @@ def test_daemons_that_never_yield_die_with_the_lease_of_a_frozen_agent(fault_clu
     cluster.final_check()
 
 
+# Its daemons keep every core busy.
+@pytest.mark.timing
 def test_a_daemon_that_holds_the_gil_past_its_lease_kills_only_its_own_host(
     fault_cluster: NewFaultCluster,
 ) -> None:

@@ -238,7 +238,7 @@ def test_a_monitor_that_always_fails_is_elected_at_growing_intervals(fault_clust
 
     # Then
     def paused() -> bool:
-        for node in cluster.ways:
+        for node in cluster.proxies:
             elected = [entry.at_ms for entry in cluster.events("lead", start) if entry.node == node]
             if any(later - earlier > LONG_PAUSE * 1000 for earlier, later in pairwise(elected)):
                 return True

@@ -48,7 +48,7 @@ def test_nodes_re_register_their_daemons_at_a_promoted_replica_and_no_daemon_res
         redis.hset(Keys(project.namespace).cluster, mapping={"layout": LAYOUT, "created_ms": "1"})
     for name in ("w1", "w2"):
         new_worker(project, name, concurrency=1, wait=False, env={"BROKER": broker.url})
-    client = Client(sentinel.url, project.namespace, vnodes=40)
+    client = Client.connect(sentinel.url, project.namespace, vnodes=40)
     client.wait_up("w1@test", "w2@test")
     before = client.wait_running_all(NAMES, because="the scanner lists them", within=30)
 

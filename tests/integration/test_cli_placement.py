@@ -34,7 +34,7 @@ def shared(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def cluster(shared: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
-    """All ten daemons run on the first node."""
+    """A cluster whose ten daemons all run on the first node."""
     request.node.stash[RUNNING] = list(shared.workers.values())
     shared.daemons.drain("w2@test")
     for name in NAMES:
@@ -47,7 +47,7 @@ def cluster(shared: IntegrationCluster, request: pytest.FixtureRequest) -> Itera
 
 
 def on(cluster: IntegrationCluster, node: str) -> int:
-    """How many run there."""
+    """Return the number of daemons on a node."""
     return sum(address.node == node for address in cluster.running(*NAMES).values())
 
 
@@ -67,11 +67,11 @@ def test_a_dry_run_shows_each_move_with_its_reason_and_moves_nothing(cluster: In
     assert cluster.running(*NAMES) == before
 
 
-def test_told_to_the_monitor_makes_the_moves_that_it_shows(cluster: IntegrationCluster) -> None:
+def test_the_monitor_makes_exactly_the_moves_that_rebalance_returns(cluster: IntegrationCluster) -> None:
     moves = cluster.daemons.rebalance()
 
     assert all(isinstance(move, Move) for move in moves)
-    wait_until(lambda: on(cluster, "w2@test") == len(moves), within=SOON, because="the monitor makes them")
+    wait_until(lambda: on(cluster, "w2@test") == len(moves), within=SOON, because="the monitor makes the moves")
     assert {name for name, address in cluster.running(*NAMES).items() if address.node == "w2@test"} == {
         move.name for move in moves
     }
@@ -81,7 +81,7 @@ def test_told_to_the_monitor_makes_the_moves_that_it_shows(cluster: IntegrationC
     assert describe["placement"] == f"rebalanced: {moves[0].why}"
 
 
-def test_paused_is_said_and_nothing_moves_until_it_goes_on(cluster: IntegrationCluster) -> None:
+def test_a_paused_rebalance_is_refused_until_it_is_resumed(cluster: IntegrationCluster) -> None:
     assert cluster.project.celery("daemons", "rebalance", "--pause").stdout == "rebalancing: paused\n"
 
     refused = cluster.project.celery("daemons", "rebalance")
@@ -95,12 +95,12 @@ def test_paused_is_said_and_nothing_moves_until_it_goes_on(cluster: IntegrationC
     with pytest.raises(DaemonsError, match="paused"):
         cluster.daemons.rebalance()
     assert len(cluster.daemons.rebalance(dry_run=True)) >= 4
-    assert cluster.project.celery("daemons", "rebalance", "--resume").stdout == "rebalancing: goes on\n"
+    assert cluster.project.celery("daemons", "rebalance", "--resume").stdout == "rebalancing: resumed\n"
     cluster.daemons.rebalance()
-    wait_until(lambda: on(cluster, "w2@test") >= 4, within=SOON, because="it goes on")
+    wait_until(lambda: on(cluster, "w2@test") >= 4, within=SOON, because="rebalancing was resumed")
 
 
-def test_switched_off_it_is_refused_and_says_by_which_setting(cluster: IntegrationCluster) -> None:
+def test_a_rebalance_that_is_switched_off_is_refused_with_the_name_of_the_setting(cluster: IntegrationCluster) -> None:
     off = cluster.project.python(
         "import proj\n"
         "from celery_daemons import ConfigurationError\n"
@@ -113,7 +113,7 @@ def test_switched_off_it_is_refused_and_says_by_which_setting(cluster: Integrati
     assert issubclass(ConfigurationError, DaemonsError)
 
 
-def test_one_daemon_is_moved_by_hand_also_by_coroutines(cluster: IntegrationCluster) -> None:
+def test_a_daemon_can_be_moved_by_command_and_by_coroutine(cluster: IntegrationCluster) -> None:
     before = cluster.running("rest-1")["rest-1"]
 
     there = cluster.project.celery_json("daemons", "move", "rest-1", "--to", "w2@test", "--wait", "20")

@@ -12,24 +12,18 @@ import pytest
 
 from celery_daemons import Address, AddressBook
 from tests.conftest import NewProject, NewServer, NewWorker
-from tests.support.projects import ROOT, Project
+from tests.support.pages import DOCS, ROOT, blocks
+from tests.support.projects import Project
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
-DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial" / "first-daemon.md"
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (\S+\.py)\n")
 
 #: Seconds for a worker to start and its daemons to run, on a loaded machine.
 RUNS_WITHIN = 60.0
 #: Seconds for a program that ends by itself.
 ENDS_WITHIN = 110.0
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    """Return the code blocks of a page in one language."""
-    return [code for found, code in FENCE.findall(page.read_text()) if found == language]
 
 
 def files(page: Path) -> dict[str, str]:

@@ -70,7 +70,7 @@ def test_a_move_to_a_node_without_the_labels_is_refused_and_the_daemon_runs_on(c
     before = cluster.spawn("rooted", "on_gpu")
 
     # When
-    with pytest.raises(DaemonsError, match=r"'plain@test' is no node .* the labels gpu; those that are: none"):
+    with pytest.raises(DaemonsError, match=r"'plain@test' is not a node .* the labels gpu; suitable nodes: none"):
         cluster.daemons.move("rooted", to="plain@test")
     with pytest.raises(DaemonsError, match=r"no other node is up and has launcher on_gpu and the labels gpu"):
         cluster.daemons.move("rooted")

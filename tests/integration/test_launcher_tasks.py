@@ -98,7 +98,7 @@ def test_a_repeated_launch_task_returns_the_same_address_and_another_spec_fails_
 
     # When / Then
     assert cluster.module.function.delay("once", "hello").get(timeout=SOON) == first
-    with pytest.raises(SpecConflict, match="once: the name is taken by one of launcher function"):
+    with pytest.raises(SpecConflict, match="once: the name is taken by a spec of launcher function"):
         cluster.module.function.delay("once", "good-bye").get(timeout=SOON)
     assert len(cluster.events("once", "runs")) == 1
 

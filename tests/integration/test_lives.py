@@ -143,7 +143,7 @@ def test_a_coroutine_that_cancels_itself_counts_as_failed(cluster: IntegrationCl
 
     cluster.wait_event("cancels-itself", "starts", times=2)
     cluster.wait_status("cancels-itself", "running")
-    assert cluster.record("cancels-itself").error == "CancelledError: it cancelled itself"
+    assert cluster.record("cancels-itself").error == "CancelledError: the daemon cancelled itself"
 
 
 @pytest.mark.parametrize("how", ["raise", "exit", "doom"])
@@ -192,6 +192,7 @@ def test_a_coroutine_that_ends_its_host_restarts_each_neighbour_once(cluster: In
     # Then
     for address in neighbours:
         cluster.wait_restarted(address)
+        cluster.wait_event(address.name, "starts", times=2)
     cluster.wait_event("vanishing", "starts", times=2)
     assert [len(tokens(cluster, address.name)) for address in neighbours] == [2] * 4
 

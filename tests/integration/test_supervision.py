@@ -82,6 +82,7 @@ def test_a_host_with_a_daemon_that_does_not_stop_is_killed_after_its_neighbours_
         now = cluster.wait_restarted(address)
         assert now.pid != bad.pid
         assert now.node == address.node
+        cluster.wait_event(name, "starts", times=2)
         assert [entry["event"] for entry in cluster.events(name)] == ["starts", "stops", "starts"]
     record = cluster.record(names[0])
     assert (record.restarts, record.error) == (1, None)
@@ -101,6 +102,7 @@ def test_a_host_whose_event_loop_is_blocked_is_killed_without_waiting_for_the_gr
     # Then the host is killed, as nobody in it could have been stopped, and they start again
     now = cluster.wait_restarted(neighbour)
     assert now.pid != neighbour.pid
+    cluster.wait_event("polite-blocked", "starts", times=2)
     assert [entry["event"] for entry in cluster.events("polite-blocked")] == ["starts", "starts"]
     assert "its event loop is blocked, killing it" in cluster.workers["w1"].output
 
@@ -114,6 +116,7 @@ def test_a_host_that_exceeds_its_memory_limit_is_replaced_after_its_daemons_stop
 
     for before in (greedy, neighbour):
         assert cluster.wait_restarted(before).pid != before.pid
+    cluster.wait_event("polite-eaten", "starts", times=2)
     assert [entry["event"] for entry in cluster.events("polite-eaten")] == ["starts", "stops", "starts"]
     assert "more than daemons_host_max_memory" in cluster.workers["w1"].output
 
