@@ -32,7 +32,7 @@ _HINTS: Final = {
     ),
 }
 #: Seconds that the fork server needs to report the exit status of a dead child.
-_REAP_TIMEOUT: Final = 1.0
+_REAP_TIMEOUT: Final = 0.2
 
 
 class StuckFork(OSError):

@@ -4,6 +4,7 @@ A host has to renew its lease in a real thread, whatever the app's modules patch
 daemon computes. Import names from here, and keep this module imported before the app is loaded.
 """
 
+import _thread
 from _thread import _local as thread_local
 from _thread import allocate_lock, start_new_thread
 from queue import SimpleQueue
@@ -17,4 +18,10 @@ __all__ = [
     "socket",
     "start_new_thread",
     "thread_local",
+    "threads_are_green",
 ]
+
+
+def threads_are_green() -> bool:
+    """Return whether threads that the app starts are greenlets of one real thread."""
+    return _thread.start_new_thread is not start_new_thread

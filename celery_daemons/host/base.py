@@ -71,10 +71,13 @@ class Host(ABC):
         return os.getpid() != self._pid
 
     def start_receiving(self) -> None:
-        """Report the host as ready and start the receiving thread; from now on the agent may send daemons."""
-        self.send(Ready(os.getpid()))
+        """Start the receiving thread, which renews the lease."""
         # A real thread even in a process that gevent has patched: it renews the lease while a daemon computes.
         unpatched.start_new_thread(self._receive_forever, ())
+
+    def report_ready(self) -> None:
+        """Report the host as ready; from now on the agent may send daemons."""
+        self.send(Ready(os.getpid()))
 
     def prepare(self, item: StartItem) -> tuple[Launcher, tuple[object, ...], dict[str, object]]:
         """Return the launcher and the arguments of a daemon. Raises DaemonsError or ValueError."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable
@@ -47,11 +48,15 @@ class IsolatedHost(Host):
         self._from_main, self._to_receiver = os.pipe()
         os.set_blocking(self._to_receiver, False)
         self._caught_up: unpatched.SimpleQueue[None] = unpatched.SimpleQueue()
+        #: Wakes the hub of gevent or eventlet, where their greenlets have replaced threads.
+        self._hub_end, self._to_hub = os.pipe() if unpatched.threads_are_green() else (-1, -1)
 
     def run(self) -> int:
         """Run the daemon and return the exit status of the process."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
-        self.start_receiving()
+        if self._hub_end >= 0:
+            threading.Thread(target=self._wake_hub, daemon=True).start()
+        self.report_ready()
         item = self._items.get()
         if item is None:
             return 0
@@ -82,6 +87,8 @@ class IsolatedHost(Host):
         if not self._stopping.is_set():
             self._stopping.set()
             self._interrupt()
+            if self._to_hub >= 0:
+                os.write(self._to_hub, b"!")
 
     def probe(self) -> None:
         """Do nothing: the agent probes shared hosts only, where one daemon can block the others."""
@@ -101,6 +108,14 @@ class IsolatedHost(Host):
             self.stop([])
         if _CATCH_UP in requests:
             self._caught_up.put(None)
+
+    def _wake_hub(self) -> None:
+        """Wait, as a greenlet, for the stop, and set the event again.
+
+        An event that another thread sets does not wake the hub, and the daemon would go on waiting.
+        """
+        select.select([self._hub_end], [], [])
+        self._stopping.set()
 
     def _on_sigterm(self, _number: int, _frame: object) -> None:
         # Not stop(): this runs in the main thread, possibly while that thread holds the lock of the event to set.

@@ -30,6 +30,8 @@ def main(boot: HostBoot, sock: socket.socket) -> int:
         channel.send(LoadFailed(printable(str(error))))
         return 1
     host_class = IsolatedHost if boot.isolated else SharedHost
-    send_process_init()
     host = host_class(channel=channel, registry=registry, node=boot.node, deadman=deadman)
+    # Before any code of the user, which may take longer than a lease.
+    host.start_receiving()
+    send_process_init()
     return end_process(host.run())

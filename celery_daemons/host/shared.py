@@ -44,7 +44,7 @@ class SharedHost(Host):
         youngest, *older = gc.get_threshold()
         if youngest:
             gc.set_threshold(max(youngest, _GC_THRESHOLD), *older)
-        self.start_receiving()
+        self.report_ready()
         while not self._leaving:
             # A daemon that raises SystemExit ends, and the exception leaves the loop: continue with the other daemons.
             try:

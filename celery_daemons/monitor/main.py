@@ -115,7 +115,6 @@ def main(boot: MonitorBoot, sock: socket.socket) -> int:
     except ConfigurationError as error:
         link.report_load_failed(str(error))
         return 1
-    send_process_init()
     dispatcher = Dispatcher(app)
     monitor = build_monitor(
         node=NodeName(boot.node),
@@ -128,8 +127,10 @@ def main(boot: MonitorBoot, sock: socket.socket) -> int:
         report_progress=link.report_progress,
         clock=time.monotonic,
     )
-    dispatcher.start()
     link.start(on_hand_over=monitor.notify_candidates)
+    # After the link: a handler may take longer than a lease.
+    send_process_init()
+    dispatcher.start()
     return end_process(_lead(monitor, link, boot.node))
 
 

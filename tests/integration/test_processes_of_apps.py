@@ -94,6 +94,12 @@ if IN_WORKER and "worker" not in sys.argv:
     from gevent import monkey
     monkey.patch_all()
 
+from celery.signals import worker_process_init
+
+@worker_process_init.connect
+def load_much(**_):
+    time.sleep(2.5)
+
 @daemons.launcher(stop_grace=20)
 def busy(ctx):
     note(ctx.name, "runs")
@@ -181,7 +187,7 @@ def test_a_busy_daemon_keeps_its_lease_where_gevent_has_patched_the_interpreter(
     with IntegrationCluster(tmp_path, valkey, HEAD + BUSY, settings=brief) as cluster:
         cluster.worker()
 
-        # When a daemon computes for three leases
+        # When its process takes longer than a lease to prepare, and the daemon computes for three leases
         cluster.spawn("busy", "busy")
         cluster.spawn("waits", "waits")
         cluster.wait_event("busy", "is done")
