@@ -11,6 +11,7 @@ from celery_daemons.domain.names import Epoch, NodeName
 from celery_daemons.domain.planner import Planner
 from celery_daemons.errors import ConfigurationError, DaemonsError, LeaseLost
 from celery_daemons.forkserver.child import loaded_app
+from celery_daemons.forkserver.process_end import end_process, send_process_init
 from celery_daemons.launcher import Registry, registry_of
 from celery_daemons.monitor.agent_link import AgentLink
 from celery_daemons.monitor.departed import DepartedNodes
@@ -126,19 +127,25 @@ def main(boot: MonitorBoot, sock: socket.socket) -> int:
         report_progress=link.report_progress,
         clock=time.monotonic,
     )
-    dispatcher.start()
     link.start(on_hand_over=monitor.notify_candidates)
+    # After the link: a handler may take longer than a lease.
+    send_process_init()
+    dispatcher.start()
+    return end_process(_lead(monitor, link, boot.node))
+
+
+def _lead(monitor: Monitor, link: AgentLink, node: str) -> int:
     try:
         monitor.run()
         link.report_stepped_down()
         monitor.notify_candidates()
     except LeaseLost as error:
-        logger.warning("monitor %s: %s", boot.node, error)
+        logger.warning("monitor %s: %s", node, error)
         return 0
     except DaemonsError as error:
-        logger.error("monitor %s: %s", boot.node, error)
+        logger.error("monitor %s: %s", node, error)
     except Exception:
-        logger.exception("monitor %s: loop failed, exiting", boot.node)
+        logger.exception("monitor %s: loop failed, exiting", node)
     else:
         return 0
     return 1

@@ -39,6 +39,8 @@ _GUARD_INTERVAL: Final = 0.05
 _BEAT_RETRY: Final = 0.25
 #: The share of the drain time-out that daemons get before their hosts are killed; the rest is for Redis.
 _DRAIN_SHARE: Final = 0.9
+#: Seconds in which hosts without daemons end by themselves; longer than they take at most for what a script does last.
+_HOSTS_LEAVE: Final = 2.5
 #: Seconds between two checks whether a drain is complete.
 _DRAIN_CHECK: Final = 0.01
 
@@ -253,6 +255,8 @@ class Agent:
             await asyncio.sleep(_DRAIN_CHECK)
         if self._supervisor.count:
             logger.warning("node %s: %d daemons did not stop in time", self._node, self._supervisor.count)
+        else:
+            await self._hosts.leave_all(min(_HOSTS_LEAVE, max(0.0, end - loop.time())))
         self._hosts.kill_all()
         await self._hosts.wait_dead()
         while not self._outbox.idle and loop.time() < end:  # noqa: ASYNC110

@@ -113,9 +113,9 @@ class CommandRunner:
                 self._serving.load_failed(error, now=now)
             case ForkFailed(reason):
                 self._serving.fork_failed(reason, now=now)
-            case HostDied():
+            case HostDied(cause):
                 self._note_first_host(host, loaded=False)
-                self.apply(self._supervisor.host_died(host, now=now))
+                self.apply(self._supervisor.host_died(host, now=now, cause=cause))
 
     def _on_alarm(self) -> None:
         self.apply(self._supervisor.due(now=time.monotonic()))

@@ -15,7 +15,7 @@ from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.supervision.commands import HostId
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.wire.channel import AsyncChannel, ChannelClosed, batches
-from celery_daemons.wire.messages import Boot, FromHost, HostBoot, Lease, Probe, Start, Stop
+from celery_daemons.wire.messages import Boot, FromHost, HostBoot, Lease, Leave, Probe, Start, Stop
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,9 @@ _LAST_MESSAGES: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class HostDied:
-    """The host process is dead, or was killed before it was forked."""
+    """The host process is dead, or was killed before it was forked; ``cause`` goes into "its host process … "."""
+
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,19 @@ class HostProcess:
             self._send(Start(batch))
 
     def stop(self, names: list[DaemonName]) -> None:
-        """Ask daemons to stop: an isolated host by SIGTERM, a shared one by message."""
+        """Ask daemons to stop.
+
+        An isolated host gets SIGTERM too, for handlers of the daemon's own. The message comes first: when the signal
+        arrives, the host can know what it is for. The signal alone would depend on the wake-up descriptor, which every
+        event loop may take for itself.
+        """
+        self._send(Stop(names))
         if self._isolated and self._child is not None:
             self._child.signal(signal.SIGTERM)
-        else:
-            self._send(Stop(names))
+
+    def leave(self) -> None:
+        """Ask a host that has no daemons to end."""
+        self._send(Leave())
 
     def renew(self) -> None:
         """Pass the lease on."""
@@ -94,7 +104,7 @@ class HostProcess:
         """Fork the process and pass on what it reports until it is dead."""
         child = self._child = await self._fork(spawner, boot, handle)
         if child is None:
-            handle(self._id, HostDied())
+            handle(self._id, HostDied("was not forked"))
             return
         death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         child.on_death(lambda: death.set_result(None))
@@ -111,8 +121,7 @@ class HostProcess:
             await asyncio.wait_for(receiving, _LAST_MESSAGES)
         channel.close()
         self._channel = None
-        handle(self._id, HostDied())
-        await asyncio.to_thread(child.reap)
+        handle(self._id, HostDied(await asyncio.to_thread(child.reap)))
 
     async def _fork(self, spawner: Spawner, boot: HostBoot, handle: EventHandler) -> Child | None:
         """Try to fork for as long as the host is wanted."""
@@ -171,6 +180,13 @@ class HostPool:
         """Pass the lease on to every host."""
         for host in self._hosts.values():
             host.renew()
+
+    async def leave_all(self, within: float) -> None:
+        """Ask every host to end, and wait for it. Call when no daemon is left."""
+        for host in self._hosts.values():
+            host.leave()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within)
 
     def kill_all(self) -> None:
         """Kill every host now."""

@@ -3,7 +3,9 @@
 import asyncio
 import socket
 import struct
-import threading
+
+# Bound here, before gevent can replace it: the thread of a host that receives is a real one.
+from _thread import allocate_lock
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
@@ -90,7 +92,7 @@ class Channel(Generic[M]):
     def __init__(self, sock: socket.socket, kind: Any) -> None:
         self._sock = sock
         self._frames: Frames[M] = Frames(kind)
-        self._sending = threading.Lock()
+        self._sending = allocate_lock()
 
     def fileno(self) -> int:
         """Return the descriptor of the socket, for ``select``."""

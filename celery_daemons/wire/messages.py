@@ -31,6 +31,7 @@ class Boot(msgspec.Struct, kw_only=True):
     hosting: bool = True
     loglevel: int = 20
     logfile: str | None = None
+    python_path: str | None = None
 
 
 class HostBoot(msgspec.Struct, kw_only=True, tag=True):
@@ -61,6 +62,7 @@ class Preload(msgspec.Struct, kw_only=True):
     sys_path: list[str]
     loglevel: int
     logfile: str | None
+    python_path: str | None
 
 
 ChildBoot = HostBoot | MonitorBoot
@@ -124,6 +126,10 @@ class Probe(msgspec.Struct, tag=True):
     """Agent to host: answer from the event loop, to show that the loop is not blocked."""
 
 
+class Leave(msgspec.Struct, tag=True):
+    """Agent to shared host: no daemon is left and none will come; end the process."""
+
+
 class Ready(msgspec.Struct, tag=True):
     """Host to agent: the app is loaded, and the host can start daemons."""
 
@@ -167,7 +173,7 @@ class Progress(msgspec.Struct, tag=True):
 
 
 FromWorker = AssignmentsChanged | Campaign | Rejected | Drain
-ToHost = Lease | Start | Stop | Probe
+ToHost = Lease | Start | Stop | Probe | Leave
 FromHost = Ready | LoadFailed | Started | Ended | Hung | Alive
 FromMonitor = Progress | LoadFailed | SteppedDown
 ToMonitor = Lease | HandOver

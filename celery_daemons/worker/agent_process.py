@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import msgspec
 
 from celery_daemons.wire.channel import ChannelClosed, Frames, pack
 from celery_daemons.wire.messages import Boot, Drain, JoinedAs
+from celery_daemons.worker.session import kill_session
 
 logger = logging.getLogger(__name__)
 
@@ -194,8 +194,7 @@ class AgentProcess:
     def _kill_group(self) -> None:
         assert self._process is not None
         # Hosts of a dead agent exit by themselves, but a blocked host may take as long as the lease.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        kill_session(self._process.pid)
 
     def _clean_up(self) -> None:
         if self._sock is not None:

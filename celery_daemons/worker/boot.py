@@ -39,4 +39,5 @@ def boot_for(
         hosting=hosting,
         loglevel=loglevel or logging.INFO,
         logfile=logfile,
+        python_path=os.environ.get("PYTHONPATH"),
     )

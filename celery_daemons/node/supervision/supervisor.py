@@ -234,8 +234,8 @@ class Supervisor:
                 self._stopper.stop(daemon, AfterStop.POLICY, now, hung=True)
         return self._decided(now)
 
-    def host_died(self, host_id: HostId, *, now: float) -> list[Command]:
-        """Decide about every daemon of a dead host process."""
+    def host_died(self, host_id: HostId, *, now: float, cause: str = "died") -> list[Command]:
+        """Decide about every daemon of a dead host process; ``cause`` follows on "its host process … "."""
         host = self._state.hosts.get(host_id)
         if host is None:
             return []
@@ -247,7 +247,7 @@ class Supervisor:
             # Blame an isolated daemon for the death of its process; daemons that shared the host are not blamed, nor is
             # one that was not started yet.
             counts = (host.isolated and host.ready) or daemon.end is not None
-            died = End(name, daemon.token, Outcome.FAILED, f"its host process {host.pid} died")
+            died = End(name, daemon.token, Outcome.FAILED, f"its host process {host.pid} {cause}")
             self._ends.run_ended(daemon, daemon.end or died, now, silent=daemon.end is None, counts=counts)
         return self._decided(now)
 
