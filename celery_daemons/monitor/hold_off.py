@@ -40,7 +40,7 @@ class HoldOff:
         return self._clock() >= max(self.no_action_before, self.no_sweep_before)
 
     def on_cluster_silence(self, first_beat_ms: int | None) -> None:
-        """Delay sweeps by one lease after a time in which no node renewed a lease.
+        """Delay sweeps by a full lease after a time in which no node renewed a lease.
 
         This protects the nodes when the monitor was elected after the outage and did not see it. Where daemons prefer a
         duplicate to a gap, the daemons of a silent node may still be running. ``first_beat_ms`` is how many
@@ -50,11 +50,11 @@ class HoldOff:
             self.no_sweep_before = self._clock() + self._lease_ttl - first_beat_ms / 1000
 
     def on_outage(self) -> None:
-        """Wait one lease after Redis did not answer: no node counts as lost before it had time to renew its lease."""
+        """Wait a full lease after Redis did not answer: no node counts as lost before there was time to renew."""
         self._wait_one_lease()
 
     def on_data_age(self, age_ms: int | None) -> None:
-        """Wait until the cluster's data is one lease old; ``None`` means that there is no data.
+        """Wait until the cluster's data is a full lease old; ``None`` means that there is no data.
 
         After a loss of data, nodes report the daemons that they run. A node that has not done so within its lease is
         dead, and so are its daemons.
@@ -65,7 +65,7 @@ class HoldOff:
             self.no_action_before = max(self.no_action_before, self._clock() + self._lease_ttl - age_ms / 1000)
 
     def on_server(self, server: str, *, confirmed: str) -> bool:
-        """Wait one lease after a change of the Redis server; a restart and a promoted replica count as a change.
+        """Wait a full lease after a change of the Redis server; a restart and a promoted replica count as a change.
 
         The leases of such a server may be out of date, and the last writes may be missing. ``confirmed`` is the run id
         of the server that a monitor last confirmed. Return whether the monitor may confirm ``server`` now.
@@ -80,7 +80,7 @@ class HoldOff:
         return self.may_act
 
     def on_mass_loss(self, leases: Mapping[NodeName, int]) -> str | None:
-        """Wait one more lease if most nodes are lost at once: a network failure is likelier than so many dead machines.
+        """Wait another lease if most nodes are lost at once: a network failure is likelier than so many dead machines.
 
         ``leases`` are the milliseconds left to each node that Redis knows. Return a description when the wait begins,
         else ``None``.

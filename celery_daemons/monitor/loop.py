@@ -26,7 +26,7 @@ _RETRY_INTERVAL: Final = 0.2
 
 
 class Monitor:
-    """Lead the cluster under one epoch: call the parts that decide, and carry out what they return."""
+    """Leads the cluster under an epoch: calls the parts that decide, and carries the decisions out."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Monitor:
         return min(self._max_wait, next_at - self._clock())
 
     def follow(self, *, block_ms: int) -> None:
-        """Wait up to ``block_ms`` for changes in the journal and pass them on; 0 does not wait."""
+        """Pass on changes in the journal, after a wait of up to ``block_ms`` milliseconds; 0 does not wait."""
         self._take(self._replica.follow(block_ms=block_ms))
 
     def store_failed(self) -> None:
@@ -113,7 +113,7 @@ class Monitor:
         self._succession.notify_candidates()
 
     def _check(self) -> None:
-        """Check that the replica agrees with Redis by its counts, and act on leases that have ended."""
+        """Check by counts that the replica agrees with Redis, and act on leases that have ended."""
         overview = self._store.run(queries.overview(self._store.keys))
         if overview.created_ms != self._replica.created_ms:
             if self._replica.created_ms:

@@ -46,7 +46,7 @@ _DRAIN_CHECK: Final = 0.01
 
 
 class Agent:
-    """Holds the node's lease, and runs its hosts and perhaps the monitor, until the worker is gone or asks to drain."""
+    """Holds the node's lease, and runs the hosts and perhaps the monitor, until the worker is gone or asks to drain."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class Agent:
             await self._campaign(led=answer.led)
 
     async def _check_serving(self) -> None:
-        """Tell the cluster whether this node can start processes, give back what waits for one, and try again."""
+        """Report whether this node can start processes, give back what waits for one, and try again."""
         problem = self._serving.problem
         if bool(problem) != bool(self._lease.problem):
             if not await self._lease.report_problem(problem):

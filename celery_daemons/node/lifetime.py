@@ -25,7 +25,7 @@ class Lifetime:
         loop.add_signal_handler(signal.SIGINT, lambda: None)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a background task; if it fails, the process leaves, and the worker starts a new agent."""
+        """Run a background task; if the task fails, the process leaves, and the worker starts a new agent."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -37,7 +37,7 @@ class Lifetime:
             self._leave_within.set_result(self._drain_timeout if within is None else within)
 
     async def wait(self) -> float:
-        """Wait for the request to leave; return the seconds that are left for it."""
+        """Wait for the request to leave; return the seconds that are left for leaving."""
         return await self._leave_within
 
     def _done(self, task: asyncio.Task[None]) -> None:

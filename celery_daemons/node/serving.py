@@ -12,7 +12,7 @@ _FIRST_RETRY: Final = 1.0
 _LONGEST_RETRY: Final = 30.0
 #: Doublings that are enough to reach the longest wait, whatever the number of attempts.
 _DOUBLINGS: Final = 5
-#: Errors for want of a resource, with which another fork server would fail too.
+#: Errors of a shortage, with which another fork server would fail too.
 _SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC))
 
 
@@ -37,7 +37,7 @@ class Serving:
             self._needs_new_server = not (isinstance(error, OSError) and error.errno in _SHORTAGES)
 
     def load_failed(self, why: str, *, now: float) -> None:
-        """Note that a forked process could not load the app. The fork server keeps what it has loaded: replace it."""
+        """Note that a forked process could not load the app. Only a new fork server imports the app again."""
         self._failed(why, now)
         self._needs_new_server = True
 

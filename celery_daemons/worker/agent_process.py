@@ -37,7 +37,7 @@ _SOCKET_FOLDER_LENGTH: Final = 40
 
 
 class AgentProcess:
-    """Runs one agent at a time, in a separate session, and replaces an agent that has died.
+    """Runs a single agent at a time, in a separate session, and replaces an agent that has died.
 
     Uses no threads, and no method but :meth:`wait` blocks: the worker's event loop calls the others.
     """
@@ -66,7 +66,7 @@ class AgentProcess:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start the agent in a new interpreter: this one may be monkey-patched or have threads, so a fork is unsafe."""
+        """Start the agent in a new interpreter: a worker may be monkey-patched or have threads, so a fork is unsafe."""
         self._boot.tempdir = _new_socket_folder()
         ours, theirs = socket.socketpair()
         lifeline, held = socket.socketpair()
@@ -101,7 +101,7 @@ class AgentProcess:
         self._flush()
 
     def drain(self, timeout: float) -> None:
-        """Ask the agent to hand over its daemons within ``timeout`` seconds and exit. No other agent is started."""
+        """Ask the agent to hand over all daemons within ``timeout`` seconds and exit. No other agent is started."""
         self._ending = True
         self.send(Drain(timeout))
 

@@ -96,7 +96,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
             agent.keep_alive()
 
     def close(self, worker: Any) -> None:
-        """Start the drain when the shutdown starts, so that daemons move while the pool finishes its tasks."""
+        """Start the drain when the shutdown starts, so that daemons move while the pool finishes tasks."""
         if self._timer_entry is not None:
             self._timer_entry.cancel()
         if worker.daemons_agent is not None:
@@ -133,7 +133,7 @@ class SpawnStep(bootsteps.ConsumerStep):  # type: ignore[misc]
         super().start(consumer)
 
     def stop(self, consumer: Any) -> None:
-        """Stop consuming. A worker that exits, unlike one that loses its broker, deletes the spawn queue."""
+        """Stop consuming. A worker that exits, unlike a worker that loses the broker, deletes the spawn queue."""
         if consumer.blueprint.state == bootsteps.CLOSE:
             for spawn_consumer in self.consumers or ():
                 ignore_errors(consumer.connection, spawn_consumer.cancel)
