@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+from celery_daemons.client.participation import Participation
 from celery_daemons.domain.names import LauncherName, daemon_name, launcher_name
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import Address, DaemonSpec
@@ -33,6 +34,10 @@ class AppDaemons(Protocol):
 
     def settings_with(self, **options: Any) -> Settings:
         """Return the settings with some of them replaced."""
+
+    @property
+    def participation(self) -> Participation:
+        """Whether the app takes part in a cluster."""
 
     def spawn(
         self, name: str, launcher: str, *, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

@@ -12,8 +12,9 @@ from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 class Address:
     """Where a daemon runs, valid while the lease of the node runs.
 
-    ``queue`` is the node's own task queue, ``host`` the machine and ``pid`` the process that runs the daemon (0 until
-    the daemon starts). ``started_at`` is in Unix seconds by Redis's clock, 0.0 until the daemon runs.
+    ``queue`` is the node's own task queue, ``None`` if the broker does not allow one, ``host`` the machine and ``pid``
+    the process that runs the daemon (0 until the daemon starts). ``started_at`` is in Unix seconds by Redis's clock,
+    0.0 until the daemon runs.
     """
 
     name: DaemonName
@@ -22,7 +23,7 @@ class Address:
     incarnation: Incarnation
     token: Token
     status: DaemonStatus
-    queue: str
+    queue: str | None
     host: str
     pid: int
     started_at: float
@@ -30,12 +31,15 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A worker that is registered in the address book; ``lease_ms`` is the time left of the lease."""
+    """A worker that is registered in the address book; ``lease_ms`` is the time left of the lease.
+
+    ``queue`` is ``None`` if the broker does not allow the node a task queue of its own.
+    """
 
     name: NodeName
     incarnation: Incarnation
     status: NodeStatus
-    queue: str
+    queue: str | None
     host: str
     pid: int
     weight: float
@@ -119,8 +123,9 @@ class BookRow:
 class NodeRow:
     """A node as Redis holds it; labels and launchers are joined by commas, which no name contains.
 
-    ``candidate`` says whether the node runs for election as monitor. ``needs`` has the labels and weights that its
-    launchers require, as :func:`needs_text` writes them.
+    The names of queues are empty where the broker does not allow the node a queue. ``candidate`` says whether the node
+    runs for election as monitor. ``needs`` has the labels and weights that its launchers require, as :func:`needs_text`
+    writes them.
     """
 
     incarnation: Incarnation
