@@ -14,6 +14,8 @@ PREFIX: Final = "daemons_"
 ENVIRONMENT_PREFIX: Final = "CELERY_DAEMONS_"
 #: Variables of that prefix that are no settings: the package hands them to its own processes.
 _INTERNAL_VARIABLES: Final = frozenset(("CELERY_DAEMONS_PRELOAD",))
+#: How alike a name and a setting are, between 0 and 1, so that the name counts as misspelt.
+_MISSPELT: Final = 0.85
 #: The namespace of an app without a main name; other apps append their names.
 DEFAULT_NAMESPACE: Final = "celery-daemons"
 #: A lease of fewer heartbeats would end after one late heartbeat.
@@ -167,20 +169,20 @@ def _is_redis(url: str) -> bool:
 def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the settings that environment variables such as ``CELERY_DAEMONS_LEASE_TTL`` set, without their prefix.
 
-    An empty variable counts as unset. Raises ConfigurationError for a variable that names no setting.
+    An empty variable counts as unset. A variable that names no setting is not read: Kubernetes, for one, sets
+    ``CELERY_DAEMONS_PORT`` for a service of that name. Raises ConfigurationError if it is nearly the name of one.
     """
     found = {}
     for variable, value in environment.items():
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _INTERNAL_VARIABLES or not value:
             continue
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
-        if name not in NAMES:
-            near = get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
+        if name in NAMES:
+            found[name] = value
+        elif near := get_close_matches(name, NAMES, n=1, cutoff=_MISSPELT):
             raise ConfigurationError(
-                f"the environment variable {variable} names no setting; is {ENVIRONMENT_PREFIX}{near.upper()} meant? "
-                "see docs/reference/settings.md"
+                f"the environment variable {variable} names no setting; is {ENVIRONMENT_PREFIX}{near[0].upper()} meant?"
             )
-        found[name] = value
     return found
 
 

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import stat
 import sys
 import tempfile
@@ -86,7 +87,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iter
     yield agent
     monkeypatch.undo()
     agent.wait(0.0, hurried=lambda: False)
-    folder.rmdir()
+    shutil.rmtree(folder)
 
 
 def break_call(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
