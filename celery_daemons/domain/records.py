@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName, Token
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
+
+
+#: Instead of names, which do not contain the character: the record does not say.
+_UNKNOWN: Final = "?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +129,7 @@ class NodeRow:
 
     The names of queues are empty where the broker does not allow the node a queue. ``candidate`` says whether the node
     runs for election as monitor. ``needs`` has the labels and weights that its launchers require, as :func:`needs_text`
-    writes them.
+    writes them, and ``scanners`` the launchers that have a recovery scanner.
     """
 
     incarnation: Incarnation
@@ -139,6 +143,7 @@ class NodeRow:
     launchers: str
     candidate: bool = True
     needs: str = ""
+    scanners: str = _UNKNOWN
     started_ms: int = 0
 
     @property
@@ -150,6 +155,22 @@ class NodeRow:
     def launcher_set(self) -> frozenset[str]:
         """Return the launchers that the node has registered."""
         return frozenset(self.launchers.split(",")) if self.launchers else frozenset()
+
+    @property
+    def scanner_set(self) -> frozenset[str] | None:
+        """Return the launchers that have a recovery scanner on the node; ``None`` if the node does not say."""
+        if self.scanners == _UNKNOWN:
+            return None
+        return frozenset(self.scanners.split(",")) if self.scanners else frozenset()
+
+
+def missing_scanners(own: frozenset[str], nodes: Mapping[NodeName, NodeRow]) -> dict[LauncherName, NodeName]:
+    """Return the launchers that have a scanner on some node and are not in ``own``, each with such a node."""
+    return {
+        LauncherName(launcher): node
+        for node, row in sorted(nodes.items())
+        for launcher in sorted((row.scanner_set or frozenset()) - own)
+    }
 
 
 #: What a launcher requires of a node: labels, and the weight of one daemon.

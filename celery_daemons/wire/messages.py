@@ -26,6 +26,7 @@ class Boot(msgspec.Struct, kw_only=True):
     host: str
     worker_pid: int
     launchers: dict[LauncherName, LauncherOptions]
+    scanners: list[LauncherName] = []
     tempdir: str = ""
     previous: str | None = None
     hosting: bool = True

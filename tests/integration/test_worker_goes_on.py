@@ -146,8 +146,7 @@ def test_workers_that_end_at_the_same_time_leave_no_daemon_behind(
         # When
         for worker in workers:
             worker.terminate()
-        for worker in workers:
-            assert worker.stop() == 0
+        wait_until(lambda: not any(worker.running for worker in workers), within=SOON, because="all were told to end")
 
         # Then every node has left, and no daemon waits for the end of a lease
         assert cluster.daemons.nodes() == []
