@@ -7,7 +7,6 @@ from typing import Any, Final
 from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName, Token
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 
-
 #: Instead of names, which do not contain the character: the record does not say.
 _UNKNOWN: Final = "?"
 

@@ -32,7 +32,8 @@ def declared(app: Celery) -> dict[str, int]:
     """The queues of the node that the broker has, each with the number of its messages."""
     with app.connection_for_read() as connection:
         channel = connection.default_channel
-        return {name: channel._size(name) for name in (NODE, SPAWNS) if channel._has_queue(name)}
+        # The broker in memory creates a queue when it is asked for its size; bindings are not created so.
+        return {name: channel._size(name) for name in (NODE, SPAWNS) if channel.state.has_binding(name, name, name)}
 
 
 def declare(app: Celery) -> None:
