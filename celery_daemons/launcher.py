@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
+from celery_daemons.client.participation import Participation
 from celery_daemons.domain.calls import bind_arguments, check_has_run, check_is_no_generator, signature_of
 from celery_daemons.domain.names import DaemonName, LauncherName, daemon_name, launcher_name
 from celery_daemons.domain.options import LauncherOptions
@@ -39,6 +40,10 @@ class AppDaemons(Protocol):
 
     def settings_with(self, **options: Any) -> Settings:
         """Return the settings with some of them replaced."""
+
+    @property
+    def participation(self) -> Participation:
+        """Whether the app takes part in a cluster."""
 
     def spawn(
         self, name: str, launcher: str, *, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

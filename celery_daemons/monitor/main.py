@@ -20,6 +20,7 @@ from celery_daemons.monitor.executor import PlanExecutor
 from celery_daemons.monitor.hold_off import HoldOff
 from celery_daemons.monitor.leases import LeaseWatcher
 from celery_daemons.monitor.loop import Monitor
+from celery_daemons.monitor.missing_scanners import MissingScanners
 from celery_daemons.monitor.quiet_period import QuietPeriod
 from celery_daemons.monitor.rebalancer import Rebalancer
 from celery_daemons.monitor.reconciler import Reconciler
@@ -94,6 +95,7 @@ def build_monitor(
             dispatcher=dispatcher,
             rng=random.Random(),  # noqa: S311 - a choice among candidates, not a secret
         ),
+        missing_scanners=MissingScanners(registry=registry, store=store, epoch=epoch, snapshot=replica),
         report_progress=report_progress,
         max_wait=max_wait(settings),
         clock=clock,

@@ -198,6 +198,11 @@ class HostPool:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
+    @property
+    def all_dead(self) -> bool:
+        """Whether no host is left, neither running nor about to be forked."""
+        return not self._tasks
+
     def _closed(self, host_id: HostId, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._hosts.pop(host_id, None)

@@ -9,10 +9,11 @@ from typing import Final
 
 from celery_daemons.domain.names import Incarnation, NodeName
 from celery_daemons.domain.records import NodeRow
-from celery_daemons.domain.runs import Running
+from celery_daemons.domain.runs import Release, Running
+from celery_daemons.domain.states import Outcome
 from celery_daemons.errors import ConfigurationError, LayoutMismatch, StoreUnavailable
 from celery_daemons.settings import Settings
-from celery_daemons.store import book, journal
+from celery_daemons.store import assignments, book, journal
 from celery_daemons.store import lease as verbs
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.codec import decode_or_none, printable
@@ -59,6 +60,8 @@ class NodeLease:
         self._row = row
         self._previous: Incarnation | None = row.incarnation or None
         self._reported_taken = False
+        #: The row in Redis does not name the queues that this node has now.
+        self._row_outdated = False
         #: The errors since Redis last answered: each is logged once.
         self._errors: set[str] = set()
         #: Another server answers, or one that lost its data, and does not know yet everything that runs here.
@@ -105,8 +108,9 @@ class NodeLease:
 
     async def join(self) -> int:
         """Join as a new incarnation, however long that takes; return the generation of the node's assignments."""
-        row = replace(self._row, incarnation=Incarnation(secrets.token_hex(8)))
+        incarnation = Incarnation(secrets.token_hex(8))
         while True:
+            row = replace(self._row, incarnation=incarnation)
             sent = lease_clock()
             try:
                 await self._store.check()
@@ -134,7 +138,9 @@ class NodeLease:
             # A node that has just joined runs nothing: there is nothing to reassert.
             self._must_reassert = self._reported_taken = False
             self._errors.clear()
-            self._row = row
+            # Its queues may have changed while the call was on its way.
+            self._row_outdated = (self._row.queue, self._row.spawn_queue) != (row.queue, row.spawn_queue)
+            self._row = replace(self._row, incarnation=row.incarnation)
             self.incarnation = self._previous = row.incarnation
             self._extend(sent)
             logger.info("node %s: joined as incarnation %s", self._node, row.incarnation)
@@ -157,7 +163,25 @@ class NodeLease:
             # Kept until it is complete: after a part of it Redis knows this node again, and reports no loss.
             self._must_reassert = True
             return Forgotten()
-        return self._renewed(Renewed(answer.generation, answer.led)) if renewed else Lost()
+        if not renewed:
+            return Lost()
+        if self._row_outdated:
+            await self._update_row()
+        return self._renewed(Renewed(answer.generation, answer.led))
+
+    def set_queues(self, *, queue: str, spawn_queue: str) -> None:
+        """Change the node's queues; the next heartbeat writes them to Redis, if the node has joined."""
+        self._row = replace(self._row, queue=queue, spawn_queue=spawn_queue)
+        self._row_outdated = self.incarnation is not None
+
+    async def _update_row(self) -> None:
+        """Write the node's record; the next heartbeat tries again if Redis does not answer."""
+        with contextlib.suppress(StoreUnavailable):
+            # Without daemons, the verb changes nothing else.
+            await self._store.run(
+                book.reassert(self._store.keys, self._node, self._row, [], ttl_ms=self._settings.lease_ttl_ms)
+            )
+            self._row_outdated = False
 
     async def reassert(self, running: list[Running]) -> Renewed | Lost | None:
         """Register again, with every daemon that runs here, after a heartbeat that was answered by ``Forgotten``.
@@ -209,14 +233,37 @@ class NodeLease:
         rows = {text(name): decode_or_none(NodeRow, row) for name, row in raw.items()}
         return any(row is not None and row.takes_daemons for name, row in rows.items() if name != self._node)
 
-    async def leave(self) -> None:
-        """Leave the cluster. Raises StoreUnavailable."""
+    async def leave(self, *, nothing_runs: bool) -> None:
+        """Leave the cluster. Raises StoreUnavailable.
+
+        With ``nothing_runs``, every host is dead. What is still assigned here, because the monitor assigned it before
+        it saw the drain, is then released: it must not wait for the end of the lease.
+        """
         if self.incarnation is not None:
             left = await self._store.run(verbs.leave(self._store.keys, self._node, self.incarnation))
+            if left > 0 and nothing_runs:
+                await self._release_all()
+                left = await self._store.run(verbs.leave(self._store.keys, self._node, self.incarnation))
             if left > 0:
                 logger.warning("node %s: left %d daemons behind, they move when the lease ends", self._node, left)
             else:
                 logger.info("node %s: left", self._node)
+
+    async def _release_all(self) -> None:
+        cursor = "0"
+        while True:
+            page = await self._store.run(assignments.page(self._store.keys, self._node, cursor))
+            # A record that cannot be read names no token to release it under.
+            releases = [
+                Release(name=name, token=row.token, outcome=Outcome.STOPPED, restarts=row.restarts)
+                for name, row in page.rows.items()
+                if row is not None
+            ]
+            for start in range(0, len(releases), BATCH):
+                await self._store.run(book.release(self._store.keys, self._node, releases[start : start + BATCH]))
+            cursor = page.cursor
+            if cursor == "0":
+                return
 
     async def _report_taken(self, answer: verbs.Taken) -> None:
         if self._reported_taken:

@@ -26,6 +26,7 @@ class Boot(msgspec.Struct, kw_only=True):
     host: str
     worker_pid: int
     launchers: dict[LauncherName, LauncherOptions]
+    scanners: list[LauncherName] = []
     tempdir: str = ""
     previous: str | None = None
     hosting: bool = True
@@ -89,9 +90,19 @@ class Rejected(msgspec.Struct, tag=True):
 
 
 class Drain(msgspec.Struct, tag=True):
-    """Worker to agent: the worker is shutting down; release all daemons within ``timeout`` seconds."""
+    """Worker to agent: the worker is shutting down; release all daemons within ``timeout`` seconds.
+
+    A second message shortens the time that the first one gave.
+    """
 
     timeout: float
+
+
+class NodeQueues(msgspec.Struct, tag=True):
+    """Worker to agent: the queues that the worker consumes for this node; empty where the broker does not allow one."""
+
+    queue: str
+    spawn_queue: str
 
 
 class JoinedAs(msgspec.Struct, tag=True):
@@ -172,7 +183,7 @@ class Progress(msgspec.Struct, tag=True):
     """Monitor to agent: the loop has completed a turn."""
 
 
-FromWorker = AssignmentsChanged | Campaign | Rejected | Drain
+FromWorker = AssignmentsChanged | Campaign | Rejected | Drain | NodeQueues
 ToHost = Lease | Start | Stop | Probe | Leave
 FromHost = Ready | LoadFailed | Started | Ended | Hung | Alive
 FromMonitor = Progress | LoadFailed | SteppedDown

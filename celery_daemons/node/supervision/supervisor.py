@@ -46,6 +46,11 @@ class Supervisor:
         return len(self._state.daemons)
 
     @property
+    def names(self) -> list[DaemonName]:
+        """The names of these daemons."""
+        return list(self._state.daemons)
+
+    @property
     def draining(self) -> bool:
         """Whether the node gives everything back and starts nothing."""
         return self._state.draining
