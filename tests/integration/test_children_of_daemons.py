@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 SOURCE = (
     EVENT_LOG
     + """
-import concurrent.futures, multiprocessing, subprocess, sys
+import concurrent.futures, ctypes, multiprocessing, subprocess, sys
 import billiard
 from celery_daemons import Launcher
 
@@ -102,6 +102,15 @@ def parent(ctx, how):
         return
     if first and how == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
+    ctx.stopping.wait()
+
+@daemons.launcher
+def seizes(ctx):
+    child = start_child("subprocess")
+    note(ctx.name, "has", children=[child.pid, os.getpid()])
+    if not os.path.exists(f"{FOLDER}/seized"):
+        open(f"{FOLDER}/seized", "w").close()
+        ctypes.PyDLL(None).sleep(100)
     ctx.stopping.wait()
 
 @daemons.launcher
@@ -239,6 +248,20 @@ def test_the_death_of_an_agent_ends_what_its_daemons_have_started(cluster: Integ
     # Then
     wait_until(lambda: all(map(gone, children)), within=SOON, because="nobody is left that could stop them")
     wait_until(lambda: cluster.record("parent-of-dead").token > before.token, within=SOON, because="it starts again")
+
+
+def test_the_death_of_an_agent_ends_a_host_that_holds_the_gil_and_its_programs(cluster: IntegrationCluster) -> None:
+    """Attacks invariant 1: such a host cannot read that its agent is dead, and its programs outlive its lease timer."""
+    # Given
+    cluster.daemons.spawn("seizes", "seizes")
+    processes = cluster.wait_event("seizes", "has")["children"]
+
+    # When
+    cluster.agent(cluster.worker()).kill()
+
+    # Then the worker kills the session of the agent
+    wait_until(lambda: all(map(gone, processes)), within=SOON, because="the worker sees the death of the agent")
+    cluster.wait_event("seizes", "has", times=2)
 
 
 @pytest.mark.parametrize(("place", "status"), [("shared", 0), ("coroutine", 0), ("process", 256), ("thread", 256)])
