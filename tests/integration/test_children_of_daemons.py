@@ -104,6 +104,10 @@ def parent(ctx, how):
         os.kill(os.getpid(), signal.SIGSEGV)
     ctx.stopping.wait()
 
+@daemons.launcher(isolation="process", restart="temporary")
+async def cancels(ctx):
+    raise asyncio.CancelledError
+
 @daemons.launcher
 def seizes(ctx):
     child = start_child("subprocess")
@@ -301,6 +305,13 @@ def test_the_death_of_a_host_is_reported_with_its_exit_status_or_signal(
 
     # Then
     wait_until(lambda: text in (cluster.record(name).error or ""), within=SOON, because="the kernel knows the cause")
+
+
+def test_a_coroutine_in_a_process_of_its_own_that_cancels_itself_counts_as_failed(cluster: IntegrationCluster) -> None:
+    cluster.daemons.spawn("cancels", "cancels")
+
+    cluster.wait_status("cancels", "stopped")
+    assert cluster.record("cancels").error == "CancelledError: the daemon cancelled itself"
 
 
 def test_programs_that_a_daemon_starts_have_the_python_path_of_the_worker(cluster: IntegrationCluster) -> None:
