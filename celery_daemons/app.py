@@ -203,11 +203,12 @@ class Daemons:
         changes nothing. A different spec under the same name raises :exc:`~celery_daemons.SpecConflict` unless
         ``replace`` is true.
 
-        Raises :exc:`~celery_daemons.UnknownLauncher`, :exc:`~celery_daemons.ConfigurationError` for arguments that do
-        not serialise to JSON, and :exc:`~celery_daemons.SpawnTimeout` if the daemon does not run within ``wait``.
+        Raises :exc:`~celery_daemons.UnknownLauncher`, :exc:`~celery_daemons.ConfigurationError` for arguments that the
+        launcher does not take or that have no JSON form of up to 1 MiB, and :exc:`~celery_daemons.SpawnTimeout`.
         """
         known = self._known(launcher)
-        return self.cluster.spawn(name, known.name, args, kwargs or {}, wait=wait, replace=replace)
+        given, named = known.bound(name, args, kwargs or {})
+        return self.cluster.spawn(name, known.name, given, named, wait=wait, replace=replace)
 
     def stop(self, name: str, wait: float | None = None) -> None:
         """Stop a daemon until :meth:`start`; with ``wait`` seconds, return once it has stopped.

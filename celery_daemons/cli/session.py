@@ -115,13 +115,17 @@ def daemons_of(ctx: click.Context, *, modules: bool = False) -> "Daemons":
 
 def prog(ctx: click.Context) -> str:
     """Return the command line up to ``daemons`` as it was called, for messages that suggest a command."""
+    return f"{_celery(ctx)} daemons"
+
+
+def _celery(ctx: click.Context) -> str:
     app = ctx.find_root().params.get("app")
-    return f"celery -A {app} daemons" if isinstance(app, str) else "celery daemons"
+    return f"celery -A {app}" if isinstance(app, str) else "celery"
 
 
 def as_called(ctx: click.Context, message: str) -> str:
-    """Return a message with ``celery -A … daemons`` replaced by the command as it was called."""
-    return message.replace("celery -A … daemons", prog(ctx))
+    """Return a message with ``celery -A …`` replaced by the command as it was called."""
+    return message.replace("celery -A …", _celery(ctx))
 
 
 def screen_of(ctx: click.Context) -> Screen:

@@ -1,7 +1,7 @@
 """Read one cluster's state from Redis: each call is one or two round trips, and no worker has to answer."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from celery_daemons.client.locator import Locator
 from celery_daemons.domain.names import DaemonName, NodeName, daemon_name
@@ -33,6 +33,7 @@ class ClusterStatus:
 
     ``nodes`` and ``daemons`` are numbers by status; ``daemons["desired"]`` is the number of daemons that should run.
     ``scanners`` has the last scan by launcher. ``leader`` is ``None`` while no monitor is elected.
+    ``problems`` says by node why it can start no daemons.
     """
 
     namespace: str
@@ -41,6 +42,7 @@ class ClusterStatus:
     daemons: dict[str, int]
     scanners: dict[str, ScanRecord]
     rebalance_paused: bool = False
+    problems: dict[str, str] = field(default_factory=dict)
 
 
 class Lookups:
@@ -129,8 +131,11 @@ class Lookups:
     def status(self) -> ClusterStatus:
         """Return a summary of the cluster. Reads every spec and every entry of the address book."""
         nodes = {str(NodeStatus.UP): 0, str(NodeStatus.DRAINING): 0, str(NodeStatus.LOST): 0}
+        problems: dict[str, str] = {}
         for node in self.nodes():
             nodes[node.status] += 1
+            if node.problem is not None:
+                problems[node.name] = node.problem
         daemons = {"desired": 0, **{str(status): 0 for status in DaemonStatus}}
         for record in queries.records(self._store):
             daemons["desired"] += record.desired is Desired.RUNNING
@@ -142,6 +147,7 @@ class Lookups:
             daemons=daemons,
             scanners=queries.scans(self._store, ScanRecord),
             rebalance_paused=self.rebalance_paused(),
+            problems=problems,
         )
 
     def events(self, *, last: int = 100) -> Sequence[JournalEntry]:
@@ -181,5 +187,5 @@ class Lookups:
 
 def preferred_node(name: DaemonName, nodes: dict[NodeName, NodeRow], vnodes: int) -> str | None:
     """Return the first node on the hash ring for a name among the nodes that take daemons."""
-    weights = {node: row.weight for node, row in nodes.items() if row.status is NodeStatus.UP}
+    weights = {node: row.weight for node, row in nodes.items() if row.takes_daemons}
     return next(Ring(weights, vnodes=vnodes).preference(name), None)

@@ -30,7 +30,10 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A worker that is registered in the address book; ``lease_ms`` is the time left of the lease."""
+    """A worker that is registered in the address book; ``lease_ms`` is the time left of the lease.
+
+    ``problem`` is why the node can start no daemons, ``None`` if it can.
+    """
 
     name: NodeName
     incarnation: Incarnation
@@ -44,6 +47,7 @@ class Node:
     daemons: int
     started_at: float
     lease_ms: int
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +74,16 @@ class DaemonRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonSpec:
-    """A daemon that should run: the name, the launcher, and the arguments for the launcher."""
+    """A daemon that should run: the name, the launcher, and the arguments for the launcher.
+
+    ``problem`` is why a spec that a recovery scanner made cannot be recorded, for the report of the scan.
+    """
 
     name: DaemonName
     launcher: LauncherName
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +128,8 @@ class NodeRow:
     """A node as Redis holds it; labels and launchers are joined by commas, which no name contains.
 
     ``candidate`` says whether the node runs for election as monitor. ``needs`` has the labels and weights that its
-    launchers require, as :func:`needs_text` writes them.
+    launchers require, as :func:`needs_text` writes them. ``problem`` is why the node cannot start processes, empty if
+    it can: a node with a problem keeps what runs there and takes no more.
     """
 
     incarnation: Incarnation
@@ -135,6 +144,12 @@ class NodeRow:
     candidate: bool = True
     needs: str = ""
     started_ms: int = 0
+    problem: str = ""
+
+    @property
+    def takes_daemons(self) -> bool:
+        """Return whether the node is up, does not drain and can start processes."""
+        return self.status is NodeStatus.UP and not self.problem
 
     @property
     def label_set(self) -> frozenset[str]:

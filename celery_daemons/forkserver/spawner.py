@@ -4,10 +4,13 @@ import asyncio
 import contextlib
 import json
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import socket
 from collections.abc import Callable
+from multiprocessing import forkserver
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -138,6 +141,23 @@ class Spawner:
         with contextlib.suppress(OSError):  # the child has died, which on_death reports
             forked.sock.sendall(pack(boot))
         return forked
+
+    async def replace_server(self) -> None:
+        """End the fork server, so that the next fork starts another, which loads the app again. Its forks live on."""
+        await asyncio.to_thread(self._end_server)
+
+    def _end_server(self) -> None:
+        # Without the lock: a fork may be waiting for a fork server that hangs.
+        pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+        if pid is not None:
+            # Not reaped here, so the id is still its own: multiprocessing reaps it when it starts another.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # A cleaner of temporary files may have removed the folders that hold the socket.
+        folder = Path(multiprocessing.util.get_temp_dir())
+        for each in (folder.parent, folder):
+            with contextlib.suppress(OSError):
+                each.mkdir(mode=0o700)
 
     async def _wait_booted(self, forked: Child) -> None:
         """Wait until the process has passed every hook that runs after a fork, or is dead."""

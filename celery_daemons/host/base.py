@@ -12,6 +12,7 @@ from typing import Final
 from celery_daemons.domain.names import DaemonName, Token
 from celery_daemons.domain.runs import End, StartItem
 from celery_daemons.domain.states import Outcome
+from celery_daemons.errors import NotADaemon
 from celery_daemons.forkserver import unpatched
 from celery_daemons.forkserver.child import leave_without_agent
 from celery_daemons.forkserver.deadman import Deadman
@@ -183,7 +184,7 @@ def end_of_run(name: DaemonName, token: Token, *, stopping: bool, error: BaseExc
     """Return the report of a run that has ended, and log ``error`` if there is one."""
     if error is not None and not stopping:
         logger.error("daemon %s: failed: %s", name, _summary(error), exc_info=error)
-        return End(name, token, Outcome.FAILED, _summary(error), _trace(error))
+        return End(name, token, Outcome.FAILED, _summary(error), _trace(error), isinstance(error, NotADaemon))
     if error is not None:
         logger.warning("daemon %s: failed while stopping: %s", name, _summary(error), exc_info=error)
     return End(name, token, Outcome.STOPPED if stopping else Outcome.FINISHED)

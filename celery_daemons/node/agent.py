@@ -8,6 +8,7 @@ from typing import Final
 
 from celery_daemons.domain.names import NodeName
 from celery_daemons.errors import StoreUnavailable
+from celery_daemons.forkserver.spawner import Spawner
 from celery_daemons.node.assignment_sync import AssignmentSync
 from celery_daemons.node.command_runner import CommandRunner
 from celery_daemons.node.election import Election
@@ -17,6 +18,7 @@ from celery_daemons.node.lifetime import Lifetime
 from celery_daemons.node.node_lease import Forgotten, NodeLease, Renewed
 from celery_daemons.node.outbox import Outbox
 from celery_daemons.node.outbox_sender import OutboxSender
+from celery_daemons.node.serving import Serving
 from celery_daemons.node.supervision.supervisor import Supervisor
 from celery_daemons.node.worker_link import WorkerLink
 from celery_daemons.settings import Settings
@@ -60,6 +62,8 @@ class Agent:
         hosts: HostPool,
         sync: AssignmentSync,
         runner: CommandRunner,
+        spawner: Spawner,
+        serving: Serving,
         election: Election,
         worker_link: WorkerLink,
     ) -> None:
@@ -74,6 +78,8 @@ class Agent:
         self._hosts = hosts
         self._sync = sync
         self._runner = runner
+        self._spawner = spawner
+        self._serving = serving
         self._election = election
         self._worker_link = worker_link
         self._memory = HostMemory()
@@ -113,6 +119,8 @@ class Agent:
         if not await self._runner.app_loaded:
             why = self._runner.load_error or "a host died while it started"
             logger.error("node %s: cannot run daemons: %s", self._node, why)
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.run(journal.note(self._store.keys, "cannot-serve", node=self._node, cause=why))
             await asyncio.sleep(_LOAD_RETRY)
             # The fork server has loaded what it could. Only a new agent has a new one.
             self._lifetime.leave(0.0)
@@ -125,6 +133,7 @@ class Agent:
             if answer is None:
                 return
             self._hosts.renew()
+            await self._check_serving()
             now = time.monotonic()
             self._runner.apply(self._supervisor.open_hosts(now=now))
             limit_kib = self._settings.host_max_memory
@@ -135,6 +144,24 @@ class Agent:
             if not self._sync.is_current(answer.generation):
                 self._lifetime.start(self._catch_up(answer.generation))
             await self._campaign(led=answer.led)
+
+    async def _check_serving(self) -> None:
+        """Tell the cluster whether this node can start processes, give back what waits for one, and try again."""
+        problem = self._serving.problem
+        if bool(problem) != bool(self._lease.problem):
+            if not await self._lease.report_problem(problem):
+                return
+            if problem:
+                # After the report: the monitor must not assign to this node what the node now gives back.
+                logger.error("node %s: takes no daemons: %s", self._node, problem)
+                self._runner.apply(self._supervisor.cannot_start(problem))
+            else:
+                logger.info("node %s: can start processes again, takes daemons", self._node)
+                self._runner.apply(self._supervisor.can_start(now=time.monotonic()))
+        if self._serving.retry_due(time.monotonic()):
+            if self._serving.take_new_server():
+                await self._spawner.replace_server()
+            self._runner.apply(self._supervisor.probe(now=time.monotonic()))
 
     async def _beat_with_retries(self) -> Renewed | None:
         """Renew the lease, trying until Redis answers; ``None`` once the lease is lost."""
@@ -163,7 +190,8 @@ class Agent:
     async def _campaign(self, *, led: bool) -> None:
         assert self._lease.incarnation is not None
         with contextlib.suppress(StoreUnavailable):
-            await self._election.after_beat(self._lease.incarnation, led=led)
+            # A node that cannot fork a monitor would lead without one until its lease ends.
+            await self._election.after_beat(self._lease.incarnation, led=led or bool(self._serving.problem))
 
     async def _catch_up(self, generation: int) -> None:
         held = await self._sync.catch_up(generation)

@@ -14,7 +14,7 @@ from celery_daemons.forkserver.spawner import Child, Spawner
 from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.supervision.commands import HostId
 from celery_daemons.store.clock import lease_clock
-from celery_daemons.wire.channel import AsyncChannel, ChannelClosed
+from celery_daemons.wire.channel import AsyncChannel, ChannelClosed, batches
 from celery_daemons.wire.messages import Boot, FromHost, HostBoot, Lease, Leave, Probe, Start, Stop
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,14 @@ class HostDied:
     cause: str
 
 
-HostEvent = FromHost | HostDied
+@dataclass(frozen=True, slots=True)
+class ForkFailed:
+    """An attempt to fork the host process failed; another follows unless the host is killed."""
+
+    error: OSError | EOFError
+
+
+HostEvent = FromHost | HostDied | ForkFailed
 EventHandler = Callable[[HostId, HostEvent], None]
 
 
@@ -57,7 +64,8 @@ class HostProcess:
 
     def start(self, items: list[StartItem]) -> None:
         """Start daemons."""
-        self._send(Start(items))
+        for batch in batches(items, lambda item: len(item.arguments)):
+            self._send(Start(batch))
 
     def stop(self, names: list[DaemonName]) -> None:
         """Ask daemons to stop.
@@ -94,7 +102,7 @@ class HostProcess:
 
     async def run(self, spawner: Spawner, boot: HostBoot, handle: EventHandler) -> None:
         """Fork the process and pass on what it reports until it is dead."""
-        child = self._child = await self._fork(spawner, boot)
+        child = self._child = await self._fork(spawner, boot, handle)
         if child is None:
             handle(self._id, HostDied("was not forked"))
             return
@@ -115,14 +123,17 @@ class HostProcess:
         self._channel = None
         handle(self._id, HostDied(await asyncio.to_thread(child.reap)))
 
-    async def _fork(self, spawner: Spawner, boot: HostBoot) -> Child | None:
+    async def _fork(self, spawner: Spawner, boot: HostBoot, handle: EventHandler) -> Child | None:
         """Try to fork for as long as the host is wanted."""
+        level = logging.WARNING
         while not self._killed:
             try:
                 # A lease that has ended counts too: a host under it ends as it starts.
                 return await spawner.start(_ROLE, boot, lambda: self._lease.until or lease_clock() + _BOOT_ALLOWANCE)
             except (OSError, EOFError) as error:
-                logger.error("host of %s: cannot be forked (%s), trying again", boot.node, error)
+                logger.log(level, "host of %s: cannot be forked (%r), trying again", boot.node, error)
+                level = logging.DEBUG
+                handle(self._id, ForkFailed(error))
                 await asyncio.sleep(_FORK_RETRY)
         return None
 

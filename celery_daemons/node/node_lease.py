@@ -10,15 +10,15 @@ from typing import Final
 from celery_daemons.domain.names import Incarnation, NodeName
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.runs import Running
-from celery_daemons.domain.states import NodeStatus
 from celery_daemons.errors import ConfigurationError, LayoutMismatch, StoreUnavailable
 from celery_daemons.settings import Settings
 from celery_daemons.store import book, journal
 from celery_daemons.store import lease as verbs
 from celery_daemons.store.clock import lease_clock
-from celery_daemons.store.codec import decode_or_none
+from celery_daemons.store.codec import decode_or_none, printable
 from celery_daemons.store.connection import AsyncStore
 from celery_daemons.store.script import BATCH, text
+from celery_daemons.wire.channel import batches
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,24 @@ class NodeLease:
         server is back, the grace period counts from the moment at which this process connected to it.
         """
         return None if lease_clock() < self._no_claims_before else self._store.pin.server
+
+    @property
+    def problem(self) -> str:
+        """Why the node's record says that this node cannot start processes; empty if it says nothing."""
+        return self._row.problem
+
+    async def report_problem(self, problem: str) -> bool:
+        """Write to the node's record why it takes no daemons, or with an empty text that it does; False if not now."""
+        if self.incarnation is None:
+            return False
+        try:
+            if not await self._store.run(verbs.serving(self._store.keys, self._node, self.incarnation, problem)):
+                return False
+        except StoreUnavailable as error:
+            self._note_unanswered(error)
+            return False
+        self._row = replace(self._row, problem=printable(problem))
+        return True
 
     @property
     def pause(self) -> float:
@@ -149,8 +167,9 @@ class NodeLease:
         logger.warning("node %s: Redis may have lost this node's data, re-registering it and its daemons", self._node)
         generation = 0
         try:
-            for start in range(0, max(1, len(running)), BATCH):
-                batch = running[start : start + BATCH]
+            pages = [running[start : start + BATCH] for start in range(0, len(running), BATCH)]
+            cut = [batch for page in pages for batch in batches(page, lambda item: len(item.arguments))]
+            for batch in cut or [[]]:
                 answer = await self._store.run(
                     book.reassert(self._store.keys, self._node, self._row, batch, ttl_ms=self._settings.lease_ttl_ms)
                 )
@@ -188,7 +207,7 @@ class NodeLease:
         """Return whether another node takes daemons. Raises StoreUnavailable."""
         raw = await self._store.read(lambda client: client.hgetall(self._store.keys.nodes))
         rows = {text(name): decode_or_none(NodeRow, row) for name, row in raw.items()}
-        return any(row is not None and row.status is NodeStatus.UP for name, row in rows.items() if name != self._node)
+        return any(row is not None and row.takes_daemons for name, row in rows.items() if name != self._node)
 
     async def leave(self) -> None:
         """Leave the cluster. Raises StoreUnavailable."""

@@ -64,6 +64,9 @@ class RunEnds:
             at_once=silent,
             counts=counts,
         )
+        if end.hopeless:
+            # The same code is on the other nodes, and fails again whatever the policy allows.
+            delay, verdict = self._launchers[daemon.launcher].backoff_max, Verdict.FAILED
         daemon.restarts += 1
         daemon.error, daemon.trace = end.error, end.trace
         why = end.error or f"{end.outcome} by itself"

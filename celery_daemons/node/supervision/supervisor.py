@@ -165,9 +165,28 @@ class Supervisor:
         host = self._state.hosts.get(host_id)
         if host is not None:
             host.ready, host.pid = True, pid
+            if host.trial:
+                self._state.commands.add(KillHost(host_id))
             queued, host.queued = host.queued, []
             if queued:
                 self._state.start_on(host, queued)
+        return self._decided(now)
+
+    def cannot_start(self, problem: str) -> list[Command]:
+        """Give back the daemons that wait for a process, and open no process until :meth:`can_start`."""
+        self._state.problem = problem
+        self._starter.give_back_waiting()
+        return self._state.commands.take()
+
+    def can_start(self, *, now: float) -> list[Command]:
+        """Start processes again."""
+        self._state.problem = ""
+        return self.open_hosts(now=now)
+
+    def probe(self, *, now: float) -> list[Command]:
+        """Open a host to see whether processes can be started again; its readiness is the answer."""
+        if self._state.problem and not self._state.draining:
+            self._state.try_host(now)
         return self._decided(now)
 
     def host_answered(self, host_id: HostId) -> None:
@@ -225,8 +244,9 @@ class Supervisor:
             daemon = self._state.daemons.get(name)
             if daemon is None or daemon.host is not host:
                 continue
-            # Blame an isolated daemon for the death of its process; daemons that shared the host are not blamed.
-            counts = host.isolated or daemon.end is not None
+            # Blame an isolated daemon for the death of its process; daemons that shared the host are not blamed, nor is
+            # one that was not started yet.
+            counts = (host.isolated and host.ready) or daemon.end is not None
             died = End(name, daemon.token, Outcome.FAILED, f"its host process {host.pid} {cause}")
             self._ends.run_ended(daemon, daemon.end or died, now, silent=daemon.end is None, counts=counts)
         return self._decided(now)
