@@ -129,7 +129,7 @@ class NodeRow:
 
     ``candidate`` says whether the node runs for election as monitor. ``needs`` has the labels and weights that its
     launchers require, as :func:`needs_text` writes them. ``problem`` is why the node cannot start processes, empty if
-    it can: a node with a problem keeps what runs there and takes no more.
+    it can: a node with a problem keeps what runs there and takes nothing else.
     """
 
     incarnation: Incarnation
