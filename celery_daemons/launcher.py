@@ -55,8 +55,8 @@ class Launcher:
     async generator of :class:`~celery_daemons.DaemonSpec`, or of lists of these.
 
     ``options`` (times in seconds): ``isolation``, ``restart``, ``backoff``, ``backoff_max``, ``max_restarts``,
-    ``restart_period``, ``stop_grace``, ``progress_deadline``, ``labels``, ``weight`` and ``prune``. They are checked
-    when the launcher is registered.
+    ``restart_period``, ``start_seconds``, ``stop_grace``, ``progress_deadline``, ``labels``, ``weight`` and ``prune``.
+    They are checked when the launcher is registered.
     """
 
     def __init__(

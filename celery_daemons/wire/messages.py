@@ -142,6 +142,12 @@ class Started(msgspec.Struct, tag=True):
     items: list[tuple[DaemonName, Token]]
 
 
+class Proven(msgspec.Struct, tag=True):
+    """Host to agent: these daemons have called ``ctx.ready()``."""
+
+    items: list[tuple[DaemonName, Token]]
+
+
 class Ended(msgspec.Struct, tag=True):
     """Host to agent: these daemons have ended."""
 
@@ -168,6 +174,6 @@ class Progress(msgspec.Struct, tag=True):
 
 FromWorker = AssignmentsChanged | Campaign | Rejected | Drain
 ToHost = Lease | Start | Stop | Probe
-FromHost = Ready | LoadFailed | Started | Ended | Hung | Alive
+FromHost = Ready | LoadFailed | Started | Proven | Ended | Hung | Alive
 FromMonitor = Progress | LoadFailed | SteppedDown
 ToMonitor = Lease | HandOver
