@@ -103,6 +103,9 @@ class Launcher:
             )
         given = dict(self._given)
         given.setdefault("isolation", "shared" if self.is_async else "process")
+        if isinstance(given.get("backoff"), (int, float)):
+            # A launcher with a long first delay need not set the limit too.
+            given.setdefault("backoff_max", max(LauncherOptions().backoff_max, given["backoff"]))
         if "labels" in given:
             labels = given["labels"] or ()
             given["labels"] = tuple(sorted(labels.split(",") if isinstance(labels, str) else labels))
