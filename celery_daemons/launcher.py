@@ -60,8 +60,8 @@ class Launcher:
     async generator of :class:`~celery_daemons.DaemonSpec`, or of lists of these.
 
     ``options`` (times in seconds): ``isolation``, ``restart``, ``backoff``, ``backoff_max``, ``max_restarts``,
-    ``restart_period``, ``stop_grace``, ``progress_deadline``, ``labels``, ``weight`` and ``prune``. They are checked
-    when the launcher is registered.
+    ``restart_period``, ``start_seconds``, ``stop_grace``, ``progress_deadline``, ``labels``, ``weight`` and ``prune``.
+    They are checked when the launcher is registered.
     """
 
     def __init__(
@@ -108,6 +108,9 @@ class Launcher:
             )
         given = dict(self._given)
         given.setdefault("isolation", "shared" if self.is_async else "process")
+        if isinstance(given.get("backoff"), (int, float)):
+            # A launcher with a long first delay need not set the limit too.
+            given.setdefault("backoff_max", max(LauncherOptions().backoff_max, given["backoff"]))
         if "labels" in given:
             labels = given["labels"] or ()
             given["labels"] = tuple(sorted(labels.split(",") if isinstance(labels, str) else labels))

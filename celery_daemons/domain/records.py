@@ -135,7 +135,7 @@ class NodeRow:
     The names of queues are empty where the broker does not allow the node a queue. ``candidate`` says whether the node
     runs for election as monitor. ``needs`` has the labels and weights that its launchers require, as :func:`needs_text`
     writes them, and ``scanners`` the launchers that have a recovery scanner. ``problem`` is why the node cannot start
-    processes, empty if it can: a node with a problem keeps what runs there and takes no more.
+    processes, empty if it can: a node with a problem keeps what runs there and takes nothing else.
     """
 
     incarnation: Incarnation

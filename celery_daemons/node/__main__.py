@@ -34,8 +34,9 @@ def main() -> None:
     logs.plain("daemons", level=boot.loglevel, logfile=boot.logfile)
     status = 1
     # Imported here: the worker's sys.path counts, which has just been set.
-    from celery_daemons.node import system
+    from celery_daemons.node import descriptors, system
 
+    descriptors.raise_limit()
     lacking = system.missing(timers=boot.settings.on_store_loss == "stop")
     if lacking is not None:
         logging.getLogger("celery_daemons.node").critical("node %s: cannot run daemons: %s", boot.node, lacking)

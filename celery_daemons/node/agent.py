@@ -153,7 +153,7 @@ class Agent:
             await self._campaign(led=answer.led)
 
     async def _check_serving(self) -> None:
-        """Tell the cluster whether this node can start processes, give back what waits for one, and try again."""
+        """Report whether this node can start processes, give back what waits for one, and try again."""
         problem = self._serving.problem
         if bool(problem) != bool(self._lease.problem):
             if not await self._lease.report_problem(problem):

@@ -12,7 +12,7 @@ _FIRST_RETRY: Final = 1.0
 _LONGEST_RETRY: Final = 30.0
 #: Doublings that are enough to reach the longest wait, whatever the number of attempts.
 _DOUBLINGS: Final = 5
-#: Errors for want of a resource, with which another fork server would fail too.
+#: Errors of a shortage, with which another fork server would fail too.
 _SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC))
 
 

@@ -159,6 +159,12 @@ class Started(msgspec.Struct, tag=True):
     items: list[tuple[DaemonName, Token]]
 
 
+class Proven(msgspec.Struct, tag=True):
+    """Host to agent: these daemons have called ``ctx.ready()``."""
+
+    items: list[tuple[DaemonName, Token]]
+
+
 class Ended(msgspec.Struct, tag=True):
     """Host to agent: these daemons have ended."""
 
@@ -185,6 +191,6 @@ class Progress(msgspec.Struct, tag=True):
 
 FromWorker = AssignmentsChanged | Campaign | Rejected | Drain | NodeQueues
 ToHost = Lease | Start | Stop | Probe | Leave
-FromHost = Ready | LoadFailed | Started | Ended | Hung | Alive
+FromHost = Ready | LoadFailed | Started | Proven | Ended | Hung | Alive
 FromMonitor = Progress | LoadFailed | SteppedDown
 ToMonitor = Lease | HandOver
