@@ -117,7 +117,8 @@ class Dispatcher:
     def _delete_task_queue(self, connection: Any, queue: Queue) -> bool:
         """Delete a task queue unless it holds tasks; return whether it was kept."""
         try:
-            waiting = queue(connection.default_channel).queue_declare(passive=True).message_count
+            # Passive only on AMQP: on a virtual transport, an empty queue may not exist, while its bindings do.
+            waiting = queue(connection.default_channel).queue_declare(passive=_is_amqp(connection)).message_count
         except connection.channel_errors:
             return False  # There is no such queue.
         if not waiting:
@@ -149,9 +150,13 @@ class Dispatcher:
 def _delete(connection: Any, queue: Queue, *, if_empty: bool = False) -> None:
     """Delete a queue that nobody consumes, and its exchange."""
     bound = queue(connection.default_channel)
-    if connection.transport.driver_type != "amqp":
+    if not _is_amqp(connection):
         # A virtual transport deletes the bindings of a queue only after the channel has declared the queue. AMQP would
         # refuse a declaration that differs from the first one.
         bound.declare()
     bound.delete(if_unused=True, if_empty=if_empty)
     bound.exchange.delete()
+
+
+def _is_amqp(connection: Any) -> bool:
+    return bool(connection.transport.driver_type == "amqp")

@@ -1,7 +1,7 @@
 """Parse the URL of a Redis server, and check that the server is suitable."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
@@ -39,8 +39,8 @@ class Sentinels:
     database: int
     username: str | None
     password: str | None
-    sentinel_options: Mapping[str, Any]
-    primary_options: Mapping[str, Any]
+    sentinel_options: Mapping[str, Any] = field(default_factory=dict)
+    primary_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def sentinels(url: str) -> Sentinels | None:

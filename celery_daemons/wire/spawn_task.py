@@ -35,7 +35,7 @@ def spawn_queue_name(namespace: str, node: str) -> str:
 def task_queue(app: Any, name: str) -> Queue:
     """Return the node's task queue as Celery itself declares a queue of that name, whatever the app's queue settings.
 
-    All who declare the queue must do so alike: a broker refuses a declaration that differs from the first one.
+    Every process must declare the queue alike: a broker refuses a declaration that differs from the first one.
     """
     queue: Queue = app.amqp.Queues((), create_missing=True)[name]
     return queue

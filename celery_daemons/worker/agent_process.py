@@ -35,7 +35,7 @@ _HEALTHY_AFTER: Final = 30.0
 #: Seconds that the hosts of a dead agent have to exit. After that the next agent starts without the proof of their
 #: death, and waits until the old lease has ended.
 _HOSTS_EXIT_TIMEOUT: Final = 3.0
-#: Seconds that an agent has, when the worker is told to exit at once, to kill its hosts and release their daemons.
+#: Seconds that an agent has, when the worker has to exit at once, to kill its hosts and release their daemons.
 _HURRY: Final = 2.0
 
 

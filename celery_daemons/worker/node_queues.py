@@ -1,6 +1,6 @@
 """The worker's consumers of its node's two queues: the task queue, and the spawn queue of the monitor's messages.
 
-Daemons need neither queue. A broker that refuses one costs the node that queue, and never the worker its own tasks.
+Daemons need neither queue. If a broker refuses one, the node does without it, and the worker goes on with its tasks.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class NodeQueuesConsumer:
         self._spawn_queue = spawn_queue_name(namespace, node)
         self._spawns: Any = None
         self._retry: Any = None
-        #: The broker has refused to deliver from the task queue, which cost the worker a channel: not tried again.
+        #: The broker has refused to deliver from the task queue, and has closed a channel with that: not tried again.
         self._refused = False
         self._rejected = 0
         self._report_at = 0.0

@@ -64,7 +64,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self._weight = daemon_weight
         self._drain_timeout = 0.0
         self._drain_until = 0.0
-        self._told_to_terminate = False
+        self._began_cold = False
         self._timer_entry: Any = None
         worker.daemons_agent = None
 
@@ -119,7 +119,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
             self._ending_guard.call(self._drain, worker.daemons_agent)
 
     def _drain(self, agent: AgentProcess) -> None:
-        self._told_to_terminate = _is_set(state.should_terminate)
+        self._began_cold = _is_set(state.should_terminate)
         self._drain_until = time.monotonic() + self._drain_timeout
         if self._timer_entry is not None:
             self._timer_entry.cancel()
@@ -138,8 +138,8 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
             logger.warning("node %s: not drained in time, agent killed", agent.node)
 
     def _is_hurried(self) -> bool:
-        """Return whether the worker was told to terminate at once, by a second Ctrl-C, after the drain had begun."""
-        return not self._told_to_terminate and _is_set(state.should_terminate)
+        """Return whether a second Ctrl-C, after the drain had begun, asks for an end at once."""
+        return not self._began_cold and _is_set(state.should_terminate)
 
 
 class SpawnStep(bootsteps.StartStopStep):  # type: ignore[misc]

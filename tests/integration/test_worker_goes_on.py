@@ -146,7 +146,7 @@ def test_workers_that_end_at_the_same_time_leave_no_daemon_behind(
         # When
         for worker in workers:
             worker.terminate()
-        wait_until(lambda: not any(worker.running for worker in workers), within=SOON, because="all were told to end")
+        wait_until(lambda: not any(worker.running for worker in workers), within=SOON, because="each got SIGTERM")
 
         # Then every node has left, and no daemon waits for the end of a lease
         assert cluster.daemons.nodes() == []

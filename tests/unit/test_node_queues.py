@@ -119,7 +119,7 @@ def test_queues_that_were_refused_are_consumed_once_the_broker_allows_them(
     assert len(worker.timer.entries) == 2
 
 
-def test_a_broker_that_refuses_to_deliver_costs_one_reconnection_and_no_more(
+def test_a_broker_that_refuses_to_deliver_causes_exactly_one_reconnection(
     worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An AMQP broker closes the channel of the worker's own consumers then; only a new connection restores them."""

@@ -101,7 +101,7 @@ def open_files() -> set[str]:
 
 @pytest.mark.parametrize("call", STARTING)
 @pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
-def test_an_agent_that_cannot_be_started_costs_the_worker_nothing(
+def test_an_agent_that_cannot_be_started_leaves_nothing_behind_and_does_not_reach_the_worker(
     agent: AgentProcess,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
