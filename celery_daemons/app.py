@@ -255,10 +255,7 @@ class Daemons:
         return self.cluster.rebalance(self.settings, self.launchers.options_of, dry_run=dry_run)
 
     def pause_rebalance(self) -> None:
-        """Stop the monitor from moving daemons that may stay where they are, until :meth:`resume_rebalance`.
-
-        The pause is kept in Redis.
-        """
+        """Keep the monitor from moving daemons that may stay where they are; Redis remembers that until a resume."""
         self.cluster.pause_rebalance()
 
     def resume_rebalance(self) -> None:
