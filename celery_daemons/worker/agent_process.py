@@ -26,6 +26,8 @@ _BACKLOG: Final = 4 * 1024 * 1024
 #: Seconds before an agent that died is replaced, doubled for each further death up to the maximum.
 _FIRST_PAUSE: Final = 0.1
 _MAX_PAUSE: Final = 30.0
+#: Doublings of the pause that are enough to reach the maximum, whatever the number of deaths.
+_DOUBLINGS: Final = 10
 #: Seconds after which an agent counts as started: a later death resets the pause.
 _HEALTHY_AFTER: Final = 30.0
 #: Seconds that the hosts of a dead agent have to exit. After that the next agent starts without the proof of their
@@ -52,6 +54,7 @@ class AgentProcess:
         self._started_at = 0.0
         self._died_at = 0.0
         self._deaths = 0
+        #: The incarnation that the present agent, or the last one, has joined as; None if it has not joined.
         self._incarnation: str | None = None
         self._ending = False
 
@@ -86,6 +89,7 @@ class AgentProcess:
             held.close()
         self._sock, self._lifeline = ours, lifeline
         self._frames = Frames(JoinedAs)
+        self._incarnation = None
         self._out.clear()
         self._started_at = time.monotonic()
         assert self._process.stdin is not None
@@ -162,7 +166,7 @@ class AgentProcess:
         If the hosts are known to be dead, the next agent may take over the old lease at once.
         """
         now = time.monotonic()
-        if now < self._died_at + min(_MAX_PAUSE, _FIRST_PAUSE * 2.0 ** (self._deaths - 1)):
+        if now < self._died_at + min(_MAX_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._deaths - 1, _DOUBLINGS)):
             return False
         if self._lifeline is not None:
             dead = False
@@ -171,7 +175,9 @@ class AgentProcess:
                 dead = not self._lifeline.recv(1)
             if not dead and now < self._died_at + _HOSTS_EXIT_TIMEOUT:
                 return False
-            self._boot.previous = self._incarnation if dead else None
+            # An agent that has died before it joined says nothing about the incarnation before it: that one's death was
+            # seen then, or was not.
+            self._boot.previous = (self._incarnation or self._boot.previous) if dead else None
             self._lifeline.close()
             self._lifeline = None
         return True
@@ -186,7 +192,13 @@ class AgentProcess:
                 return False
         except ChildProcessError:
             # A monkey-patched parent reaps its children itself.
-            return self._process.poll() is not None
+            if self._process.poll() is None:
+                return False
+            # While a host is left in the group, the kernel gives the agent's id to no other process. If a process has
+            # that id, no host is left, and the group may be another one.
+            if not Path(f"/proc/{self._process.pid}").exists():
+                self._kill_group()
+            return True
         self._kill_group()
         self._process.poll()
         return True
