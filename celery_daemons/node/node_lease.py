@@ -12,6 +12,8 @@ from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.runs import Running
 from celery_daemons.domain.states import NodeStatus
 from celery_daemons.errors import ConfigurationError, LayoutMismatch, StoreUnavailable
+from celery_daemons.node.name_wait import NameWait
+from celery_daemons.node.witness import ClusterWitness
 from celery_daemons.settings import Settings
 from celery_daemons.store import book, journal
 from celery_daemons.store import lease as verbs
@@ -52,7 +54,17 @@ class Lost:
 class NodeLease:
     """The lease as this process may count on it: ``until`` is its end on the lease clock, less the margin."""
 
-    def __init__(self, *, store: AsyncStore, settings: Settings, node: NodeName, row: NodeRow) -> None:
+    def __init__(
+        self,
+        *,
+        store: AsyncStore,
+        settings: Settings,
+        node: NodeName,
+        row: NodeRow,
+        witness: ClusterWitness | None = None,
+    ) -> None:
+        self._witness = witness or ClusterWitness(settings=settings, node=node)
+        self._name_wait = NameWait(self._witness.clock)
         self._store = store
         self._settings = settings
         self._node = node
@@ -99,6 +111,8 @@ class NodeLease:
                         row,
                         ttl_ms=self._settings.lease_ttl_ms,
                         previous=self._previous,
+                        server=self._store.pin.server,
+                        ended_ms=self._name_wait.ended_ms,
                     )
                 )
             except (ConfigurationError, LayoutMismatch) as error:
@@ -109,13 +123,18 @@ class NodeLease:
                 self._note_unanswered(error)
                 await asyncio.sleep(self.pause)
                 continue
+            received = lease_clock()
+            self._witness.on_time(answer.server_ms, sent=sent, received=received)
             if isinstance(answer, verbs.Taken):
-                await self._report_taken(answer)
-                await asyncio.sleep(min(answer.left_ms / 1000 + 0.01, self.pause))
+                left = self._name_wait.seconds_left(answer, now=received)
+                if left > 0:
+                    await self._report_taken(answer)
+                    await asyncio.sleep(min(left + 0.01, self.pause))
                 continue
             # A node that has just joined runs nothing: there is nothing to reassert.
             self._must_reassert = self._reported_taken = False
             self._errors.clear()
+            self._note_cluster(answer, received)
             self._row = row
             self.incarnation = self._previous = row.incarnation
             self._extend(sent)
@@ -134,6 +153,10 @@ class NodeLease:
             self._note_unanswered(error)
             return None
         renewed = answer.verdict == "ok"
+        if renewed:
+            received = lease_clock()
+            self._witness.on_time(answer.server_ms, sent=self._sent_at, received=received)
+            self._note_cluster(answer, received)
         # No monitor may sweep a lease that still runs on this node's clock: an unknown lease was lost by Redis.
         if (not renewed and self._sent_at < self.until) or (renewed and self._must_reassert):
             # Kept until it is complete: after a part of it Redis knows this node again, and reports no loss.
@@ -152,7 +175,15 @@ class NodeLease:
             for start in range(0, max(1, len(running)), BATCH):
                 batch = running[start : start + BATCH]
                 answer = await self._store.run(
-                    book.reassert(self._store.keys, self._node, self._row, batch, ttl_ms=self._settings.lease_ttl_ms)
+                    book.reassert(
+                        self._store.keys,
+                        self._node,
+                        self._row,
+                        batch,
+                        ttl_ms=self._settings.lease_ttl_ms,
+                        server=self._store.pin.server,
+                        longest_ms=self._witness.longest_lease_ms,
+                    )
                 )
                 if answer is None:
                     self._must_reassert = False
@@ -170,6 +201,14 @@ class NodeLease:
             logger.info("node %s: Redis answers again", self._node)
         self._errors.clear()
         return answer
+
+    def _note_cluster(self, answer: verbs.Joined | verbs.Beat, received: float) -> None:
+        self._witness.on_cluster(
+            server=self._store.pin.server,
+            created_ms=answer.created_ms,
+            longest_lease_ms=answer.longest_lease_ms,
+            received=received,
+        )
 
     def _extend(self, sent: float) -> None:
         self.until = sent + self._settings.lease_ttl - self._settings.lease_margin
@@ -222,4 +261,5 @@ class NodeLease:
         """Continue with another server if there is one, which may lack the last writes without saying so."""
         if self._store.pin.accept_new_server():
             self._must_reassert = True
-            self._no_claims_before = lease_clock() + self._settings.lease_ttl
+            # Another node may hold by a longer lease what the data of this server assigns here.
+            self._no_claims_before = lease_clock() + self._witness.longest_lease_ms / 1000
