@@ -56,7 +56,10 @@ class LeaseWatcher:
         hold_off, now, leases = self._hold_off, self._clock(), self._lease_clock
         hold_off.on_longest_lease(overview.longest_lease_ms / 1000)
         leases.observe(overview, sent=now if sent is None else sent, window=hold_off.lease)
-        hold_off.on_data_age(leases.age_ms("data", overview.age_ms, overview))
+        age_ms = leases.age_ms("data", overview.age_ms, overview)
+        if not overview.server or overview.server != server:
+            # A monitor has waited for the data before it confirmed this server.
+            hold_off.on_data_age(age_ms)
         hold_off.on_cluster_silence(leases.age_ms("first beat", overview.first_beat_age_ms, overview))
         confirms = hold_off.on_server(server, confirmed=overview.server)
         left_ms = leases.left_ms(overview, longest=hold_off.lease)

@@ -58,7 +58,6 @@ class FaultCluster:
         self._resources = ExitStack()
         self._options = options or {}
         self._broker = broker
-        #: The server's wall clock, if the test sets it.
         self.clock = FakeClock(folder)
         self.server = self._resources.enter_context(Server("valkey", env=self.clock.env if fake_clock else None))
         self.proxies = {f"{name}@test": self._new_proxy() for name in nodes}

@@ -40,6 +40,28 @@ def test_no_node_is_lost_when_redis_clock_is_set_forward(fault_cluster: NewFault
     assert cluster.events("lost", start) == []
 
 
+def test_a_silent_node_whose_lease_has_ended_by_redis_clock_alone_is_not_lost(fault_cluster: NewFaultCluster) -> None:
+    """Attacks invariants 1 and 4: the agent is paused, its hosts run on, and the monitor checks the leases at once."""
+    # Given
+    cluster = fault_cluster(settings={**SETTINGS, "scan_timeout": 20.0}, fake_clock=True)
+    agent = cluster.agent(B)
+    freeze(agent)
+    wait_until(
+        lambda: cluster.lease_end(B) / 1000 - time.time() < LEASE / 2, within=SOON, because="half of the lease is over"
+    )
+
+    # When; the drain is a change of a node, on which the monitor checks all leases
+    cluster.clock.set(0.6 * LEASE)
+    cluster.client.drain(B)
+
+    # Then nothing of that node runs elsewhere before the lease has ended
+    cluster.wait_moved(B)
+    thaw(agent)
+    cluster.client.wait_up(A, B, within=SOON)
+    cluster.clock.set(0.0)
+    cluster.final_check()
+
+
 def test_a_lost_node_is_replaced_within_two_leases_although_redis_clock_was_set_back(
     fault_cluster: NewFaultCluster,
 ) -> None:
@@ -103,17 +125,17 @@ def test_scanners_and_clients_that_are_quicker_than_nodes_restart_no_daemon(faul
 
 def test_a_new_worker_trusts_no_snapshot_without_a_confirmed_server(fault_cluster: NewFaultCluster) -> None:
     """Attacks invariants 1 and 9: the data is old, the holders are silent, and the monitor's agent is new."""
-    # Given a snapshot from before the first confirmation, in which no daemon is on any node
-    cluster = fault_cluster(settings={**SETTINGS, "lease_ttl": 4.0})
+    # Given silent nodes, and a snapshot from before the first confirmation, in which no daemon is on any node
+    cluster = fault_cluster(settings={**SETTINGS, "lease_ttl": 8.0})
+    freeze(*(cluster.agent(node) for node in (A, B)))
     with cluster.server.client() as redis:
         prefix = f"{{{cluster.project.namespace}}}:v1"
         redis.hdel(f"{prefix}:cluster", "server")
-        redis.delete(f"{prefix}:book", f"{prefix}:leases", f"{prefix}:nodes", f"{prefix}:monitor")
+        redis.delete(*(f"{prefix}:{key}" for key in ("book", "leases", "lease_lengths", "nodes", "monitor")))
         redis.delete(*(f"{prefix}:node:{node}:daemons" for node in (A, B)))
-
-        # When the holders' agents are paused, and a new worker joins after the restart
-        freeze(*(cluster.agent(node) for node in (A, B)))
         redis.save()
+
+    # When a new worker joins after a restart with that snapshot
     cluster.server.restart(keep_data=True)
     newcomer = cluster.worker(A, "-n", "w3@test")
     try:
@@ -121,7 +143,7 @@ def test_a_new_worker_trusts_no_snapshot_without_a_confirmed_server(fault_cluste
         # Then it starts nothing before the leases of the silent nodes have ended
         wait_until(
             lambda: any(one.node == "w3@test" for one in cluster.client.locate_many(cluster.wanted).values()),
-            within=SOON,
+            within=2 * SOON,
             because="the leases of the silent nodes end",
         )
         for node in (A, B):

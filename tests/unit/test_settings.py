@@ -90,7 +90,11 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_name(name: str, value: ob
         ({"heartbeat_interval": 2}, "lease_ttl", "at least 3 × daemons_heartbeat_interval"),
         ({"heartbeat_interval": 0.0}, "heartbeat_interval", "above 0"),
         ({"lease_ttl": -1.0}, "lease_ttl", "above 0"),
-        ({"lease_ttl": 0.2, "heartbeat_interval": 0.05}, "lease_ttl", "leaves less than 2 × daemons_heartbeat_interval"),
+        (
+            {"lease_ttl": 0.2, "heartbeat_interval": 0.05},
+            "lease_ttl",
+            "leaves less than 2 × daemons_heartbeat_interval",
+        ),
         ({"lease_ttl": 0.3, "heartbeat_interval": 0.1}, "lease_ttl", "after the margin of 0.2 s"),
         ({"lease_ttl_max": 0.0}, "lease_ttl_max", "above 0"),
         ({"lease_ttl_max": 4.9}, "lease_ttl_max", "at least daemons_lease_ttl"),
