@@ -43,3 +43,7 @@ class LeaseLost(Fenced):
 
 class ClaimLost(Fenced):
     """A newer token exists for the daemon: another start of the daemon has replaced this one."""
+
+
+class NotADaemon(ConfigurationError):
+    """The call of a launcher's function returned something that has yet to run; no number of restarts will help."""

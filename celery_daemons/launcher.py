@@ -1,14 +1,17 @@
 """Launchers, the registered recipes for daemons, and the registry of an app's launchers."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
-from celery_daemons.domain.names import LauncherName, daemon_name, launcher_name
+from celery_daemons.client.participation import Participation
+from celery_daemons.domain.calls import bind_arguments, check_has_run, check_is_no_generator, signature_of
+from celery_daemons.domain.names import DaemonName, LauncherName, daemon_name, launcher_name
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import Address, DaemonSpec
-from celery_daemons.errors import ConfigurationError, UnknownLauncher
+from celery_daemons.errors import ConfigurationError, DaemonsError, UnknownLauncher
 from celery_daemons.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
     from celery.result import AsyncResult
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+#: Whether a recovery scanner runs in this context. A wrong spec then says so instead of raising: one bad row of a table
+#: must not end the scan.
+scanning: Final[ContextVar[bool]] = ContextVar("scanning", default=False)
 
 _OPTIONS = frozenset(field.name for field in fields(LauncherOptions))
 
@@ -33,6 +40,10 @@ class AppDaemons(Protocol):
 
     def settings_with(self, **options: Any) -> Settings:
         """Return the settings with some of them replaced."""
+
+    @property
+    def participation(self) -> Participation:
+        """Whether the app takes part in a cluster."""
 
     def spawn(
         self, name: str, launcher: str, *, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -66,6 +77,7 @@ class Launcher:
         self._daemons: AppDaemons | None = None
         self._given = options
         self.options = LauncherOptions()
+        self._signature: inspect.Signature | None = None
 
     def bind(self, name: str, daemons: AppDaemons) -> None:
         """Set the name and the :class:`~celery_daemons.Daemons` of this launcher, and check the factory and options.
@@ -78,11 +90,14 @@ class Launcher:
                 f"launcher {name}: factory {self.factory!r} is not callable; "
                 "give it an async def, a def or a class with run"
             )
+        code = getattr(self.factory, "run", None) if inspect.isclass(self.factory) else self.factory
+        check_is_no_generator(code, name)
         if inspect.isclass(self.factory) and not callable(getattr(self.factory, "run", None)):
             raise ConfigurationError(f"launcher {name}: class {self.factory.__name__} has no method run(ctx, …)")
         if self.scanner is not None and not callable(self.scanner):
             raise ConfigurationError(f"launcher {name}: recovery_scanner {self.scanner!r} is not callable")
         self.options = self._checked_options(name)
+        self._signature = signature_of(self.factory)
         self._daemons = daemons
 
     def _checked_options(self, name: str) -> LauncherOptions:
@@ -129,19 +144,40 @@ class Launcher:
     def start(self, ctx: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call the factory, or ``run`` of a new instance.
 
-        Returns a coroutine if :attr:`is_async`; otherwise returns when the daemon has ended.
+        Returns a coroutine if :attr:`is_async`; otherwise returns when the daemon has ended. Raises NotADaemon if the
+        function returned an awaitable or a generator.
         """
         factory: Any = self.factory
         if inspect.isclass(factory):
             factory = cast(Any, factory)().run
-        return factory(ctx, *args, **kwargs)
+        result = factory(ctx, *args, **kwargs)
+        if not self.is_async:
+            check_has_run(result, self.name)
+        return result
 
     def spec(self, name: str, /, *args: Any, **kwargs: Any) -> DaemonSpec:
         """Return a spec: daemon ``name`` should run with these arguments. A recovery scanner yields such specs.
 
-        Raises :exc:`~celery_daemons.InvalidName`.
+        Raises :exc:`~celery_daemons.InvalidName`, and :exc:`~celery_daemons.ConfigurationError` for arguments that the
+        launcher does not take. While a recovery scanner runs, the spec says so instead, and the scan reports it.
         """
-        return DaemonSpec(name=daemon_name(name), launcher=self.name, args=args, kwargs=kwargs)
+        try:
+            daemon_name(name)
+            given, named = self.bound(name, args, kwargs)
+        except DaemonsError as error:
+            if not scanning.get():
+                raise
+            return DaemonSpec(name=DaemonName(str(name)), launcher=self.name, problem=str(error))
+        return DaemonSpec(name=DaemonName(name), launcher=self.name, args=tuple(given), kwargs=named)
+
+    def bound(self, name: str, args: Any, kwargs: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Return the arguments for daemon ``name`` as this launcher takes them, the same for each way to write a call.
+
+        Raises :exc:`~celery_daemons.ConfigurationError` with the parameter.
+        """
+        if self._signature is None:
+            return args, kwargs
+        return bind_arguments(self._signature, args, kwargs, name=name, launcher=self.name)
 
     def spawn(self, name: str, /, *args: Any, **kwargs: Any) -> Address | None:
         """Record that daemon ``name`` should run with these arguments; see :meth:`celery_daemons.Daemons.spawn`.
@@ -188,6 +224,19 @@ class Registry(Mapping[str, Launcher]):
     def add(self, launcher: Launcher) -> None:
         """Add a bound launcher."""
         self._launchers[launcher.name] = launcher
+
+    def unregister(self, name: str) -> Launcher:
+        """Remove a launcher and return it. Raises :exc:`~celery_daemons.UnknownLauncher`.
+
+        Only for this process: a worker that runs has reported its launchers when it started.
+        """
+        launcher = self[name]
+        del self._launchers[launcher.name]
+        return launcher
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a launcher, or ``default`` if there is none of that name."""
+        return self._launchers.get(LauncherName(name), default)
 
     def __getitem__(self, name: str) -> Launcher:
         try:

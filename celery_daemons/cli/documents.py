@@ -51,10 +51,11 @@ def status_document(status: ClusterStatus) -> dict[str, Any]:
     return {
         "namespace": status.namespace,
         "leader": status.leader,
-        "nodes": {name: status.nodes[name] for name in ("up", "draining")},
+        "nodes": {name: status.nodes[name] for name in ("up", "draining", "lost")},
         "daemons": status.daemons,
         "scanners": status.scanners,
         "rebalance_paused": status.rebalance_paused,
+        "problems": status.problems,
     }
 
 

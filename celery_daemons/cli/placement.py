@@ -58,7 +58,10 @@ def rebalance(ctx: click.Context, *, dry_run: bool, pause: bool, resume: bool, a
         raise click.UsageError("--dry-run, --pause and --resume exclude each other", ctx)
     if pause or resume:
         daemons_of(ctx).cluster.pause_rebalance(paused=pause)
-        click.echo("rebalancing: paused" if pause else "rebalancing: resumed")
+        if as_json:
+            emit({"rebalance_paused": pause})
+        else:
+            click.echo("rebalancing: paused" if pause else "rebalancing: resumed")
         return
     daemons = daemons_of(ctx, modules=True)
     moves = daemons.rebalance(dry_run=dry_run)
@@ -88,7 +91,7 @@ def drain(ctx: click.Context, *, node: str, wait: float | None) -> None:
     """
     daemons = daemons_of(ctx, modules=True)
     daemons.drain(node)
-    if not any(other.status is NodeStatus.UP for other in daemons.lookups.nodes()):
+    if not any(other.status is NodeStatus.UP and other.problem is None for other in daemons.lookups.nodes()):
         notify("no other node takes daemons: the daemons on this node stay until one does")
     elif stay := daemons.stranded(node):
         notify(f"not moved, as no other node has their launcher and labels: {listed(stay)}")

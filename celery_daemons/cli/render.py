@@ -20,6 +20,7 @@ _STYLES: Final = {
     "failed": "red",
     "unplaceable": "red",
     "hint": "yellow",
+    "problem": "red",
 }
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _MINUTE: Final = 60

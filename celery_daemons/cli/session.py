@@ -110,18 +110,26 @@ def daemons_of(ctx: click.Context, *, modules: bool = False) -> "Daemons":
             raise ConfigurationError(
                 f"the app's modules cannot be imported ({type(error).__name__}: {error})"
             ) from error
-    return Daemons.of(app)
+    daemons = Daemons.of(app)
+    why = daemons.participation.why_recorded()
+    if why is not None:
+        raise ConfigurationError(f"{why}: this app has no cluster to show or change")
+    return daemons
 
 
 def prog(ctx: click.Context) -> str:
     """Return the command line up to ``daemons`` as it was called, for messages that suggest a command."""
+    return f"{_celery(ctx)} daemons"
+
+
+def _celery(ctx: click.Context) -> str:
     app = ctx.find_root().params.get("app")
-    return f"celery -A {app} daemons" if isinstance(app, str) else "celery daemons"
+    return f"celery -A {app}" if isinstance(app, str) else "celery"
 
 
 def as_called(ctx: click.Context, message: str) -> str:
-    """Return a message with ``celery -A … daemons`` replaced by the command as it was called."""
-    return message.replace("celery -A … daemons", prog(ctx))
+    """Return a message with ``celery -A …`` replaced by the command as it was called."""
+    return message.replace("celery -A …", _celery(ctx))
 
 
 def screen_of(ctx: click.Context) -> Screen:

@@ -10,7 +10,9 @@ from celery_daemons.cli.documents import emit, status_document
 from celery_daemons.cli.hints import hints
 from celery_daemons.cli.render import age, first_line, plural, since, tally
 from celery_daemons.cli.session import Command, as_called, daemons_of, json_option, notify, prog, screen_of
+from celery_daemons.domain.records import Node
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
+from celery_daemons.errors import DaemonsError
 
 #: Names without an address for which the reason is shown: each takes more round trips.
 _EXPLAINED: Final = 10
@@ -42,6 +44,7 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
                 ("failing", f"{name}, {age(now - scan.at_ms / 1000)} ago: {first_line(scan.error)}")
                 for name, scan in sorted(failing.items())
             ),
+            *(("problem", f"{node}: {first_line(why)}") for node, why in sorted(found.problems.items())),
             *(("hint", hint) for hint in hints(found, prog(ctx))),
         ]
     )
@@ -64,7 +67,7 @@ def nodes(ctx: click.Context, *, as_json: bool) -> None:
         [
             [
                 node.name,
-                f"{node.status}, leader" if leader and leader.node == node.name else node.status,
+                _status_of(node, leader=leader is not None and leader.node == node.name),
                 str(node.daemons),
                 f"{node.lease_ms / 1000:.1f}s",
                 f"{node.weight:g}",
@@ -83,6 +86,12 @@ def nodes(ctx: click.Context, *, as_json: bool) -> None:
     screen.line(f"{plural(len(found), 'node')}: {tally(counts)}; {held}" if found else "0 nodes")
 
 
+def _status_of(node: Node, *, leader: bool) -> str:
+    more = [", leader"] if leader else []
+    more += [", cannot serve"] if node.problem is not None else []
+    return "".join((node.status, *more))
+
+
 @click.command("list", cls=Command)
 @click.option("--node", metavar="NODE", help="Only daemons on this node.")
 @click.option("--launcher", metavar="LAUNCHER", help="Only daemons of this launcher.")
@@ -92,9 +101,20 @@ def nodes(ctx: click.Context, *, as_json: bool) -> None:
 def list_daemons(
     ctx: click.Context, *, node: str | None, launcher: str | None, status: str | None, as_json: bool
 ) -> None:
-    """List all known daemons by name, or those that match all given options."""
+    """List all known daemons by name, or those that match all given options.
+
+    Exit status 1 for a node or launcher that is not known.
+    """
     lookups = daemons_of(ctx).lookups
+    if node is not None:
+        known = [one.name for one in lookups.nodes()]
+        if node not in known:
+            raise DaemonsError(f"no node {node} is registered (registered: {', '.join(known) or 'none'})")
     found = sorted(lookups.list(node=node, launcher=launcher, status=status), key=lambda record: record.name)
+    if launcher is not None and not found:
+        have = sorted({name for one in lookups.nodes() for name in one.launchers})
+        if launcher not in have:
+            raise DaemonsError(f"no node has launcher {launcher}, and no daemon (known: {', '.join(have) or 'none'})")
     if as_json:
         emit(found)
         return
@@ -145,7 +165,7 @@ def locate(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
                     address.node,
                     address.status,
                     str(address.token),
-                    address.queue,
+                    address.queue or "-",
                     address.host,
                     str(address.pid or "-"),
                     since(address.started_at, now),

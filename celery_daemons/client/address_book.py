@@ -1,8 +1,10 @@
 """A live replica of the address book in this process, for look-ups without a round trip."""
 
 import logging
+import os
 import threading
 import time
+import weakref
 from types import TracebackType
 from typing import Final
 
@@ -28,6 +30,8 @@ _LEASE_READ_INTERVAL: Final = 1.0
 _SHORTEST_READ_INTERVAL: Final = 0.1
 #: Seconds before the next attempt while Redis does not answer.
 _RETRY_PAUSE: Final = 0.2
+#: Seconds without an answer of Redis after which an error names that as the reason.
+_SILENT: Final = 2.0
 
 
 class AddressBook:
@@ -37,6 +41,10 @@ class AddressBook:
     about every second; a lease whose renewal was not seen ends at the end that was last read. If Redis has not answered
     for :attr:`lag` seconds, a returned address may be that long out of date; once every known lease has ended, look-ups
     return no address.
+
+    If the address leads to another Redis server than before, the replica is loaded again from that one. A process that
+    is forked inside the ``with`` block follows by itself: its first look-up reads the address book again, in a thread
+    of that process, and raises :exc:`~celery_daemons.StoreUnavailable` if Redis does not answer.
 
     Look-ups outside of the ``with`` block raise :exc:`~celery_daemons.DaemonsError`.
     """
@@ -52,6 +60,11 @@ class AddressBook:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._last_read_at = 0.0
+        #: The server that the monitor had confirmed when everything was read.
+        self._confirmed = ""
+        #: The book was open in the process that this one was forked from.
+        self._forked = False
+        self._opening = threading.Lock()
 
     @classmethod
     def connect(
@@ -62,19 +75,42 @@ class AddressBook:
         ``vnodes`` must be the cluster's ``daemons_vnodes`` for :meth:`pick_node` to be right. Raises
         :exc:`~celery_daemons.InvalidName` for the namespace and :exc:`~celery_daemons.ConfigurationError` for the URL.
         """
-        return cls(Store(url, Keys(check_name(namespace, "namespace"))), vnodes=vnodes)
+        return cls(Store(url, Keys(check_name(namespace, "namespace")), pin_server=True), vnodes=vnodes)
 
     def __enter__(self) -> "AddressBook":
         self._stop.clear()
-        self._load()
+        self._open()
+        _open_books.add(self)
+        return self
+
+    def _open(self) -> None:
+        """Read everything and start to follow."""
+        try:
+            self._load()
+        except StoreUnavailable:
+            # The next attempt may use another server: nothing is known of the one before.
+            self._store.pin.accept_new_server()
+            raise
         self._thread = threading.Thread(target=self._follow, name="celery-daemons-address-book", daemon=True)
         self._thread.start()
-        return self
+
+    def note_fork(self) -> None:
+        """Forget everything: the thread that follows exists only in the process that this one was forked from.
+
+        Called in every forked process. Locks may have been held by threads that do not exist here.
+        """
+        self._store = Store(self._store.url, self._store.keys, pin_server=True)
+        self._replica = Replica(self._store, with_specs=False)
+        self._addresses, self._by_node, self._ends = {}, {}, {}
+        self._changed, self._stop, self._opening = threading.Condition(), threading.Event(), threading.Lock()
+        self._thread, self._forked = None, True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        _open_books.discard(self)
         self._stop.set()
+        self._forked = False
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -91,7 +127,9 @@ class AddressBook:
         address = self._addresses.get(name)
         if address is None:
             self._check_open()
-            return None
+            address = self._addresses.get(name)
+            if address is None:
+                return None
         if self._ends.get(address.node, 0.0) <= lease_clock():
             return None
         return address
@@ -135,18 +173,26 @@ class AddressBook:
             address = self.locate(name)
             return address if address is not None and address.status is DaemonStatus.RUNNING else None
 
+        self._check_open()
         with self._changed:
             found = self._changed.wait_for(running, timeout)
         if found is None:
             address = self.locate(name)
-            state = f"is {address.status} on {address.node}" if address else "is on no node"
-            raise SpawnTimeout(f"daemon {name} does not run after {timeout} s: it {state}")
+            state = f"it is {address.status} on {address.node}" if address else "it is on no node"
+            if self.lag > _SILENT:
+                state = f"it is not known where it is, as Redis has not answered for {self.lag:.0f} s"
+            raise SpawnTimeout(f"daemon {name} does not run after {timeout} s: {state}")
         return found
 
     def _check_open(self) -> None:
         # A closed replica is empty, and "no address" would be a wrong answer.
-        if self._thread is None:
+        if self._thread is not None:
+            return
+        if not self._forked:
             raise DaemonsError("this address book is not open: use it inside `with … as book:`")
+        with self._opening:
+            if self._thread is None:
+                self._open()
 
     def _follow(self) -> None:
         read_leases_at = 0.0
@@ -165,23 +211,32 @@ class AddressBook:
                 self._apply(changes)
             except StoreUnavailable as error:
                 logger.warning("address book: %s; trying again", error)
+                # Another server may lack the last writes, and never mention the daemons that they were about.
+                self._store.pin.accept_new_server()
+                needs_reload = True
+                self._stop.wait(_RETRY_PAUSE)
+            except Exception:
+                logger.exception("address book: cannot be followed, reading it again")
                 needs_reload = True
                 self._stop.wait(_RETRY_PAUSE)
 
     def _load(self) -> None:
         self._replica.load()
-        self._read_leases()
+        self._read_leases(loading=True)
         self._last_read_at = time.monotonic()
         self._apply(Changes(everything=True))
 
-    def _read_leases(self) -> bool:
+    def _read_leases(self, *, loading: bool = False) -> bool:
         """Read the ends of all leases, and return whether Redis holds other data than the replica was loaded from."""
         asked_at = lease_clock()
         overview = self._store.run(queries.overview(self._store.keys))
         # Counted from before the query: an end that is too early hides a valid address, one that is too late would
         # return an invalid one.
         self._ends = {node: asked_at + left / 1000 for node, left in overview.leases.items()}
-        return overview.created_ms != self._replica.created_ms
+        if loading:
+            self._confirmed = overview.server
+        # A server that became a replica meanwhile keeps its connections and has the data of another one.
+        return overview.created_ms != self._replica.created_ms or overview.server != self._confirmed
 
     def _lease_read_interval(self) -> float:
         now = lease_clock()
@@ -217,3 +272,15 @@ class AddressBook:
         else:
             self._addresses[name] = address
             self._by_node.setdefault(address.node, set()).add(name)
+
+
+#: The books that are open in this process.
+_open_books: "weakref.WeakSet[AddressBook]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for book in list(_open_books):
+        book.note_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

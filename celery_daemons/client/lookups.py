@@ -1,11 +1,19 @@
 """Read one cluster's state from Redis: each call is one or two round trips, and no worker has to answer."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from celery_daemons.client.locator import Locator
-from celery_daemons.domain.names import DaemonName, NodeName, daemon_name
-from celery_daemons.domain.records import Address, DaemonRecord, JournalEntry, Leader, Node, NodeRow
+from celery_daemons.domain.names import DaemonName, LauncherName, NodeName, daemon_name
+from celery_daemons.domain.records import (
+    Address,
+    DaemonRecord,
+    JournalEntry,
+    Leader,
+    Node,
+    NodeRow,
+    missing_scanners,
+)
 from celery_daemons.domain.ring import Ring
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 from celery_daemons.errors import ConfigurationError
@@ -33,6 +41,7 @@ class ClusterStatus:
 
     ``nodes`` and ``daemons`` are numbers by status; ``daemons["desired"]`` is the number of daemons that should run.
     ``scanners`` has the last scan by launcher. ``leader`` is ``None`` while no monitor is elected.
+    ``problems`` says by node why it can start no daemons.
     """
 
     namespace: str
@@ -41,6 +50,7 @@ class ClusterStatus:
     daemons: dict[str, int]
     scanners: dict[str, ScanRecord]
     rebalance_paused: bool = False
+    problems: dict[str, str] = field(default_factory=dict)
 
 
 class Lookups:
@@ -129,8 +139,11 @@ class Lookups:
     def status(self) -> ClusterStatus:
         """Return a summary of the cluster. Reads every spec and every entry of the address book."""
         nodes = {str(NodeStatus.UP): 0, str(NodeStatus.DRAINING): 0, str(NodeStatus.LOST): 0}
+        problems: dict[str, str] = {}
         for node in self.nodes():
             nodes[node.status] += 1
+            if node.problem is not None:
+                problems[node.name] = node.problem
         daemons = {"desired": 0, **{str(status): 0 for status in DaemonStatus}}
         for record in queries.records(self._store):
             daemons["desired"] += record.desired is Desired.RUNNING
@@ -142,6 +155,7 @@ class Lookups:
             daemons=daemons,
             scanners=queries.scans(self._store, ScanRecord),
             rebalance_paused=self.rebalance_paused(),
+            problems=problems,
         )
 
     def events(self, *, last: int = 100) -> Sequence[JournalEntry]:
@@ -155,6 +169,22 @@ class Lookups:
             for entry in journal.follow(self._store, position, block_ms=1000):
                 position = entry.id
                 yield entry
+
+    def why_not_scanned(self, launcher: str | None) -> str | None:
+        """Return why the monitor does not run the scanner of a launcher, or every scanner; ``None`` if it does."""
+        leader, nodes = self.leader(), {name: row for name, (row, _) in queries.node_rows(self._store).items()}
+        own = nodes[leader.node].scanner_set if leader is not None and leader.node in nodes else None
+        if leader is None or own is None:
+            return None
+        missing = sorted(missing_scanners(own, nodes))
+        if launcher is not None:
+            missing = [LauncherName(launcher)] if launcher not in own else []
+        if not missing:
+            return None
+        return (
+            f"the monitor on node {leader.node} has no recovery scanner for {', '.join(missing)}; use the same app on "
+            "all nodes, or another daemons_namespace for each app"
+        )
 
     def why_not(self, name: str) -> str:
         """Return why a daemon does not run and what to do about it, as a clause for an error message."""
@@ -181,5 +211,5 @@ class Lookups:
 
 def preferred_node(name: DaemonName, nodes: dict[NodeName, NodeRow], vnodes: int) -> str | None:
     """Return the first node on the hash ring for a name among the nodes that take daemons."""
-    weights = {node: row.weight for node, row in nodes.items() if row.status is NodeStatus.UP}
+    weights = {node: row.weight for node, row in nodes.items() if row.takes_daemons}
     return next(Ring(weights, vnodes=vnodes).preference(name), None)

@@ -22,7 +22,7 @@ class LauncherOptions:
     isolation: Isolation = "shared"
     restart: Restart = "permanent"
     backoff: float = 0.5
-    backoff_max: float = 60.0
+    backoff_max: float = 30.0
     max_restarts: int = 5
     restart_period: float = 60.0
     stop_grace: float = 10.0

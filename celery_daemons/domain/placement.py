@@ -58,7 +58,7 @@ class NodeLoads:
     loads: dict[NodeName, float] = field(default_factory=dict)
     total: float = 0.0
     ring: Ring = field(init=False)
-    #: The nodes that are up and may take daemons, sorted by name.
+    #: The nodes that may take daemons, sorted by name.
     takers: list[NodeName] = field(init=False)
     _weight: float = field(init=False)
     _fitting: dict[tuple[LauncherName, tuple[str, ...]], frozenset[NodeName]] = field(init=False)
@@ -70,7 +70,7 @@ class NodeLoads:
         # Draining nodes stay on the ring. A daemon whose first choice is draining then has no first choice, and goes
         # where there is room. Without them it would go to the next node of the ring, even if that is nearly full.
         self.ring = Ring({name: row.weight for name, row in self.nodes.items()}, vnodes=self.vnodes)
-        self.takers = sorted(name for name, row in self.nodes.items() if row.status is NodeStatus.UP)
+        self.takers = sorted(name for name, row in self.nodes.items() if row.takes_daemons)
         self._weight = sum(self.nodes[name].weight for name in self.takers)
         self._fitting = {}
         self._rings = {}
@@ -92,6 +92,17 @@ class NodeLoads:
         """Return whether ``node`` takes daemons, has registered the launcher and carries the labels."""
         return node in self.fitting(demand)
 
+    def keeps(self, node: NodeName, demand: Demand) -> bool:
+        """Return whether a daemon on ``node`` may stay although the node takes no others, as it cannot start any."""
+        row = self.nodes.get(node)
+        return (
+            row is not None
+            and row.problem != ""
+            and row.status is NodeStatus.UP
+            and demand.launcher in row.launcher_set
+            and row.label_set.issuperset(demand.labels)
+        )
+
     def fair(self, node: NodeName) -> float:
         """Return the node's share of all daemons, in proportion to the node's weight."""
         return self.total * self.nodes[node].weight / self._weight
@@ -101,8 +112,12 @@ class NodeLoads:
         return self.loads.get(node, 0.0) < at_least(HUNGRY * self.fair(node))
 
     def capacity(self, node: NodeName) -> int:
-        """Return the most that ``node`` may hold: the load factor times its fair share."""
-        return at_most(self.load_factor * self.fair(node))
+        """Return the most that ``node`` may hold: its fair share rounded up, or the load factor times that if larger.
+
+        The product is rounded down: with few daemons, rounding up would double the share of a node.
+        """
+        fair = self.fair(node)
+        return max(at_most(fair), at_least(self.load_factor * fair))
 
     def place(self, demands: Collection[Demand]) -> list[tuple[Demand, NodeName | None, str]]:
         """Choose a node for each demand and add its weight there; return ``(demand, node, reason)`` each.
@@ -125,6 +140,8 @@ class NodeLoads:
     def choose(self, demand: Demand) -> tuple[NodeName | None, str]:
         """Return the node for a daemon that ``total`` already includes, and the reason.
 
+        With fewer than two daemons for each node, a node that has none comes before all that have some.
+
         Candidates in this order: the first choice of the ring while its load is below its bound (below its fair share
         while some node is almost empty); any other node below its fair share, in ring order; any node below its bound,
         in ring order. If all fitting nodes are full, because few carry the labels, the one with the lowest load for its
@@ -136,9 +153,10 @@ class NodeLoads:
         if demand.target in fitting:
             return demand.target, demand.why
         avoid = demand.avoid if fitting != {demand.avoid} else None
+        empty = self._empty(fitting, avoid)
         full: list[tuple[int, NodeName, float]] = []
         for rank, node in self._ranked(demand.name, fitting):
-            if node == avoid:
+            if node == avoid or (empty and node not in empty):
                 continue
             load = self.loads.get(node, 0.0) + demand.weight
             if load <= (self.capacity(node) if rank == 0 and not self._uneven else at_most(self.fair(node))):
@@ -150,15 +168,28 @@ class NodeLoads:
         _, node = min((load / self.nodes[node].weight, node) for _, node, load in full)
         return node, "all that fit are above the load factor: the least loaded"
 
+    def _empty(self, nodes: Collection[NodeName], avoid: NodeName | None) -> set[NodeName]:
+        """Return the nodes without a daemon, if daemons are so few that each must spread; else nothing."""
+        if at_least(HUNGRY * self.total / len(self.takers)):
+            return set()
+        return {node for node in nodes if node != avoid and not self.loads.get(node)}
+
     def add(self, node: NodeName, weight: float) -> None:
         """Add a daemon's weight to the load of ``node``."""
         self.loads[node] = self.loads.get(node, 0.0) + weight
-        self.total += weight
+        if not self._is_stuck(node):
+            self.total += weight
 
     def remove(self, node: NodeName, weight: float) -> None:
         """Subtract a daemon's weight from the load of ``node``."""
         self.loads[node] = self.loads.get(node, 0.0) - weight
-        self.total -= weight
+        if not self._is_stuck(node):
+            self.total -= weight
+
+    def _is_stuck(self, node: NodeName) -> bool:
+        """Return whether daemons stay on ``node`` although it takes none: they are no part of the others' shares."""
+        row = self.nodes.get(node)
+        return row is not None and row.problem != "" and row.status is NodeStatus.UP
 
     def _ranked(self, name: DaemonName, fitting: frozenset[NodeName]) -> Iterator[tuple[int, NodeName]]:
         """Return the fitting nodes in ring order, numbered from 0 if the first choice fits, else from 1."""
@@ -170,6 +201,9 @@ class NodeLoads:
 
     def _why_none(self, demand: Demand) -> str:
         takers = [self.nodes[name] for name in self.takers]
+        if any(self.keeps(name, demand) for name in self.nodes):
+            name, row = next((name, row) for name, row in sorted(self.nodes.items()) if self.keeps(name, demand))
+            return f"no node that fits can start processes; {name}: {row.problem}"
         if not takers:
             return "no node is up" if not self.nodes else "every node is draining"
         knowing = [row for row in takers if demand.launcher in row.launcher_set]

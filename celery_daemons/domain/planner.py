@@ -168,9 +168,13 @@ class Planner:
         if row is not None and row.node is not None and spec is not None:
             fitting = self._fitting(spec.launcher)
             # A daemon stays on a node that no longer fits as long as no other node does.
-            fits = row.node in fitting or not fitting
-            others_fit = len(fitting) > 1
+            fits = row.node in fitting or not fitting or self._stays(row.node, spec.launcher)
+            others_fit = bool(fitting - {row.node})
         return next_step(spec, row, self._snapshot.nodes, fits=fits, others_fit=others_fit)
+
+    def _stays(self, node: NodeName, launcher: LauncherName) -> bool:
+        """Return whether a daemon stays on a node that takes no others because it cannot start any."""
+        return self._loads.keeps(node, self._demand(DaemonName(""), launcher))
 
     def _fitting(self, launcher: LauncherName) -> frozenset[NodeName]:
         """Return the nodes on which daemons of a launcher may be."""

@@ -27,8 +27,9 @@ class Move:
 def rebalance(current: NodeLoads, placed: Iterable[tuple[NodeName, Demand]], *, even: bool) -> list[Move]:
     """Return the moves that bring every node to about its fair share, as far as launchers and labels permit.
 
-    With ``even``, to within a tenth of the share. Otherwise only a node that holds less than half of its share is
-    filled, to nine tenths of the share, and only a node that holds more than its bound is relieved, to that bound.
+    A node without a daemon gets one from a node with several. With ``even``, every node comes to within a tenth of its
+    share. Otherwise only a node that holds less than half of its share is filled, to nine tenths of the share, and only
+    a node that holds more than its bound is relieved, to that bound.
     ``placed`` are the daemons that may be moved, each with its current node; ``current`` is not changed. Each move
     makes the loads more equal (the sum of squared loads over weights falls), and the same state gives the same answer:
     after the moves of a plan, the next plan is empty.
@@ -136,7 +137,13 @@ class _Search:
         return sorted(node for node in self._loads if self._is_overfull(node))
 
     def _is_hungry(self, node: NodeName) -> bool:
+        if self._is_empty(node):
+            return True
         return self._loads[node] < (self._least(node) if self._even else at_least(HUNGRY * self._fair[node]))
+
+    def _is_empty(self, node: NodeName) -> bool:
+        """Return whether a node has nothing, though daemons are as many as nodes; a small share rounds down to none."""
+        return not self._loads[node] and any(self._loads.values())
 
     def _is_overfull(self, node: NodeName) -> bool:
         if self._even:
@@ -154,8 +161,10 @@ class _Search:
         """Move daemons to nodes that hold too little, from the nodes that hold most."""
         for target in starved:
             # Up to the full share while any node is overfull: otherwise daemons would move between the other nodes too.
-            while self._loads[target] < self._least(target) or (
-                self._loads[target] < at_most(self._fair[target]) and any(map(self._is_overfull, self._loads))
+            while (
+                self._is_empty(target)
+                or self._loads[target] < self._least(target)
+                or (self._loads[target] < at_most(self._fair[target]) and any(map(self._is_overfull, self._loads)))
             ):
                 move = self._take_for(target)
                 if move is None:

@@ -11,8 +11,6 @@ from celery_daemons.domain.states import Outcome
 #: The most doublings of the back-off. A large max_restarts allows streaks that would overflow a float without a limit;
 #: every backoff_max is reached long before.
 _DOUBLINGS: Final = 64
-#: How often the wait of a failed daemon doubles: from backoff_max to sixteen times backoff_max.
-_SLOWER: Final = 4
 
 
 def restarts_after(options: LauncherOptions, outcome: Outcome) -> bool:
@@ -29,7 +27,7 @@ class Verdict(Enum):
 
     AGAIN = "again"  #: restart on this node after the back-off
     ELSEWHERE = "elsewhere"  #: restart limit reached on this node: another node should try
-    FAILED = "failed"  #: another node gave up before: keep retrying, slowly
+    FAILED = "failed"  #: another node gave up before: keep retrying, and say so
 
 
 @dataclass(slots=True)
@@ -47,8 +45,6 @@ class RestartHistory:
     streak: int = 0
     #: Runs in a row that ended because the host died.
     host_deaths: int = 0
-    #: Waits since the daemon counts as failed.
-    slow: int = 0
 
     def next_delay(
         self,
@@ -63,14 +59,15 @@ class RestartHistory:
         """Record the end of a run and return the seconds to wait and what to do then.
 
         The run lasted ``ran_for`` seconds and ended at ``now``, in monotonic seconds. After ``max_restarts`` within the
-        period, another node should try. If another node already has, the daemon counts as failed and is retried after
-        ``backoff_max``, then twice that, up to sixteen times that. With ``at_once``, the first restart of a streak does
-        not wait. ``counts=False`` is for the death of a host that is not blamed on the daemon: the restart is delayed,
-        but does not count towards ``max_restarts``.
+        period, another node should try. If another node already has, the daemon counts as failed and is retried within
+        ``backoff_max`` each time: what it needs may be back, and no restart waits longer than that.
+
+        With ``at_once``, the first restart of a streak does not wait. ``counts=False`` is for the death of a host that
+        is not blamed on the daemon: the restart is delayed, but does not count towards ``max_restarts``.
         """
         self.total += 1
         if ran_for >= options.restart_period:
-            self.streak = self.host_deaths = self.slow = 0
+            self.streak = self.host_deaths = 0
             self.exhausted = False
             self.recent.clear()
         if not counts:
@@ -81,10 +78,8 @@ class RestartHistory:
         self.recent.append(now)
         self.streak += 1
         if self.exhausted:
-            longest = options.backoff_max * 2.0 ** min(self.slow, _SLOWER)
-            self.slow += 1
             # Jitter over the upper half only: full jitter could retry immediately.
-            return rng.uniform(longest / 2, longest), Verdict.FAILED
+            return rng.uniform(options.backoff_max / 2, options.backoff_max), Verdict.FAILED
         if len(self.recent) > options.max_restarts or self.streak > options.max_restarts:
             return 0.0, Verdict.ELSEWHERE
         wait = 0.0 if at_once and self.streak == 1 else _jittered(options, self.streak, rng)

@@ -77,10 +77,14 @@ class StartItem(msgspec.Struct, array_like=True, frozen=True):
 
 
 class End(msgspec.Struct, array_like=True, frozen=True):
-    """How a run of a daemon ended; ``error`` and ``trace`` are texts for people."""
+    """How a run of a daemon ended; ``error`` and ``trace`` are texts for people.
+
+    ``hopeless`` says that no restart will help, on this node or another.
+    """
 
     name: DaemonName
     token: Token
     outcome: Outcome
     error: str | None = None
     trace: str | None = None
+    hopeless: bool = False

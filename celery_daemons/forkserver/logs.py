@@ -14,5 +14,13 @@ def plain(role: str, *, level: int, logfile: str | None) -> None:
 
 
 def like_celery(app: Any, *, level: int, logfile: str | None) -> None:
-    """Set up logging as Celery does in a worker, so that the user's ``setup_logging`` handlers run."""
-    app.log.setup(loglevel=level, logfile=logfile, redirect_stdouts=False)
+    """Set up logging as Celery does in a worker, so that the user's ``setup_logging`` handlers run.
+
+    With ``worker_redirect_stdouts`` what is printed goes to the log as well.
+    """
+    app.log.setup(
+        loglevel=level,
+        logfile=logfile,
+        redirect_stdouts=app.conf.worker_redirect_stdouts,
+        redirect_level=app.conf.worker_redirect_stdouts_level,
+    )

@@ -4,10 +4,13 @@ import asyncio
 import contextlib
 import json
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import socket
 from collections.abc import Callable
+from multiprocessing import forkserver
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +21,25 @@ from celery_daemons.wire.messages import PRELOAD_VARIABLE, Boot, ChildBoot, Prel
 
 #: Named, not imported: the module imports the user's app, which the agent must never do.
 _PRELOAD_MODULE: Final = "celery_daemons.forkserver.preload"
+
+
+#: Seconds in which a fork has to reach its role, for short leases: a busy machine needs moments.
+_LEAST_BOOT_TIMEOUT: Final = 5.0
+_STATUS_UNKNOWN: Final = 255
+#: What a signal most often means.
+_HINTS: Final = {
+    "SIGKILL": " (by the out-of-memory killer of the system, or by hand)",
+    "SIGALRM": (
+        " (the timer of its lease: it did not receive the renewals of its agent in time, because it was stopped or "
+        "because a call into C held the GIL for longer than the lease)"
+    ),
+}
+#: Seconds that the fork server needs to report the exit status of a dead child.
+_REAP_TIMEOUT: Final = 0.2
+
+
+class StuckFork(OSError):
+    """A forked process did not reach its role."""
 
 
 class Child:
@@ -38,6 +60,7 @@ class Child:
             loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
+            self._kill_group()
             callback()
 
         loop.add_reader(self._pidfd, dead)
@@ -52,11 +75,35 @@ class Child:
             else:
                 os.kill(self.pid, number)
 
-    def reap(self) -> None:
-        """Release what multiprocessing keeps for the process. Call only after the process has died."""
-        self._process.join(1)
+    def reap(self) -> str:
+        """Release what multiprocessing keeps for the process, and return how it ended.
+
+        Call only after the process has died.
+        """
+        self._process.join(_REAP_TIMEOUT)
+        cause = how_it_ended(self._process.exitcode)
         with contextlib.suppress(ValueError):
             self._process.close()
+        return cause
+
+    def _kill_group(self) -> None:
+        # What the process has started and left behind. A group that still has members keeps its number from reuse.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+def how_it_ended(exitcode: int | None) -> str:
+    """Return in words how a process ended; ``exitcode`` is negative for a signal, as multiprocessing reports it."""
+    # 255 is also what multiprocessing returns when the fork server died first.
+    if exitcode is None or exitcode == _STATUS_UNKNOWN:
+        return "died with an unknown exit status"
+    if exitcode >= 0:
+        return f"exited with status {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    return f"was killed by {name}{_HINTS.get(name, '')}"
 
 
 class Spawner:
@@ -65,8 +112,14 @@ class Spawner:
     def __init__(self, boot: Boot, lifeline: socket.socket) -> None:
         self._lifeline = lifeline
         preload = Preload(
-            node=boot.node, app=boot.app, sys_path=boot.sys_path, loglevel=boot.loglevel, logfile=boot.logfile
+            node=boot.node,
+            app=boot.app,
+            sys_path=boot.sys_path,
+            loglevel=boot.loglevel,
+            logfile=boot.logfile,
+            python_path=boot.python_path,
         )
+        self._boot_timeout = max(boot.settings.lease_ttl, _LEAST_BOOT_TIMEOUT)
         # json.dumps writes ASCII only: the environment cannot hold every path in every locale.
         os.environ[PRELOAD_VARIABLE] = json.dumps(msgspec.to_builtins(preload))
         self._context = multiprocessing.get_context("forkserver")
@@ -77,15 +130,51 @@ class Spawner:
     async def start(self, role: str, boot: ChildBoot, until: Callable[[], float]) -> Child:
         """Fork a child that becomes ``role`` (``module:function``); ``until`` returns the end of the child's lease.
 
-        Raises OSError or EOFError if the process cannot be forked.
+        Raises OSError or EOFError if the process cannot be forked, and StuckFork, which is an OSError, if the process
+        does not reach its role within a lease.
         """
         async with self._lock:
             forked = await asyncio.to_thread(self._start, role, boot)
+        await self._wait_booted(forked)
         # Read only now: loading the app before the first fork may take longer than a lease.
         boot.until = until()
         with contextlib.suppress(OSError):  # the child has died, which on_death reports
             forked.sock.sendall(pack(boot))
         return forked
+
+    async def replace_server(self) -> None:
+        """End the fork server, so that the next fork starts another, which loads the app again. Its forks live on."""
+        await asyncio.to_thread(self._end_server)
+
+    def _end_server(self) -> None:
+        # Without the lock: a fork may be waiting for a fork server that hangs.
+        pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+        if pid is not None:
+            # Not reaped here, so the id is still its own: multiprocessing reaps it when it starts another.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # A cleaner of temporary files may have removed the folders that hold the socket.
+        folder = Path(multiprocessing.util.get_temp_dir())
+        for each in (folder.parent, folder):
+            with contextlib.suppress(OSError):
+                each.mkdir(mode=0o700)
+
+    async def _wait_booted(self, forked: Child) -> None:
+        """Wait until the process has passed every hook that runs after a fork, or is dead."""
+        forked.sock.setblocking(False)
+        try:
+            async with asyncio.timeout(self._boot_timeout):
+                await asyncio.get_running_loop().sock_recv(forked.sock, len(child.BOOTED))
+        except TimeoutError:
+            forked.on_death(forked.sock.close)
+            forked.signal(signal.SIGKILL)
+            raise StuckFork(
+                f"process {forked.pid} did not reach its role within {self._boot_timeout:g} s after the fork, killed; "
+                "a hook that runs after a fork waits, which happens if the app opens connections when it is imported "
+                "or takes a lock: open connections inside daemons and tasks"
+            ) from None
+        except OSError:
+            pass  # the child has died, which on_death reports
 
     def _start(self, role: str, boot: ChildBoot) -> Child:
         ours, theirs = socket.socketpair()

@@ -1,9 +1,9 @@
 """What shared and isolated hosts have in common: the thread that serves the agent, and how runs are reported."""
 
+import asyncio
+import contextlib
 import logging
 import os
-import select
-import threading
 import time
 import traceback
 from abc import ABC, abstractmethod
@@ -12,14 +12,17 @@ from typing import Final
 from celery_daemons.domain.names import DaemonName, Token
 from celery_daemons.domain.runs import End, StartItem
 from celery_daemons.domain.states import Outcome
-from celery_daemons.forkserver.child import AGENT_GONE
+from celery_daemons.errors import NotADaemon
+from celery_daemons.forkserver import unpatched
+from celery_daemons.forkserver.child import leave_without_agent
 from celery_daemons.forkserver.deadman import Deadman
+from celery_daemons.forkserver.process_end import end_forked_child
 from celery_daemons.host.context import BlockingDaemonContext, DaemonContext
 from celery_daemons.launcher import Launcher, Registry
 from celery_daemons.store.codec import printable
 from celery_daemons.wire.arguments import decode_arguments
 from celery_daemons.wire.channel import Channel, ChannelClosed
-from celery_daemons.wire.messages import Ended, Hung, Lease, Probe, Ready, Start, Started, Stop, ToHost
+from celery_daemons.wire.messages import Ended, Hung, Lease, Leave, Probe, Ready, Start, Started, Stop, ToHost
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ class Host(ABC):
         self._registry = registry
         self._node = node
         self._deadman = deadman
+        self._pid = os.getpid()
         #: Context and progress deadline of each daemon whose launcher sets a deadline.
         self._watched: dict[str, tuple[DaemonContext | BlockingDaemonContext, float]] = {}
 
@@ -58,10 +62,23 @@ class Host(ABC):
     def probe(self) -> None:
         """Answer a probe of the agent from the event loop that runs daemons. Called in the receiving thread."""
 
+    @abstractmethod
+    def leave(self) -> None:
+        """Let :meth:`run` return. Called in the receiving thread."""
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the host that a daemon has made with ``os.fork()``."""
+        return os.getpid() != self._pid
+
     def start_receiving(self) -> None:
-        """Report the host as ready and start the receiving thread; from now on the agent may send daemons."""
+        """Start the receiving thread, which renews the lease."""
+        # A real thread even in a process that gevent has patched: it renews the lease while a daemon computes.
+        unpatched.start_new_thread(self._receive_forever, ())
+
+    def report_ready(self) -> None:
+        """Report the host as ready; from now on the agent may send daemons."""
         self.send(Ready(os.getpid()))
-        threading.Thread(target=self._receive_forever, name="celery-daemons-agent", daemon=True).start()
 
     def prepare(self, item: StartItem) -> tuple[Launcher, tuple[object, ...], dict[str, object]]:
         """Return the launcher and the arguments of a daemon. Raises DaemonsError or ValueError."""
@@ -93,7 +110,7 @@ class Host(ABC):
         try:
             self._channel.send(message)
         except ChannelClosed:
-            os._exit(AGENT_GONE)
+            leave_without_agent()
 
     def extra_fds(self) -> list[int]:
         """Return the file descriptors, besides the channel, that the receiving thread waits for."""
@@ -108,21 +125,22 @@ class Host(ABC):
             while True:
                 extra = self.extra_fds()
                 timeout = _PROGRESS_CHECK if self._watched else None
-                ready, _, _ = select.select([channel, *extra], [], [], timeout)
-                for fd in extra:
-                    if fd in ready:
-                        self.on_readable(fd)
+                ready, _, _ = unpatched.select([channel, *extra], [], [], timeout)
+                # The agent's messages first: an extra descriptor may ask whether all that had arrived are handled.
                 if channel in ready:
                     for message in self._channel.receive():
                         self._handle(message)
+                for fd in extra:
+                    if fd in ready:
+                        self.on_readable(fd)
                 if self._watched:
                     self._report_hung()
         except ChannelClosed:
             # The agent has died: the lease is no longer renewed, and the next agent waits for this host to end.
-            os._exit(AGENT_GONE)
+            leave_without_agent()
         except BaseException:
             logger.exception("host of %s: receiving failed, ending", self._node)
-            os._exit(AGENT_GONE)
+            leave_without_agent()
 
     def _handle(self, message: ToHost) -> None:
         match message:
@@ -135,6 +153,8 @@ class Host(ABC):
                 self.stop(message.names)
             case Probe():
                 self.probe()
+            case Leave():
+                self.leave()
 
     def _report_hung(self) -> None:
         now = time.monotonic()
@@ -145,11 +165,26 @@ class Host(ABC):
             self.send(Hung([(ctx.name, ctx.token) for ctx in hung]))
 
 
+def end_forks_after_their_step(loop: asyncio.AbstractEventLoop) -> None:
+    """End each process that a daemon makes with ``os.fork()`` once control returns to ``loop``.
+
+    Otherwise the fork would go on with every daemon of the loop, and use descriptors of its parent's loop.
+    """
+
+    def end_fork() -> None:
+        # asyncio's own loops take the next callback from here. Where the loop hides them, others may run once more.
+        with contextlib.suppress(AttributeError):
+            loop._ready.clear()  # type: ignore[attr-defined]
+        loop.call_soon(end_forked_child, None)
+
+    os.register_at_fork(after_in_child=end_fork)
+
+
 def end_of_run(name: DaemonName, token: Token, *, stopping: bool, error: BaseException | None) -> End:
     """Return the report of a run that has ended, and log ``error`` if there is one."""
     if error is not None and not stopping:
         logger.error("daemon %s: failed: %s", name, _summary(error), exc_info=error)
-        return End(name, token, Outcome.FAILED, _summary(error), _trace(error))
+        return End(name, token, Outcome.FAILED, _summary(error), _trace(error), isinstance(error, NotADaemon))
     if error is not None:
         logger.warning("daemon %s: failed while stopping: %s", name, _summary(error), exc_info=error)
     return End(name, token, Outcome.STOPPED if stopping else Outcome.FINISHED)
@@ -157,11 +192,21 @@ def end_of_run(name: DaemonName, token: Token, *, stopping: bool, error: BaseExc
 
 def _summary(error: BaseException) -> str:
     """Return type and text of an exception, shortened and printable, whatever the exception's own code does."""
-    try:
-        text = f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - __str__ of an exception is user code and may raise anything
-        text = type(error).__name__
+    text = _name_and_text(error)
+    leaf = error
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = leaf.exceptions[0]
+    if leaf is not error:
+        # The text of a group says how many exceptions there are, not what happened.
+        text = f"{text}: {_name_and_text(leaf)}"
     return printable(text[:_ERROR_LENGTH])
+
+
+def _name_and_text(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - __str__ of an exception is user code and may raise anything
+        return type(error).__name__
 
 
 def _trace(error: BaseException) -> str:

@@ -3,43 +3,63 @@
 import asyncio
 import contextlib
 import os
-import queue
+import select
 import signal
 import threading
 from collections.abc import Callable
+from queue import Empty
+from typing import Final
 
 import setproctitle
 
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.runs import StartItem
 from celery_daemons.errors import DaemonsError
+from celery_daemons.forkserver import unpatched
 from celery_daemons.forkserver.deadman import Deadman
-from celery_daemons.host.base import Host, end_of_run
+from celery_daemons.forkserver.process_end import end_forked_child
+from celery_daemons.host.base import Host, end_forks_after_their_step, end_of_run
 from celery_daemons.host.context import BlockingDaemonContext, DaemonContext
 from celery_daemons.launcher import Launcher, Registry
 from celery_daemons.wire.channel import Channel
 from celery_daemons.wire.messages import ToHost
 
+#: Seconds for the receiving thread to handle what has arrived; it waits for nothing but the GIL.
+_CATCH_UP_TIMEOUT: Final = 1.0
+
+#: Bytes from the main thread to the receiving thread.
+_CATCH_UP: Final = b"?"
+_SIGTERM_ARRIVED: Final = b"t"
+
 
 class IsolatedHost(Host):
-    """Waits for one daemon, runs the daemon, reports the end and exits; SIGTERM asks the daemon to stop."""
+    """Waits for one daemon, runs the daemon, reports the end and exits.
+
+    The agent asks the daemon to stop by a message; the SIGTERM that follows is for handlers of the daemon's own.
+    SIGTERM from elsewhere asks the daemon to stop as well.
+    """
 
     def __init__(self, *, channel: Channel[ToHost], registry: Registry, node: str, deadman: Deadman | None) -> None:
         super().__init__(channel=channel, registry=registry, node=node, deadman=deadman)
         self._stopping = threading.Event()
-        self._items: queue.SimpleQueue[StartItem] = queue.SimpleQueue()
+        self._items: unpatched.SimpleQueue[StartItem | None] = unpatched.SimpleQueue()
         #: Cancels the coroutine of the daemon, once there is one.
         self._interrupt: Callable[[], None] = lambda: None
-        self._wake, self._wake_end = os.pipe()
-        os.set_blocking(self._wake_end, False)
+        self._from_main, self._to_receiver = os.pipe()
+        os.set_blocking(self._to_receiver, False)
+        self._caught_up: unpatched.SimpleQueue[None] = unpatched.SimpleQueue()
+        #: Wakes the hub of gevent or eventlet, where their greenlets have replaced threads.
+        self._hub_end, self._to_hub = os.pipe() if unpatched.threads_are_green() else (-1, -1)
 
     def run(self) -> int:
         """Run the daemon and return the exit status of the process."""
-        # A handler of SIGTERM would run in the main thread, possibly while that thread holds the lock of the event
-        # that the handler has to set. The wake-up descriptor passes the signal to the receiving thread instead.
-        signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
-        self.start_receiving()
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        if self._hub_end >= 0:
+            threading.Thread(target=self._wake_hub, daemon=True).start()
+        self.report_ready()
         item = self._items.get()
+        if item is None:
+            return 0
         setproctitle.setproctitle(f"celery_daemons.host: {self._node} daemon {item.name}")
         error: BaseException | None = None
         try:
@@ -50,6 +70,9 @@ class IsolatedHost(Host):
             error = raised
         except BaseException as raised:  # noqa: BLE001 - a daemon may raise anything, SystemExit included
             error = raised
+        if self.forked:
+            end_forked_child(error)
+        self._catch_up()
         self.unwatch(item.name)
         self.report_ended([end_of_run(item.name, item.token, stopping=self._stopping.is_set(), error=error)])
         return 0
@@ -60,21 +83,54 @@ class IsolatedHost(Host):
             self._items.put(item)
 
     def stop(self, names: list[DaemonName]) -> None:
-        """Ask the daemon to stop."""
-        self._stopping.set()
-        self._interrupt()
+        """Ask the daemon to stop. A second request changes nothing: it would cancel the clean-up of the first."""
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._interrupt()
+            if self._to_hub >= 0:
+                os.write(self._to_hub, b"!")
 
     def probe(self) -> None:
         """Do nothing: the agent probes shared hosts only, where one daemon can block the others."""
 
+    def leave(self) -> None:
+        """End the host if it waits for its daemon; a daemon is asked by :meth:`stop`."""
+        self._items.put(None)
+
     def extra_fds(self) -> list[int]:
-        """Return the wake-up descriptor, which becomes readable when a signal arrives."""
-        return [self._wake]
+        """Return the descriptor by which the main thread reaches the receiving thread."""
+        return [self._from_main]
 
     def on_readable(self, fd: int) -> None:
-        """Stop the daemon if SIGTERM has arrived."""
-        if signal.SIGTERM in os.read(fd, 64):
+        """Stop the daemon if SIGTERM has arrived, and confirm that the messages which had arrived are handled."""
+        requests = os.read(fd, 64)
+        if _SIGTERM_ARRIVED in requests:
             self.stop([])
+        if _CATCH_UP in requests:
+            self._caught_up.put(None)
+
+    def _wake_hub(self) -> None:
+        """Wait, as a greenlet, for the stop, and set the event again.
+
+        An event that another thread sets does not wake the hub, and the daemon would go on waiting.
+        """
+        select.select([self._hub_end], [], [])
+        self._stopping.set()
+
+    def _on_sigterm(self, _number: int, _frame: object) -> None:
+        # Not stop(): this runs in the main thread, possibly while that thread holds the lock of the event to set.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._to_receiver, _SIGTERM_ARRIVED)
+
+    def _catch_up(self) -> None:
+        """Wait until the messages that have arrived are handled.
+
+        A daemon with a handler of SIGTERM may end before the receiving thread has read the request to stop. Without
+        that request its end would count as its own decision, after which its restart policy may not start it again.
+        """
+        os.write(self._to_receiver, _CATCH_UP)
+        with contextlib.suppress(Empty):
+            self._caught_up.get(timeout=_CATCH_UP_TIMEOUT)
 
     def _run_daemon(
         self, item: StartItem, launcher: Launcher, args: tuple[object, ...], kwargs: dict[str, object]
@@ -91,6 +147,7 @@ class IsolatedHost(Host):
         self, item: StartItem, launcher: Launcher, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> None:
         loop = asyncio.get_running_loop()
+        end_forks_after_their_step(loop)
         ctx = DaemonContext(item.name, item.launcher, self._node, item.token, asyncio.Event())
         task = loop.create_task(launcher.start(ctx, args, kwargs))
 

@@ -1,11 +1,12 @@
 """Entry point of a host process: arms the lease timer, loads the app's launchers, runs a shared or an isolated host."""
 
-import signal
 import socket
 
 from celery_daemons.errors import ConfigurationError
 from celery_daemons.forkserver.child import loaded_app
 from celery_daemons.forkserver.deadman import Deadman
+from celery_daemons.forkserver.inheritance import ignore_signals_of_the_group
+from celery_daemons.forkserver.process_end import end_process, send_process_init
 from celery_daemons.host.isolated import IsolatedHost
 from celery_daemons.host.shared import SharedHost
 from celery_daemons.launcher import registry_of
@@ -15,15 +16,13 @@ from celery_daemons.wire.messages import HostBoot, LoadFailed, ToHost
 
 
 def main(boot: HostBoot, sock: socket.socket) -> int:
-    """Run a host until the agent dies, the lease ends or, for an isolated host, the daemon has ended."""
+    """Run a host until the agent dies, asks it to leave, the lease ends or, if it is isolated, the daemon has ended."""
     # Armed before any code of a daemon runs: from here on the process cannot outlive the node's lease.
     deadman: Deadman | None = None
     if boot.settings.on_store_loss == "stop":
         deadman = Deadman()
         deadman.arm(boot.until)
-    # Only the agent ends a host. A terminal or a service manager may signal the whole process group.
-    signal.signal(signal.SIGINT, _ignore)
-    signal.signal(signal.SIGTERM, _ignore)
+    ignore_signals_of_the_group()
     channel: Channel[ToHost] = Channel(sock, ToHost)
     try:
         registry = registry_of(loaded_app())
@@ -32,8 +31,7 @@ def main(boot: HostBoot, sock: socket.socket) -> int:
         return 1
     host_class = IsolatedHost if boot.isolated else SharedHost
     host = host_class(channel=channel, registry=registry, node=boot.node, deadman=deadman)
-    return host.run()
-
-
-def _ignore(_number: int, _frame: object) -> None:
-    """Do nothing. Unlike ``SIG_IGN``, a handler is not inherited by programs that a daemon starts."""
+    # Before any code of the user, which may take longer than a lease.
+    host.start_receiving()
+    send_process_init()
+    return end_process(host.run())

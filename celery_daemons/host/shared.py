@@ -1,7 +1,6 @@
 """A host for many daemons: coroutines on one event loop, and a thread for each daemon that asks for a thread."""
 
 import asyncio
-import contextlib
 import gc
 import threading
 from functools import partial
@@ -10,7 +9,8 @@ from typing import Final
 from celery_daemons.domain.names import DaemonName, Token
 from celery_daemons.domain.runs import End, StartItem
 from celery_daemons.forkserver.deadman import Deadman
-from celery_daemons.host.base import Host, end_of_run
+from celery_daemons.forkserver.process_end import end_forked_child
+from celery_daemons.host.base import Host, end_forks_after_their_step, end_of_run
 from celery_daemons.host.context import BlockingDaemonContext, DaemonContext
 from celery_daemons.launcher import Launcher, Registry
 from celery_daemons.wire.channel import Channel
@@ -24,7 +24,7 @@ _GC_THRESHOLD: Final = 10_000
 
 
 class SharedHost(Host):
-    """Runs an event loop in the main thread until the process ends."""
+    """Runs an event loop in the main thread until the agent ends the process."""
 
     def __init__(self, *, channel: Channel[ToHost], registry: Registry, node: str, deadman: Deadman | None) -> None:
         super().__init__(channel=channel, registry=registry, node=node, deadman=deadman)
@@ -35,18 +35,24 @@ class SharedHost(Host):
         self._new: list[tuple[DaemonName, Token]] = []
         self._ended: list[End] = []
         self._flush_scheduled = False
+        self._leaving = False
 
     def run(self) -> int:
-        """Serve the agent until the process is killed."""
+        """Serve the agent until it asks the host to leave, and return the exit status of the process."""
+        end_forks_after_their_step(self._loop)
         asyncio.set_event_loop(self._loop)
         youngest, *older = gc.get_threshold()
         if youngest:
             gc.set_threshold(max(youngest, _GC_THRESHOLD), *older)
-        self.start_receiving()
-        while True:
+        self.report_ready()
+        while not self._leaving:
             # A daemon that raises SystemExit ends, and the exception leaves the loop: continue with the other daemons.
-            with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            try:
                 self._loop.run_forever()
+            except (KeyboardInterrupt, SystemExit) as error:
+                if self.forked:
+                    end_forked_child(error)
+        return 0
 
     def begin(self, items: list[StartItem]) -> None:
         """Pass the daemons to the loop."""
@@ -59,6 +65,14 @@ class SharedHost(Host):
     def probe(self) -> None:
         """Answer the probe from the loop, so that a blocked loop does not answer."""
         self._loop.call_soon_threadsafe(self.send, Alive())
+
+    def leave(self) -> None:
+        """Stop the loop."""
+        self._loop.call_soon_threadsafe(self._stop_loop)
+
+    def _stop_loop(self) -> None:
+        self._leaving = True
+        self._loop.stop()
 
     def _begin(self, items: list[StartItem]) -> None:
         for item in items:
@@ -99,6 +113,8 @@ class SharedHost(Host):
             launcher.start(ctx, args, kwargs)
         except BaseException as raised:  # noqa: BLE001 - a daemon may raise anything, SystemExit included
             error = raised
+        if self.forked:
+            end_forked_child(error)
         self._loop.call_soon_threadsafe(self._thread_done, ctx, error)
 
     def _stop(self, names: list[DaemonName]) -> None:

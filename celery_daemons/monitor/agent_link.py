@@ -2,11 +2,11 @@
 
 import os
 import socket
-import threading
 from collections.abc import Callable
 
-from celery_daemons.forkserver.child import AGENT_GONE
+from celery_daemons.forkserver.child import leave_without_agent
 from celery_daemons.forkserver.deadman import Deadman
+from celery_daemons.forkserver.unpatched import start_new_thread
 from celery_daemons.wire.channel import Channel, ChannelClosed
 from celery_daemons.wire.messages import HandOver, LoadFailed, Progress, SteppedDown, ToMonitor
 
@@ -31,7 +31,8 @@ class AgentLink:
 
     def start(self, *, on_hand_over: Callable[[], None]) -> None:
         """Start to receive; ``on_hand_over`` is called in that thread when the agent has given the lease back."""
-        threading.Thread(target=self._receive, args=(on_hand_over,), name="celery-daemons-agent", daemon=True).start()
+        # A real thread even where gevent has patched the process: it renews the lease while a scanner computes.
+        start_new_thread(self._receive, (on_hand_over,))
 
     def report_progress(self) -> None:
         """Report that the loop makes progress. Call only from the loop: the agent replaces a monitor that stalls."""
@@ -52,7 +53,7 @@ class AgentLink:
         try:
             self._channel.send(message)
         except ChannelClosed:
-            os._exit(AGENT_GONE)
+            leave_without_agent()
 
     def _receive(self, on_hand_over: Callable[[], None]) -> None:
         try:
@@ -63,4 +64,4 @@ class AgentLink:
                         os._exit(0)
                     self._deadman.arm(message.until)
         except ChannelClosed:
-            os._exit(AGENT_GONE)
+            leave_without_agent()

@@ -10,6 +10,7 @@ from celery_daemons.monitor.departed import DepartedNodes
 from celery_daemons.monitor.executor import PlanExecutor
 from celery_daemons.monitor.hold_off import HoldOff
 from celery_daemons.monitor.leases import LeaseWatcher
+from celery_daemons.monitor.missing_scanners import MissingScanners
 from celery_daemons.monitor.quiet_period import QuietPeriod
 from celery_daemons.monitor.rebalancer import Rebalancer
 from celery_daemons.monitor.reconciler import Reconciler
@@ -42,6 +43,7 @@ class Monitor:
         departed: DepartedNodes,
         scans: Scans,
         succession: Succession,
+        missing_scanners: MissingScanners,
         report_progress: Callable[[], None],
         max_wait: float,
         clock: Callable[[], float],
@@ -58,6 +60,7 @@ class Monitor:
         self._departed = departed
         self._scans = scans
         self._succession = succession
+        self._missing_scanners = missing_scanners
         self._report_progress = report_progress
         self._max_wait = max_wait
         self._clock = clock
@@ -134,6 +137,7 @@ class Monitor:
         self._rebalancer.pause_changed(paused=overview.paused)
         self._executor.act_on_leases(actions)
         self._departed.remove_queues()
+        self._missing_scanners.check()
         self._next_check_at = self._clock() + actions.next_check_in
 
     def _reload(self) -> None:

@@ -11,6 +11,7 @@ from celery_daemons.domain.names import Epoch, NodeName
 from celery_daemons.domain.planner import Planner
 from celery_daemons.errors import ConfigurationError, DaemonsError, LeaseLost
 from celery_daemons.forkserver.child import loaded_app
+from celery_daemons.forkserver.process_end import end_process, send_process_init
 from celery_daemons.launcher import Registry, registry_of
 from celery_daemons.monitor.agent_link import AgentLink
 from celery_daemons.monitor.departed import DepartedNodes
@@ -19,6 +20,7 @@ from celery_daemons.monitor.executor import PlanExecutor
 from celery_daemons.monitor.hold_off import HoldOff
 from celery_daemons.monitor.leases import LeaseWatcher
 from celery_daemons.monitor.loop import Monitor
+from celery_daemons.monitor.missing_scanners import MissingScanners
 from celery_daemons.monitor.quiet_period import QuietPeriod
 from celery_daemons.monitor.rebalancer import Rebalancer
 from celery_daemons.monitor.reconciler import Reconciler
@@ -109,6 +111,7 @@ def build_monitor(
             dispatcher=dispatcher,
             rng=random.Random(),  # noqa: S311 - a choice among candidates, not a secret
         ),
+        missing_scanners=MissingScanners(registry=registry, store=store, epoch=epoch, snapshot=replica),
         report_progress=report_progress,
         max_wait=max_wait(settings),
         clock=clock,
@@ -143,19 +146,25 @@ def main(boot: MonitorBoot, sock: socket.socket) -> int:
         clock=lease_clock,
         testimony=boot.testimony,
     )
-    dispatcher.start()
     link.start(on_hand_over=monitor.notify_candidates)
+    # After the link: a handler may take longer than a lease.
+    send_process_init()
+    dispatcher.start()
+    return end_process(_lead(monitor, link, boot.node))
+
+
+def _lead(monitor: Monitor, link: AgentLink, node: str) -> int:
     try:
         monitor.run()
         link.report_stepped_down()
         monitor.notify_candidates()
     except LeaseLost as error:
-        logger.warning("monitor %s: %s", boot.node, error)
+        logger.warning("monitor %s: %s", node, error)
         return 0
     except DaemonsError as error:
-        logger.error("monitor %s: %s", boot.node, error)
+        logger.error("monitor %s: %s", node, error)
     except Exception:
-        logger.exception("monitor %s: loop failed, exiting", boot.node)
+        logger.exception("monitor %s: loop failed, exiting", node)
     else:
         return 0
     return 1

@@ -7,11 +7,11 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from celery_daemons.domain.names import DaemonName, Epoch, LauncherName
+from celery_daemons.domain.names import DaemonName, Epoch, LauncherName, daemon_name
 from celery_daemons.domain.planner import Snapshot
 from celery_daemons.domain.records import DaemonSpec, SpecRow
 from celery_daemons.errors import DaemonsError, LeaseLost
-from celery_daemons.launcher import Launcher, Registry
+from celery_daemons.launcher import Launcher, Registry, scanning
 from celery_daemons.settings import Settings
 from celery_daemons.store import specs
 from celery_daemons.store.connection import Store
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: The most problems of one scan that are reported.
 _MAX_PROBLEMS: Final = 3
+#: The most bytes of arguments in one call to Redis.
+_PAGE_BYTES: Final = 8 * 1024 * 1024
 
 _Row = tuple[DaemonName, LauncherName, str]
 
@@ -42,39 +44,70 @@ class Scan:
         self.abandoned = threading.Event()
         #: The listed daemons, each with a hash of its launcher and arguments.
         self.listed: dict[DaemonName, int] = {}
-        self.problems: list[str] = []
+        self._problems: list[str] = []
+        self._problem_count = 0
         self.complete = False
         self._registry = registry
         self._known = known
 
     def run(self, record: Callable[[list[_Row]], None]) -> None:
-        """Read everything that the scanner lists, and pass new and changed specs to ``record`` in pages."""
+        """Read everything that the scanner lists, and pass new and changed specs to ``record`` in pages.
+
+        What was listed before the scanner raises an exception is recorded too.
+        """
         page: list[_Row] = []
-        for spec in self._specs():
+        size = 0
+        specs = self._specs()
+        while True:
+            try:
+                spec = next(specs)
+            except StopIteration:
+                break
+            except BaseException:
+                if page and not self.abandoned.is_set():
+                    record(page)
+                raise
             if self.abandoned.is_set():
                 raise _TimedOut
-            row = self._row(spec)
+            row = self._changed_row(spec)
             if row is None:
                 continue
-            call = hash(row[1:])
-            if self.listed.setdefault(row[0], call) != call:
-                # Recording both would replace the daemon twice with every scan.
-                self.add_problem(f"lists {row[0]} twice, with different arguments; the first one counts")
-                continue
-            known = self._known.get(row[0])
-            if known is None or known.launcher != row[1] or known.arguments != row[2]:
-                page.append(row)
-            if len(page) >= BATCH:
+            if page and (len(page) >= BATCH or size + len(row[2]) > _PAGE_BYTES):
                 record(page)
-                page = []
+                page, size = [], 0
+            page.append(row)
+            size += len(row[2])
         if page:
             record(page)
         self.complete = True
 
+    def _changed_row(self, spec: object) -> _Row | None:
+        """Return the row of a spec; ``None`` if Redis has it already, or if it does not count."""
+        row = self._row(spec)
+        if row is None:
+            return None
+        call = hash(row[1:])
+        if self.listed.setdefault(row[0], call) != call:
+            # Recording both would replace the daemon twice with every scan.
+            self.add_problem(f"lists {row[0]} twice, with different arguments; the first one counts")
+            return None
+        known = self._known.get(row[0])
+        same = known is not None and known.launcher == row[1] and known.arguments == row[2]
+        return None if same else row
+
+    @property
+    def problems(self) -> list[str]:
+        """The first problems, and how many more there are."""
+        more = self._problem_count - len(self._problems)
+        return [*self._problems, f"and {more} more"] if more else self._problems
+
     def add_problem(self, problem: str) -> None:
         """Note a problem that does not end the scan."""
-        if len(self.problems) < _MAX_PROBLEMS and problem not in self.problems:
-            self.problems.append(problem)
+        if problem in self._problems:
+            return
+        self._problem_count += 1
+        if len(self._problems) < _MAX_PROBLEMS:
+            self._problems.append(problem)
 
     def _specs(self) -> Iterator[object]:
         assert self.launcher.scanner is not None
@@ -95,11 +128,17 @@ class Scan:
         if not isinstance(spec, DaemonSpec):
             self.add_problem(f"yielded {spec!r:.80}, which is not a spec; use launcher.spec(name, …)")
             return None
+        if spec.problem is not None:
+            self.add_problem(spec.problem)
+            return None
         if spec.launcher not in self._registry:
             self.add_problem(f"yielded {spec.name} for launcher {spec.launcher!r}, which is not registered")
             return None
         try:
-            return spec.name, spec.launcher, encode_arguments(spec.name, spec.args, spec.kwargs)
+            # Checked here too: a scanner may make a DaemonSpec itself.
+            name = daemon_name(spec.name)
+            args, kwargs = self._registry[spec.launcher].bound(name, spec.args, spec.kwargs)
+            return name, spec.launcher, encode_arguments(name, args, kwargs)
         except DaemonsError as error:
             self.add_problem(str(error))
             return None
@@ -200,6 +239,7 @@ class Scans:
 
     def _run(self, name: str, scan: Scan) -> None:
         error: str | None = None
+        scanning.set(True)
         try:
             scan.run(lambda page: self._record(scan, page))
         except (_TimedOut, LeaseLost):

@@ -48,7 +48,7 @@ class Succession:
         own = self._replica.nodes.get(self._node)
         if own is None or own.status is not NodeStatus.DRAINING:
             return False
-        if not any(row.candidate and row.status is NodeStatus.UP for row in self._replica.nodes.values()):
+        if not any(row.candidate and row.takes_daemons for row in self._replica.nodes.values()):
             return False
         logger.info("monitor %s: node is draining, stepping down for another node", self._node)
         return self._store.run(lease.resign(self._store.keys, self._epoch, cause="its node drains"))

@@ -33,6 +33,16 @@ def main() -> None:
     _use_folder(boot.tempdir)
     logs.plain("daemons", level=boot.loglevel, logfile=boot.logfile)
     status = 1
+    # Imported here: the worker's sys.path counts, which has just been set.
+    from celery_daemons.node import system
+
+    lacking = system.missing(timers=boot.settings.on_store_loss == "stop")
+    if lacking is not None:
+        logging.getLogger("celery_daemons.node").critical("node %s: cannot run daemons: %s", boot.node, lacking)
+        # Ends with its worker, which would only start another agent before.
+        to_worker.recv(1)
+        shutil.rmtree(boot.tempdir, ignore_errors=True)
+        os._exit(0)
     try:
         asyncio.run(run(boot, to_worker, lifeline))
         status = 0
@@ -60,6 +70,7 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
     from celery_daemons.node.node_row import command_timeout, row_of
     from celery_daemons.node.outbox import Outbox
     from celery_daemons.node.outbox_sender import OutboxSender
+    from celery_daemons.node.serving import Serving
     from celery_daemons.node.supervision.supervisor import Supervisor
     from celery_daemons.node.witness import ClusterWitness
     from celery_daemons.node.worker_link import WorkerLink
@@ -97,7 +108,8 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
     sender = OutboxSender(store=store, node=node, lease=lease, outbox=outbox)
     hosts = HostPool(boot=boot, spawner=spawner, lease=lease)
     sync = AssignmentSync(store=store, node=node, lease=lease, supervisor=supervisor, outbox=outbox)
-    runner = CommandRunner(supervisor=supervisor, outbox=outbox, sender=sender, hosts=hosts, sync=sync)
+    serving = Serving()
+    runner = CommandRunner(supervisor=supervisor, outbox=outbox, sender=sender, hosts=hosts, sync=sync, serving=serving)
     agent = Agent(
         settings=settings,
         node=node,
@@ -110,6 +122,8 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
         hosts=hosts,
         sync=sync,
         runner=runner,
+        spawner=spawner,
+        serving=serving,
         election=election,
         worker_link=worker_link,
     )

@@ -4,26 +4,30 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from celery_daemons.domain.names import NodeName
 from celery_daemons.errors import StoreUnavailable
+from celery_daemons.forkserver.spawner import Spawner
 from celery_daemons.node.assignment_sync import AssignmentSync
 from celery_daemons.node.command_runner import CommandRunner
 from celery_daemons.node.election import Election
 from celery_daemons.node.host_memory import HostMemory
 from celery_daemons.node.host_pool import HostPool
+from celery_daemons.node.lease_answers import Forgotten, Renewed
 from celery_daemons.node.lifetime import Lifetime
-from celery_daemons.node.node_lease import Forgotten, NodeLease, Renewed
+from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.outbox import Outbox
 from celery_daemons.node.outbox_sender import OutboxSender
+from celery_daemons.node.serving import Serving
 from celery_daemons.node.supervision.supervisor import Supervisor
 from celery_daemons.node.worker_link import WorkerLink
 from celery_daemons.settings import Settings
 from celery_daemons.store import journal
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import AsyncStore
-from celery_daemons.wire.messages import AssignmentsChanged, Campaign, Drain, FromWorker, JoinedAs, Rejected
+from celery_daemons.wire.messages import AssignmentsChanged, Campaign, Drain, FromWorker, JoinedAs, NodeQueues, Rejected
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +41,16 @@ _GUARD_INTERVAL: Final = 0.05
 _BEAT_RETRY: Final = 0.25
 #: The share of the drain time-out that daemons get before their hosts are killed; the rest is for Redis.
 _DRAIN_SHARE: Final = 0.9
+#: Seconds in which hosts without daemons end by themselves; longer than they take at most for what a script does last.
+_HOSTS_LEAVE: Final = 2.5
 #: Seconds between two checks whether a drain is complete.
 _DRAIN_CHECK: Final = 0.01
+#: Seconds of a drain after which the log names the daemons that it waits for; most daemons stop sooner.
+_REPORT_AWAITED: Final = 1.0
+#: Seconds for Redis after the end of a shortened drain, in which the daemons that were killed are released.
+_HURRY: Final = 1.0
+#: The most names in a line of the log.
+_NAMES_LISTED: Final = 5
 
 
 class Agent:
@@ -58,6 +70,8 @@ class Agent:
         hosts: HostPool,
         sync: AssignmentSync,
         runner: CommandRunner,
+        spawner: Spawner,
+        serving: Serving,
         election: Election,
         worker_link: WorkerLink,
     ) -> None:
@@ -72,6 +86,8 @@ class Agent:
         self._hosts = hosts
         self._sync = sync
         self._runner = runner
+        self._spawner = spawner
+        self._serving = serving
         self._election = election
         self._worker_link = worker_link
         self._memory = HostMemory()
@@ -111,6 +127,8 @@ class Agent:
         if not await self._runner.app_loaded:
             why = self._runner.load_error or "a host died while it started"
             logger.error("node %s: cannot run daemons: %s", self._node, why)
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.run(journal.note(self._store.keys, "cannot-serve", node=self._node, cause=why))
             await asyncio.sleep(_LOAD_RETRY)
             # The fork server has loaded what it could. Only a new agent has a new one.
             self._lifetime.leave(0.0)
@@ -123,6 +141,7 @@ class Agent:
             if answer is None:
                 return
             self._hosts.renew()
+            await self._check_serving()
             now = time.monotonic()
             self._runner.apply(self._supervisor.open_hosts(now=now))
             limit_kib = self._settings.host_max_memory
@@ -133,6 +152,24 @@ class Agent:
             if not self._sync.is_current(answer.generation):
                 self._lifetime.start(self._catch_up(answer.generation))
             await self._campaign(led=answer.led)
+
+    async def _check_serving(self) -> None:
+        """Tell the cluster whether this node can start processes, give back what waits for one, and try again."""
+        problem = self._serving.problem
+        if bool(problem) != bool(self._lease.problem):
+            if not await self._lease.report_problem(problem):
+                return
+            if problem:
+                # After the report: the monitor must not assign to this node what the node now gives back.
+                logger.error("node %s: takes no daemons: %s", self._node, problem)
+                self._runner.apply(self._supervisor.cannot_start(problem))
+            else:
+                logger.info("node %s: can start processes again, takes daemons", self._node)
+                self._runner.apply(self._supervisor.can_start(now=time.monotonic()))
+        if self._serving.retry_due(time.monotonic()):
+            if self._serving.take_new_server():
+                await self._spawner.replace_server()
+            self._runner.apply(self._supervisor.probe(now=time.monotonic()))
 
     async def _beat_with_retries(self) -> Renewed | None:
         """Renew the lease, trying until Redis answers; ``None`` once the lease is lost."""
@@ -161,7 +198,8 @@ class Agent:
     async def _campaign(self, *, led: bool) -> None:
         assert self._lease.incarnation is not None
         with contextlib.suppress(StoreUnavailable):
-            await self._election.after_beat(self._lease.incarnation, led=led)
+            # A node that cannot fork a monitor would lead without one until its lease ends.
+            await self._election.after_beat(self._lease.incarnation, led=led or bool(self._serving.problem))
 
     async def _catch_up(self, generation: int) -> None:
         held = await self._sync.catch_up(generation)
@@ -188,6 +226,8 @@ class Agent:
             case Campaign():
                 if self._lease.incarnation is not None:
                     self._lifetime.start(self._campaign(led=False))
+            case NodeQueues(queue, spawn_queue):
+                self._lease.set_queues(queue=queue, spawn_queue=spawn_queue)
             case Drain():
                 self._lifetime.leave(message.timeout)
 
@@ -220,15 +260,38 @@ class Agent:
                     self._supervisor.count,
                 )
         self._runner.apply(self._supervisor.drain(now=time.monotonic()))
-        # Polled: the end of the last daemon comes by one of many paths, and this runs once.
-        while self._supervisor.count and loop.time() < end - within * (1 - _DRAIN_SHARE):  # noqa: ASYNC110
-            await asyncio.sleep(_DRAIN_CHECK)
-        if self._supervisor.count:
-            logger.warning("node %s: %d daemons did not stop in time", self._node, self._supervisor.count)
+        await self._await_daemons(within)
+        if not self._supervisor.count:
+            await self._hosts.leave_all(min(_HOSTS_LEAVE, max(0.0, end - loop.time())))
         self._hosts.kill_all()
         await self._hosts.wait_dead()
-        while not self._outbox.idle and loop.time() < end:  # noqa: ASYNC110
+        while not self._outbox.idle and (loop.time() < end and self._lifetime.left > -_HURRY):  # noqa: ASYNC110
             await asyncio.sleep(_DRAIN_CHECK)
         serving.cancel()
         with contextlib.suppress(StoreUnavailable):
-            await self._lease.leave()
+            await self._lease.leave(nothing_runs=self._hosts.all_dead)
+
+    async def _await_daemons(self, within: float) -> None:
+        """Wait until every daemon has stopped, or until the share of the drain time-out for that is over."""
+        # Polled: the end of the last daemon comes by one of many paths, and this runs once.
+        report_at = time.monotonic() + _REPORT_AWAITED
+        while self._supervisor.count and self._lifetime.left > within * (1 - _DRAIN_SHARE):
+            if time.monotonic() >= report_at:
+                report_at = float("inf")
+                logger.warning(
+                    "node %s: waiting up to %.0f s for %s to stop; a second Ctrl-C kills them",
+                    self._node,
+                    self._lifetime.left,
+                    _listed(sorted(self._supervisor.names)),
+                )
+            await asyncio.sleep(_DRAIN_CHECK)
+        if self._supervisor.count:
+            logger.warning(
+                "node %s: did not stop in time, killing %s", self._node, _listed(sorted(self._supervisor.names))
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names for a log line, the first few of them if there are many."""
+    more = f" and {len(names) - _NAMES_LISTED} more" if len(names) > _NAMES_LISTED else ""
+    return ", ".join(names[:_NAMES_LISTED]) + more

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 from celery_daemons.node.alarm import Alarm
 from celery_daemons.node.assignment_sync import AssignmentSync
-from celery_daemons.node.host_pool import HostDied, HostEvent, HostPool
+from celery_daemons.node.host_pool import ForkFailed, HostDied, HostEvent, HostPool
 from celery_daemons.node.outbox import ClaimsAnswered, Outbox, Reply
 from celery_daemons.node.outbox_sender import OutboxSender
+from celery_daemons.node.serving import Serving
 from celery_daemons.node.supervision.commands import (
     Command,
     DiscardPending,
@@ -40,12 +41,14 @@ class CommandRunner:
         sender: OutboxSender,
         hosts: HostPool,
         sync: AssignmentSync,
+        serving: Serving,
     ) -> None:
         self._supervisor = supervisor
         self._outbox = outbox
         self._sender = sender
         self._hosts = hosts
         self._sync = sync
+        self._serving = serving
         self._alarm = Alarm(self._on_alarm)
         self._first_host: HostId | None = None
         #: Whether the first host has loaded the app; False if it died before that.
@@ -102,13 +105,17 @@ class CommandRunner:
             case Alive():
                 self._supervisor.host_answered(host)
             case Ready(pid):
+                self._serving.host_ready()
                 self._note_first_host(host, loaded=True)
                 self.apply(self._supervisor.host_ready(host, pid, now=now))
             case LoadFailed(error):
                 self.load_error = error
-            case HostDied():
+                self._serving.load_failed(error, now=now)
+            case ForkFailed(reason):
+                self._serving.fork_failed(reason, now=now)
+            case HostDied(cause):
                 self._note_first_host(host, loaded=False)
-                self.apply(self._supervisor.host_died(host, now=now))
+                self.apply(self._supervisor.host_died(host, now=now, cause=cause))
 
     def _on_alarm(self) -> None:
         self.apply(self._supervisor.due(now=time.monotonic()))

@@ -196,9 +196,9 @@ class Election:
         receiving.cancel()
         if self._child is child:  # otherwise the next one has been forked already
             self._child = self._channel = None
-        await asyncio.to_thread(child.reap)
+        ended = await asyncio.to_thread(child.reap)
         if self.epoch == epoch:
-            logger.error("monitor %s: its process ended, resigning", self._boot.node)
+            logger.error("monitor %s: its process %d %s, resigning", self._boot.node, child.pid, ended)
             await self.step_down("its process ended")
 
     async def _receive(self, channel: AsyncChannel[FromMonitor]) -> None:

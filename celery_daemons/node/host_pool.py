@@ -14,8 +14,8 @@ from celery_daemons.forkserver.spawner import Child, Spawner
 from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.supervision.commands import HostId
 from celery_daemons.store.clock import lease_clock
-from celery_daemons.wire.channel import AsyncChannel, ChannelClosed
-from celery_daemons.wire.messages import Boot, FromHost, HostBoot, Lease, Probe, Start, Stop
+from celery_daemons.wire.channel import AsyncChannel, ChannelClosed, batches
+from celery_daemons.wire.messages import Boot, FromHost, HostBoot, Lease, Leave, Probe, Start, Stop
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +30,19 @@ _LAST_MESSAGES: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class HostDied:
-    """The host process is dead, or was killed before it was forked."""
+    """The host process is dead, or was killed before it was forked; ``cause`` goes into "its host process … "."""
+
+    cause: str
 
 
-HostEvent = FromHost | HostDied
+@dataclass(frozen=True, slots=True)
+class ForkFailed:
+    """An attempt to fork the host process failed; another follows unless the host is killed."""
+
+    error: OSError | EOFError
+
+
+HostEvent = FromHost | HostDied | ForkFailed
 EventHandler = Callable[[HostId, HostEvent], None]
 
 
@@ -55,14 +64,23 @@ class HostProcess:
 
     def start(self, items: list[StartItem]) -> None:
         """Start daemons."""
-        self._send(Start(items))
+        for batch in batches(items, lambda item: len(item.arguments)):
+            self._send(Start(batch))
 
     def stop(self, names: list[DaemonName]) -> None:
-        """Ask daemons to stop: an isolated host by SIGTERM, a shared one by message."""
+        """Ask daemons to stop.
+
+        An isolated host gets SIGTERM too, for handlers of the daemon's own. The message comes first: when the signal
+        arrives, the host can know what it is for. The signal alone would depend on the wake-up descriptor, which every
+        event loop may take for itself.
+        """
+        self._send(Stop(names))
         if self._isolated and self._child is not None:
             self._child.signal(signal.SIGTERM)
-        else:
-            self._send(Stop(names))
+
+    def leave(self) -> None:
+        """Ask a host that has no daemons to end."""
+        self._send(Leave())
 
     def renew(self) -> None:
         """Pass the lease on."""
@@ -84,9 +102,9 @@ class HostProcess:
 
     async def run(self, spawner: Spawner, boot: HostBoot, handle: EventHandler) -> None:
         """Fork the process and pass on what it reports until it is dead."""
-        child = self._child = await self._fork(spawner, boot)
+        child = self._child = await self._fork(spawner, boot, handle)
         if child is None:
-            handle(self._id, HostDied())
+            handle(self._id, HostDied("was not forked"))
             return
         death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         child.on_death(lambda: death.set_result(None))
@@ -103,17 +121,19 @@ class HostProcess:
             await asyncio.wait_for(receiving, _LAST_MESSAGES)
         channel.close()
         self._channel = None
-        handle(self._id, HostDied())
-        await asyncio.to_thread(child.reap)
+        handle(self._id, HostDied(await asyncio.to_thread(child.reap)))
 
-    async def _fork(self, spawner: Spawner, boot: HostBoot) -> Child | None:
+    async def _fork(self, spawner: Spawner, boot: HostBoot, handle: EventHandler) -> Child | None:
         """Try to fork for as long as the host is wanted."""
+        level = logging.WARNING
         while not self._killed:
             try:
                 # A lease that has ended counts too: a host under it ends as it starts.
                 return await spawner.start(_ROLE, boot, lambda: self._lease.until or lease_clock() + _BOOT_ALLOWANCE)
             except (OSError, EOFError) as error:
-                logger.error("host of %s: cannot be forked (%s), trying again", boot.node, error)
+                logger.log(level, "host of %s: cannot be forked (%r), trying again", boot.node, error)
+                level = logging.DEBUG
+                handle(self._id, ForkFailed(error))
                 await asyncio.sleep(_FORK_RETRY)
         return None
 
@@ -161,6 +181,13 @@ class HostPool:
         for host in self._hosts.values():
             host.renew()
 
+    async def leave_all(self, within: float) -> None:
+        """Ask every host to end, and wait for it. Call when no daemon is left."""
+        for host in self._hosts.values():
+            host.leave()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within)
+
     def kill_all(self) -> None:
         """Kill every host now."""
         for host in self._hosts.values():
@@ -170,6 +197,11 @@ class HostPool:
         """Wait until every host that was killed is dead."""
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    @property
+    def all_dead(self) -> bool:
+        """Whether no host is left, neither running nor about to be forked."""
+        return not self._tasks
 
     def _closed(self, host_id: HostId, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

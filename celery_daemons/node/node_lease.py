@@ -4,23 +4,25 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from celery_daemons.domain.names import Incarnation, NodeName
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.runs import Running
-from celery_daemons.domain.states import NodeStatus
 from celery_daemons.errors import ConfigurationError, LayoutMismatch, StoreUnavailable
+from celery_daemons.node.lease_answers import Forgotten, Lost, Renewed
+from celery_daemons.node.leftovers import release_all
 from celery_daemons.node.name_wait import NameWait
 from celery_daemons.node.witness import ClusterWitness
 from celery_daemons.settings import Settings
 from celery_daemons.store import book, journal
 from celery_daemons.store import lease as verbs
 from celery_daemons.store.clock import lease_clock
-from celery_daemons.store.codec import decode_or_none
+from celery_daemons.store.codec import decode_or_none, printable
 from celery_daemons.store.connection import AsyncStore
 from celery_daemons.store.script import BATCH, text
+from celery_daemons.wire.channel import batches
 
 logger = logging.getLogger(__name__)
 
@@ -28,27 +30,6 @@ logger = logging.getLogger(__name__)
 _JOIN_RETRY: Final = 5.0
 #: The most different errors of one outage that are remembered, so that each is logged once.
 _REMEMBERED_ERRORS: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Renewed:
-    """The lease was renewed.
-
-    ``generation`` counts the changes of this node's assignments; ``led`` is whether a monitor leads.
-    """
-
-    generation: int
-    led: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """Redis may lack what it knew of this node: register again, with every daemon that runs here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The lease has ended, or another incarnation has the node's name."""
 
 
 class NodeLease:
@@ -71,6 +52,8 @@ class NodeLease:
         self._row = row
         self._previous: Incarnation | None = row.incarnation or None
         self._reported_taken = False
+        #: The row in Redis does not name the queues that this node has now.
+        self._row_outdated = False
         #: The errors since Redis last answered: each is logged once.
         self._errors: set[str] = set()
         #: Another server answers, or one that lost its data, and does not know yet everything that runs here.
@@ -93,14 +76,33 @@ class NodeLease:
         return None if lease_clock() < self._no_claims_before else self._store.pin.server
 
     @property
+    def problem(self) -> str:
+        """Why the node's record says that this node cannot start processes; empty if it says nothing."""
+        return self._row.problem
+
+    async def report_problem(self, problem: str) -> bool:
+        """Write to the node's record why it takes no daemons, or with an empty text that it does; False if not now."""
+        if self.incarnation is None:
+            return False
+        try:
+            if not await self._store.run(verbs.serving(self._store.keys, self._node, self.incarnation, problem)):
+                return False
+        except StoreUnavailable as error:
+            self._note_unanswered(error)
+            return False
+        self._row = replace(self._row, problem=printable(problem))
+        return True
+
+    @property
     def pause(self) -> float:
         """Seconds between heartbeats."""
         return self._settings.heartbeat_interval
 
     async def join(self) -> int:
         """Join as a new incarnation, however long that takes; return the generation of the node's assignments."""
-        row = replace(self._row, incarnation=Incarnation(secrets.token_hex(8)))
+        incarnation = Incarnation(secrets.token_hex(8))
         while True:
+            row = replace(self._row, incarnation=incarnation)
             sent = lease_clock()
             try:
                 await self._store.check()
@@ -135,7 +137,9 @@ class NodeLease:
             self._must_reassert = self._reported_taken = False
             self._errors.clear()
             self._note_cluster(answer, received)
-            self._row = row
+            # Its queues may have changed while the call was on its way.
+            self._row_outdated = (self._row.queue, self._row.spawn_queue) != (row.queue, row.spawn_queue)
+            self._row = replace(self._row, incarnation=row.incarnation)
             self.incarnation = self._previous = row.incarnation
             self._extend(sent)
             logger.info("node %s: joined as incarnation %s", self._node, row.incarnation)
@@ -162,7 +166,25 @@ class NodeLease:
             # Kept until it is complete: after a part of it Redis knows this node again, and reports no loss.
             self._must_reassert = True
             return Forgotten()
-        return self._renewed(Renewed(answer.generation, answer.led)) if renewed else Lost()
+        if not renewed:
+            return Lost()
+        if self._row_outdated:
+            await self._update_row()
+        return self._renewed(Renewed(answer.generation, answer.led))
+
+    def set_queues(self, *, queue: str, spawn_queue: str) -> None:
+        """Change the node's queues; the next heartbeat writes them to Redis, if the node has joined."""
+        self._row = replace(self._row, queue=queue, spawn_queue=spawn_queue)
+        self._row_outdated = self.incarnation is not None
+
+    async def _update_row(self) -> None:
+        """Write the node's record; the next heartbeat tries again if Redis does not answer."""
+        with contextlib.suppress(StoreUnavailable):
+            # Without daemons, the verb changes nothing else.
+            await self._store.run(
+                book.reassert(self._store.keys, self._node, self._row, [], ttl_ms=self._settings.lease_ttl_ms)
+            )
+            self._row_outdated = False
 
     async def reassert(self, running: list[Running]) -> Renewed | Lost | None:
         """Register again, with every daemon that runs here, after a heartbeat that was answered by ``Forgotten``.
@@ -172,8 +194,9 @@ class NodeLease:
         logger.warning("node %s: Redis may have lost this node's data, re-registering it and its daemons", self._node)
         generation = 0
         try:
-            for start in range(0, max(1, len(running)), BATCH):
-                batch = running[start : start + BATCH]
+            pages = [running[start : start + BATCH] for start in range(0, len(running), BATCH)]
+            cut = [batch for page in pages for batch in batches(page, lambda item: len(item.arguments))]
+            for batch in cut or [[]]:
                 answer = await self._store.run(
                     book.reassert(
                         self._store.keys,
@@ -227,12 +250,19 @@ class NodeLease:
         """Return whether another node takes daemons. Raises StoreUnavailable."""
         raw = await self._store.read(lambda client: client.hgetall(self._store.keys.nodes))
         rows = {text(name): decode_or_none(NodeRow, row) for name, row in raw.items()}
-        return any(row is not None and row.status is NodeStatus.UP for name, row in rows.items() if name != self._node)
+        return any(row is not None and row.takes_daemons for name, row in rows.items() if name != self._node)
 
-    async def leave(self) -> None:
-        """Leave the cluster. Raises StoreUnavailable."""
+    async def leave(self, *, nothing_runs: bool) -> None:
+        """Leave the cluster. Raises StoreUnavailable.
+
+        With ``nothing_runs``, every host is dead. What is still assigned here, because the monitor assigned it before
+        it saw the drain, is then released: it must not wait for the end of the lease.
+        """
         if self.incarnation is not None:
             left = await self._store.run(verbs.leave(self._store.keys, self._node, self.incarnation))
+            if left > 0 and nothing_runs:
+                await release_all(self._store, self._node)
+                left = await self._store.run(verbs.leave(self._store.keys, self._node, self.incarnation))
             if left > 0:
                 logger.warning("node %s: left %d daemons behind, they move when the lease ends", self._node, left)
             else:

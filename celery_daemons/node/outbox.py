@@ -145,8 +145,10 @@ class Outbox:
             case "claim" if reply is None:
                 return ServerUnconfirmed()
             case "claim" if current:
-                _remove(self._claims, request.batch)
-                return ClaimsAnswered([Assignment(name, token) for name, token in request.batch.items()], reply)
+                # Redis may answer only the first claims of a batch, if the arguments of more are too large.
+                answered = dict(islice(request.batch.items(), len(reply)))
+                _remove(self._claims, answered)
+                return ClaimsAnswered([Assignment(name, token) for name, token in answered.items()], reply)
         return None
 
     def failed(self, request: Request) -> None:

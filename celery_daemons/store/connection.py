@@ -74,12 +74,14 @@ def _client(library: Any, url: str, **options: Any) -> Any:
     if sentinels is None:
         return _plain_client(library, url, options)
     timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
-    return library.sentinel.Sentinel(sentinels.hosts, sentinel_kwargs=timeouts).master_for(
+    sentinel_kwargs = {**timeouts, **sentinels.sentinel_options}
+    return library.sentinel.Sentinel(sentinels.hosts, sentinel_kwargs=sentinel_kwargs).master_for(
         sentinels.service,
         db=sentinels.database,
         username=sentinels.username,
         password=sentinels.password,
         socket_keepalive=True,
+        **sentinels.primary_options,
         **options,
     )
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from celery_daemons.domain.names import Epoch, Incarnation, NodeName
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.errors import LayoutMismatch
-from celery_daemons.store.codec import encode
+from celery_daemons.store.codec import encode, printable
 from celery_daemons.store.keys import LAYOUT, Keys
 from celery_daemons.store.script import ScriptCall, text
 
@@ -122,6 +122,11 @@ def drain(keys: Keys, node: NodeName, *, on: bool = True, incarnation: Incarnati
     """Stop a node from being assigned daemons, or allow this again; false if no such node is registered."""
     status = "draining" if on else "up"
     return ScriptCall("drain", (keys.nodes, keys.journal), (node, status, incarnation or ""), bool)
+
+
+def serving(keys: Keys, node: NodeName, incarnation: Incarnation, problem: str) -> ScriptCall[bool]:
+    """Record why a node cannot start processes, or with an empty text that it can; false if fenced."""
+    return ScriptCall("serving", (keys.nodes, keys.journal), (node, incarnation, printable(problem)), bool)
 
 
 def leave(keys: Keys, node: NodeName, incarnation: Incarnation) -> ScriptCall[int]:

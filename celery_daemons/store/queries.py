@@ -29,7 +29,7 @@ def address(name: DaemonName, row: BookRow | None, node: NodeRow | None) -> Addr
         incarnation=node.incarnation,
         token=row.token,
         status=row.status,
-        queue=node.queue,
+        queue=node.queue or None,
         host=node.host,
         pid=row.pid,
         started_at=row.started_ms / 1000,
@@ -215,7 +215,7 @@ def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:
         name=name,
         incarnation=row.incarnation,
         status=row.status if lease_ms > 0 else NodeStatus.LOST,
-        queue=row.queue,
+        queue=row.queue or None,
         host=row.host,
         pid=row.pid,
         weight=row.weight,
@@ -224,6 +224,7 @@ def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:
         daemons=daemons,
         started_at=row.started_ms / 1000,
         lease_ms=max(0, lease_ms),
+        problem=row.problem or None,
     )
 
 

@@ -27,7 +27,9 @@ _SHARED: Final = {SpecRow: ("launcher",), BookRow: ("launcher", "node", "incarna
 #: Events whose items name launchers, not daemons.
 _OF_SCANS: Final = frozenset(("scan-failed", "rescan"))
 #: Events that change the set of nodes or a node's record.
-_NODE_EVENTS: Final = frozenset(("join", "leave", "drain", "uncordon", "lost", "reassert"))
+_NODE_EVENTS: Final = frozenset(
+    ("join", "leave", "drain", "uncordon", "lost", "reassert", "cannot-serve", "serves-again")
+)
 
 
 @dataclass(slots=True)

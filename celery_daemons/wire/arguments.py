@@ -1,38 +1,41 @@
 """The arguments of a spec as text: JSON with the additional types of Celery's own JSON, such as dates and UUIDs."""
 
-from collections.abc import Mapping, Sequence
 from json import JSONDecoder
-from typing import Any
+from typing import Any, Final
 
 from kombu.utils import json
 
+from celery_daemons.domain.calls import check_types
 from celery_daemons.errors import ConfigurationError
 
 #: One encoder for all calls. Kombu looks types up when it encodes, so types that are registered later work too.
 _encoder = json.JSONEncoder(sort_keys=True)
 _plain_decoder = JSONDecoder()
+#: The most bytes of the arguments of one daemon. They are kept in Redis, and travel with every start.
+LONGEST: Final = 1024 * 1024
 
 
 def encode_arguments(name: str, args: Any, kwargs: Any) -> str:
     """Return the arguments of daemon ``name`` as text, the same text for equal arguments.
 
-    Raises ConfigurationError if ``args`` is not a list or tuple, ``kwargs`` is not a mapping, or a value has no JSON
-    form.
+    Raises ConfigurationError if ``args`` is not a list or tuple, ``kwargs`` is not a mapping, a value has no JSON form,
+    or the text is longer than :data:`LONGEST`.
     """
-    # A string is a sequence too; a daemon would receive its letters as arguments.
-    if not isinstance(args, Sequence) or isinstance(args, (str, bytes)):
-        raise ConfigurationError(
-            f"daemon {name}: args is of type {type(args).__name__}; give a list or a tuple, as in ['x']"
-        )
-    if not isinstance(kwargs, Mapping):
-        raise ConfigurationError(f"daemon {name}: kwargs is of type {type(kwargs).__name__}; give a dictionary")
+    check_types(name, args, kwargs)
     try:
-        return str(_encoder.encode([list(args), dict(kwargs)]))
+        encoded = str(_encoder.encode([list(args), dict(kwargs)]))
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
             f"daemon {name}: its arguments do not serialise to JSON ({error}); pass numbers, strings, dates, UUIDs, "
             "and lists and dictionaries of these, and open anything else inside the daemon"
         ) from error
+    # The encoder writes ASCII only: a character is a byte.
+    if len(encoded) > LONGEST:
+        raise ConfigurationError(
+            f"daemon {name}: its arguments take {len(encoded)} bytes, and the limit is {LONGEST}; store large data "
+            "elsewhere, and pass where it is"
+        )
+    return encoded
 
 
 def decode_arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -3,16 +3,22 @@
 import asyncio
 import socket
 import struct
-import threading
-from typing import Any, Generic, TypeVar
+
+# Bound here, before gevent can replace it: the thread of a host that receives is a real one.
+from _thread import allocate_lock
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 M = TypeVar("M")
+T = TypeVar("T")
 
 _LENGTH = struct.Struct("!I")
-#: Bytes. No message of this package comes close; a longer frame means that the stream is out of step.
-_LONGEST = 64 * 1024 * 1024
+#: Bytes. A longer frame means that the stream is out of step: senders cut batches at a fraction of it.
+LONGEST: Final = 64 * 1024 * 1024
+#: The most bytes of the variable parts of a batch, such as arguments and errors.
+BATCH_BYTES: Final = 8 * 1024 * 1024
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -24,6 +30,21 @@ def pack(message: Any) -> bytes:
     """Encode a message as a frame."""
     body = _encoder.encode(message)
     return _LENGTH.pack(len(body)) + body
+
+
+def batches(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """Cut items into lists whose sizes add up to :data:`BATCH_BYTES` at most; one larger item is a list of its own."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        size = size_of(item)
+        if batch and total + size > BATCH_BYTES:
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += size
+    if batch:
+        yield batch
 
 
 def read_one(sock: socket.socket, kind: Any) -> Any:
@@ -52,8 +73,8 @@ class Frames(Generic[M]):
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)
             end = _LENGTH.size + length
-            if length > _LONGEST:
-                raise ChannelClosed(f"a frame of {length} bytes is longer than the limit of {_LONGEST}")
+            if length > LONGEST:
+                raise ChannelClosed(f"a frame of {length} bytes is longer than the limit of {LONGEST}")
             if len(self._buffer) < end:
                 break
             body = bytes(self._buffer[_LENGTH.size : end])
@@ -71,7 +92,7 @@ class Channel(Generic[M]):
     def __init__(self, sock: socket.socket, kind: Any) -> None:
         self._sock = sock
         self._frames: Frames[M] = Frames(kind)
-        self._sending = threading.Lock()
+        self._sending = allocate_lock()
 
     def fileno(self) -> int:
         """Return the descriptor of the socket, for ``select``."""
@@ -124,8 +145,8 @@ class AsyncChannel(Generic[M]):
         try:
             head = await self._reader.readexactly(_LENGTH.size)
             (length,) = _LENGTH.unpack(head)
-            if length > _LONGEST:
-                raise ChannelClosed(f"a frame of {length} bytes is longer than the limit of {_LONGEST}")
+            if length > LONGEST:
+                raise ChannelClosed(f"a frame of {length} bytes is longer than the limit of {LONGEST}")
             return self._decoder.decode(await self._reader.readexactly(length))
         except (asyncio.IncompleteReadError, OSError, msgspec.MsgspecError) as error:
             raise ChannelClosed(str(error)) from error

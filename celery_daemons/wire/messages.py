@@ -26,11 +26,13 @@ class Boot(msgspec.Struct, kw_only=True):
     host: str
     worker_pid: int
     launchers: dict[LauncherName, LauncherOptions]
+    scanners: list[LauncherName] = []
     tempdir: str = ""
     previous: str | None = None
     hosting: bool = True
     loglevel: int = 20
     logfile: str | None = None
+    python_path: str | None = None
 
 
 class HostBoot(msgspec.Struct, kw_only=True, tag=True):
@@ -74,6 +76,7 @@ class Preload(msgspec.Struct, kw_only=True):
     sys_path: list[str]
     loglevel: int
     logfile: str | None
+    python_path: str | None
 
 
 ChildBoot = HostBoot | MonitorBoot
@@ -100,9 +103,19 @@ class Rejected(msgspec.Struct, tag=True):
 
 
 class Drain(msgspec.Struct, tag=True):
-    """Worker to agent: the worker is shutting down; release all daemons within ``timeout`` seconds."""
+    """Worker to agent: the worker is shutting down; release all daemons within ``timeout`` seconds.
+
+    A second message shortens the time that the first one gave.
+    """
 
     timeout: float
+
+
+class NodeQueues(msgspec.Struct, tag=True):
+    """Worker to agent: the queues that the worker consumes for this node; empty where the broker does not allow one."""
+
+    queue: str
+    spawn_queue: str
 
 
 class JoinedAs(msgspec.Struct, tag=True):
@@ -135,6 +148,10 @@ class Stop(msgspec.Struct, tag=True):
 
 class Probe(msgspec.Struct, tag=True):
     """Agent to host: answer from the event loop, to show that the loop is not blocked."""
+
+
+class Leave(msgspec.Struct, tag=True):
+    """Agent to shared host: no daemon is left and none will come; end the process."""
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -179,8 +196,8 @@ class Progress(msgspec.Struct, tag=True):
     """Monitor to agent: the loop has completed a turn."""
 
 
-FromWorker = AssignmentsChanged | Campaign | Rejected | Drain
-ToHost = Lease | Start | Stop | Probe
+FromWorker = AssignmentsChanged | Campaign | Rejected | Drain | NodeQueues
+ToHost = Lease | Start | Stop | Probe | Leave
 FromHost = Ready | LoadFailed | Started | Ended | Hung | Alive
 FromMonitor = Progress | LoadFailed | SteppedDown
 ToMonitor = Lease | HandOver

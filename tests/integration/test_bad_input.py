@@ -125,14 +125,21 @@ def test_a_worker_reports_an_app_that_no_other_process_can_import(
 def test_a_spawn_whose_arguments_cannot_be_encoded_is_refused(valkey: Server, namespace: str) -> None:
     daemons = daemons_at(valkey.url, namespace=namespace)
     daemons.register_launcher("nothing", Launcher(nothing))
-    with pytest.raises(UnknownLauncher, match=r"no launcher 'noting' is registered \(registered: nothing\)"):
+
+    async def something(ctx: Any, number: int) -> None:
+        """A daemon's code."""
+
+    daemons_with = daemons.register_launcher("something", Launcher(something))
+    with pytest.raises(UnknownLauncher, match=r"no launcher 'noting' is registered \(registered: nothing, something\)"):
         daemons.spawn("one", "noting")
     with pytest.raises(InvalidName, match="daemon name 'one, two' is not a valid name"):
         daemons.spawn("one, two", "nothing")
     with pytest.raises(InvalidName):
         daemons.spawn("x" * 201, "nothing")
     with pytest.raises(ConfigurationError, match="daemon one: its arguments do not serialise to JSON"):
-        daemons.spawn("one", "nothing", args=[object()])
+        daemons.spawn("one", daemons_with, args=[object()])
+    with pytest.raises(ConfigurationError, match=r"daemon one: launcher something does not take .* 'number'"):
+        daemons.spawn("one", daemons_with, kwargs={"numbr": 1})
     assert list(daemons.list()) == []
 
 

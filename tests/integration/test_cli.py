@@ -48,7 +48,7 @@ RECORD = ADDRESS | {"restarts", "error", "desired"}
 EVENT = {"id", "at_ms", "event", "name", "node", "token", "epoch", "cause"}
 NODE = {
     *("name", "incarnation", "status", "daemons", "weight", "labels", "launchers", "lease_ms"),
-    *("queue", "host", "pid", "started_at"),
+    *("queue", "host", "pid", "started_at", "problem"),
 }
 COUNTS = {
     *("desired", "running", "pending", "assigned", "starting", "stopping"),
@@ -92,11 +92,11 @@ def test_status_shows_the_leader_the_nodes_the_daemons_and_failing_scanners(proj
     shown = ran(project, "status").stdout
     status = document(project, "status")
 
-    assert status.keys() == {"namespace", "leader", "nodes", "daemons", "scanners", "rebalance_paused"}
+    assert status.keys() == {"namespace", "leader", "nodes", "daemons", "scanners", "rebalance_paused", "problems"}
     assert status["namespace"] == project.namespace
     assert status["leader"].keys() == {"node", "epoch"}
     assert (status["leader"]["node"], type(status["leader"]["epoch"])) == ("w1@test", int)
-    assert status["nodes"] == {"up": 1, "draining": 0}
+    assert status["nodes"] == {"up": 1, "draining": 0, "lost": 0}
     assert status["daemons"].keys() == COUNTS
     assert status["daemons"]["running"] >= 1
     assert status["scanners"]["gpu"]["error"] == "RuntimeError: no database"
@@ -282,3 +282,13 @@ def test_names_are_complete_and_without_colours_in_a_pipe(project: Project) -> N
     assert any(line.startswith(f"{name}  tick  ") for line in shown.splitlines())
     assert "\x1b" not in shown
     assert shown.splitlines()[-1].split()[1].startswith("daemon")
+
+
+def test_list_fails_for_a_node_or_launcher_that_is_not_known(project: Project) -> None:
+    """An empty table with exit status 0 looked like a node without daemons."""
+    for option, name, known in (("--node", "w9@test", "registered: w1@test"), ("--launcher", "tock", "known: crash")):
+        for more in ((), ("--json",)):
+            refused = ran(project, "list", option, name, *more, exits=1)
+            assert f" {name}" in refused.stderr
+            assert known in refused.stderr
+            assert refused.stdout == ""

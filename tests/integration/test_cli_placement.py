@@ -92,6 +92,7 @@ def test_a_paused_rebalance_is_refused_until_it_is_resumed(cluster: IntegrationC
 
     assert refused.returncode == 1
     assert "rebalancing is paused; `celery -A" in refused.stderr
+    assert cluster.project.celery_json("daemons", "rebalance", "--pause") == {"rebalance_paused": True}
     with pytest.raises(DaemonsError, match="paused"):
         cluster.daemons.rebalance()
     assert len(cluster.daemons.rebalance(dry_run=True)) >= 4

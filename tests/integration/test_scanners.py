@@ -149,7 +149,7 @@ def test_a_scanner_that_fails_is_reported_with_its_launcher_and_stops_no_other(
     wait_until(lambda: len(client.status().scanners) == 9, within=SOON, because="the slowest ran into its time limit")
 
     # Then what could be read runs: a scan that breaks off has listed what came before
-    client.wait_running_all(["good.1", "rubbish.1", "unserialisable.2"], because="they were listed")
+    client.wait_running_all(["good.1", "raises.1", "rubbish.1", "unserialisable.2"], because="they were listed")
     errors = {launcher: scan.error for launcher, scan in client.status().scanners.items()}
     expected = {
         "raises": "RuntimeError: the database is gone",
@@ -225,3 +225,51 @@ def rows():
     # Then it is forgotten
     wait_until(lambda: client.record("c") is None, within=SOON, because="two scans in a row did not list it")
     assert client.locate("a") == before["a"]
+
+
+def test_daemons_with_large_arguments_run_and_kill_no_host(
+    new_project: NewProject, new_worker: NewWorker, client_of: Callable[[Project], Client]
+) -> None:
+    """Eighty of them in one message were more than its reader takes: all died, and a neighbour with them."""
+    # Given a scanner that lists a small daemon, and eighty with arguments of 1 MB each
+    source = (
+        PRELUDE
+        + """
+@daemons.launcher("feed")
+async def feed(ctx, document):
+    await ctx.stopping.wait()
+
+@feed.recovery_scanner
+def all_of_them():
+    yield feed.spec("feed.small", "x")
+    for number in range(80):
+        yield feed.spec(f"feed.{number}", "x" * 1_000_000)
+"""
+    )
+    project = new_project(source, settings=QUICK)
+    client = client_of(project)
+    worker = new_worker(project, "w1", concurrency=1, wait=False)
+
+    # Then all run, none was started twice, and no host died
+    running = client.wait_running_all(
+        ["feed.small", *(f"feed.{number}" for number in range(80))], because="they are listed", within=2 * SOON
+    )
+    assert len(running) == 81
+    assert "died" not in worker.output
+    assert {record.restarts for record in client.list()} == {0}
+
+    # When one above the limit is spawned, then it is refused by name and size
+    told = project.python(
+        "import proj\n"
+        "try:\n"
+        "    proj.daemons.spawn('huge', 'feed', args=['x' * 80_000_000])\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    assert told.startswith("ConfigurationError daemon huge: its arguments take 80000")
+
+    # When one is spawned with arguments that the launcher does not take, then the command says which
+    refused = project.celery("daemons", "spawn", "feed", "wrong", "--kwargs", '{"documnt": "x"}')
+    assert refused.returncode == 1
+    assert "daemon wrong: launcher feed does not take these arguments: missing a required" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1

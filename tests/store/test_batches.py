@@ -1,5 +1,6 @@
 """Batches of 1,000 daemons, unusual names, and exact tokens."""
 
+import json
 import time
 
 from hypothesis import HealthCheck, given, settings
@@ -200,3 +201,25 @@ def test_a_compact_set_larger_than_the_limit_of_unpack_is_read(new_server: NewSe
         cluster.assign(epoch, *wanted[start : start + BATCH])
 
     assert whole(cluster, N1).keys() == set(wanted)
+
+
+def test_claims_of_large_arguments_are_answered_a_part_at_a_time(cluster: StoreDriver) -> None:
+    """One reply of a thousand daemons with 1 MiB each would be a gigabyte."""
+    # Given twelve daemons with arguments of 1 MB each
+    cluster.join()
+    epoch = cluster.lead()
+    wanted = [f"big.{number}" for number in range(12)]
+    for name in wanted:
+        cluster.want(name, arguments=json.dumps([["x" * 1_000_000], {}]))
+    dispatch = cluster.assign(epoch, *wanted)
+    assert dispatch is not None
+    items = [runs.Assignment(DaemonName(name), token) for name, token in zip(wanted, dispatch.tokens, strict=True)]
+
+    # When all are claimed, then the first eight are answered, and the rest are as they were
+    results = cluster.run(book.claim(cluster.keys, N1, I1, items, server=""))
+    assert [result.token for result in results] == list(dispatch.tokens[:8])
+    assert [cluster.entry(name)["status"] for name in wanted] == 8 * ["starting"] + 4 * ["assigned"]
+
+    # When the rest are claimed again, then they are answered
+    rest = cluster.run(book.claim(cluster.keys, N1, I1, items[8:], server=""))
+    assert [result.token for result in rest] == list(dispatch.tokens[8:])

@@ -3,7 +3,7 @@
 import pytest
 
 from celery_daemons.domain.names import Incarnation
-from celery_daemons.store import lease
+from celery_daemons.store import journal, lease
 from tests.store.driver import I1, I2, N1, N2, TTL_MS, StoreDriver, row
 from tests.support.waiting import wait_until
 
@@ -211,3 +211,34 @@ def test_leaving_again_or_as_another_incarnation_changes_nothing(cluster: StoreD
     before = cluster.contents()
     assert cluster.run(lease.leave(cluster.keys, N1, I1)) == -1
     assert cluster.contents() == before
+
+
+def test_a_node_that_cannot_start_processes_is_assigned_nothing_until_it_can(cluster: StoreDriver) -> None:
+    """Attacks invariant 2: what is assigned to such a node does not run."""
+    # Given
+    cluster.join()
+    epoch = cluster.lead()
+    cluster.want("x")
+
+    # When the node reports its problem
+    assert cluster.run(lease.serving(cluster.keys, N1, I1, "no process can be forked"))
+
+    # Then it is recorded and journalled once, and no daemon is assigned there
+    assert cluster.run(lease.serving(cluster.keys, N1, I1, "no process can be forked"))
+    assert cluster.node()["problem"] == "no process can be forked"
+    noted = [one.cause for one in journal.newest(cluster.store, 100) if one.event == "cannot-serve"]
+    assert noted == ["no process can be forked"]
+    assert cluster.assign(epoch, "x") is None
+
+    # When it can again, then one is
+    assert cluster.run(lease.serving(cluster.keys, N1, I1, ""))
+    assert cluster.last().event == "serves-again"
+    assert cluster.assign(epoch, "x") is not None
+
+
+def test_a_node_cannot_report_a_problem_of_its_successor(cluster: StoreDriver) -> None:
+    """Attacks invariant 3: a fenced node reports nothing."""
+    cluster.join(incarnation=I2)
+
+    assert not cluster.run(lease.serving(cluster.keys, N1, I1, "no process can be forked"))
+    assert not cluster.node().get("problem")

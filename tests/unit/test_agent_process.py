@@ -109,7 +109,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield start
     for harness in harnesses:
         harness.agent.drain(0)
-        harness.agent.wait(0)
+        harness.agent.wait(0, hurried=lambda: False)
     if host.exists():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(host.read_text()), signal.SIGKILL)

@@ -1,21 +1,30 @@
 """Whatever nodes, monitors, users and accidents do in whatever order, the invariants of the protocol hold."""
 
-import fakeredis
+import logging
+
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.unit.protocol.clock import virtual_time
+from tests.unit.protocol.double import Double
 from tests.unit.protocol.machine import Protocol
-from tests.unit.protocol.stories import A, B, Story, X
+from tests.unit.protocol.story import A, B, Story, X
 from tests.unit.protocol.world import SLOWEST, Broken
 
 
-# Some ten seconds if all is well. If not, the time is spent on finding the shortest story that goes wrong.
-@pytest.mark.timeout(600)
+# Up to half a minute if all is well. If not, the time is spent on finding the shortest story that goes wrong.
+@pytest.mark.timeout(900)
 def test_no_interleaving_breaks_an_invariant() -> None:
     """Attacks invariants 1, 2, 3, 5 and 6 of the design, with virtual time and the scripts themselves."""
-    run(Protocol)
+    run(Protocol, examples=300)
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(3600)
+def test_none_of_many_interleavings_breaks_an_invariant() -> None:
+    """Attacks the same invariants for some five minutes."""
+    run(Protocol, examples=3500)
 
 
 @pytest.mark.parametrize("rate", [SLOWEST, 0.5])
@@ -23,7 +32,7 @@ def test_the_margin_covers_slow_clocks_and_no_slower_ones(rate: float) -> None:
     """The one thing that the protocol asks of clocks, it does ask: beyond the margin two runs overlap."""
     with virtual_time() as clock:
         # Given a node that loses touch with Redis, and whose clock is slow
-        story = Story(fakeredis.FakeRedis(), clock, rate=rate)
+        story = Story(Double(), clock, rate=rate)
         story.outlast(story.a)
 
         # When the node is swept, and its daemon starts elsewhere as soon as it can
@@ -43,13 +52,21 @@ def test_the_margin_covers_slow_clocks_and_no_slower_ones(rate: float) -> None:
                 starts_on_b()
 
 
-def run(machine: type[Protocol]) -> None:
+def run(machine: type[Protocol], *, examples: int) -> None:
     """Try interleavings of a machine's rules."""
-    machine.client = fakeredis.FakeRedis()
-    with virtual_time() as machine.clock:
-        run_state_machine_as_test(
-            machine,
-            settings=settings(
-                max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-            ),
-        )
+    machine.double = Double()
+    logging.disable()
+    try:
+        with virtual_time() as machine.clock:
+            run_state_machine_as_test(
+                machine,
+                settings=settings(
+                    max_examples=examples,
+                    stateful_step_count=40,
+                    deadline=None,
+                    derandomize=False,
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+    finally:
+        logging.disable(logging.NOTSET)

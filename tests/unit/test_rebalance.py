@@ -219,3 +219,25 @@ def test_a_heavy_daemon_is_not_moved_to_a_node_that_it_would_load_more() -> None
     where: Placement = {DaemonName("heavy"): (NodeName("n0"), demand("heavy", weight=10.0))}
 
     assert planned(nodes, where, even=True) == []
+
+
+@given(count=st.integers(2, 8), size=st.integers(2, 20), homes=st.data(), even=st.booleans())
+@settings(max_examples=300)
+def test_a_node_without_a_daemon_is_short_while_another_holds_two(
+    count: int, size: int, homes: st.DataObject, even: bool
+) -> None:
+    """A requested rebalance called four daemons on three of four nodes even."""
+    nodes = up(count)
+    where: Placement = {asked.name: (homes.draw(st.sampled_from(sorted(nodes))), asked) for asked in demands(size)}
+
+    after = loads(applied(where, planned(nodes, where, even=even)))
+
+    held = [after[name] for name in nodes]
+    assert min(held) > 0 or max(held) <= 1
+
+
+def test_a_node_that_no_daemon_fits_stays_empty() -> None:
+    nodes = up(2) | {NodeName("other"): node(launchers="poll")}
+    where: Placement = {asked.name: (NodeName("n0"), asked) for asked in demands(2)}
+
+    assert [move.target for move in planned(nodes, where)] == ["n1"]

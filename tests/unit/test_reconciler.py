@@ -1,6 +1,7 @@
 """What the monitor plans for changes of the cluster: pure, on a snapshot and a clock of the test's own."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -156,3 +157,22 @@ def test_an_idle_cluster_asks_for_no_action(harness: ReconcilerHarness) -> None:
     harness.reconciler.next_wave()
 
     assert harness.reconciler.next_action_at == math.inf
+
+
+def test_what_runs_on_a_node_that_cannot_start_processes_stays_there() -> None:
+    """A healthy run is not ended for a problem that does not concern it."""
+    # Given a daemon on one of two nodes
+    harness = ReconcilerHarness()
+    (name,) = harness.want("x")
+    harness.book[name] = running(A)
+    harness.nodes[B] = node()
+    harness.reconciler.snapshot_loaded()
+
+    # When that node can no longer start processes
+    harness.nodes[A] = replace(node(), problem="no process can be forked")
+    harness.reconciler.nodes_changed()
+
+    # Then the daemon stays, and what is new goes to the other
+    assert not harness.reconciler.next_plan()
+    harness.want("y", "z")
+    assert set(harness.reconciler.next_plan().assign) == {B}

@@ -71,10 +71,26 @@ def test_after_another_node_gave_up_the_first_failure_counts_as_failed() -> None
 
     answers = delays(options, [0.0] * 7, exhausted=True)
 
-    assert answers == [(delay, FAILED) for delay in (60, 120, 240, 480, 960, 960, 960)]
+    assert answers == [(60, FAILED)] * 7
 
 
-def test_a_slow_retry_is_never_immediate() -> None:
+def test_a_daemon_that_failed_in_an_outage_is_back_within_the_longest_delay_of_its_end() -> None:
+    """After 15 s without what they connect to, all daemons were retried after 1, 2, 4, 8 and 16 minutes."""
+    options, rng = LauncherOptions(), random.Random(1)
+    outage = 900.0
+
+    for _ in range(50):
+        history, now, given_up = RestartHistory(), 0.0, False
+        while now < outage:
+            delay, verdict = history.next_delay(options, now=now, ran_for=0.0, rng=rng)
+            now += delay
+            if verdict is ELSEWHERE:
+                assert not given_up
+                history, given_up = RestartHistory(exhausted=True), True
+        assert now - outage <= options.backoff_max == 30
+
+
+def test_a_retry_of_a_failed_daemon_is_never_immediate() -> None:
     options = LauncherOptions(backoff_max=60, max_restarts=1)
 
     slow = [delay for delay, _ in delays(options, [0.0] * 50, random.Random(7), exhausted=True)]
@@ -91,7 +107,7 @@ def test_delays_longer_than_the_period_do_not_hide_a_daemon_that_always_fails() 
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_a_daemon_that_always_crashes_starts_twelve_times_at_most_in_its_first_ten_minutes(seed: int) -> None:
+def test_a_daemon_that_always_crashes_starts_fifty_times_at_most_in_its_first_ten_minutes(seed: int) -> None:
     """supervisor #487, circus #1157: neither a permanent stop nor a hot loop. Uses a virtual clock and two nodes."""
     options, rng = LauncherOptions(), random.Random(seed)
     history, now, starts, given_up = RestartHistory(), 0.0, 0, False
@@ -104,7 +120,7 @@ def test_a_daemon_that_always_crashes_starts_twelve_times_at_most_in_its_first_t
             assert not given_up
             history, given_up = RestartHistory(exhausted=True), True
 
-    assert 7 < starts <= 12
+    assert 20 < starts <= 50
 
 
 def test_a_long_run_on_the_second_node_clears_the_failures_on_the_first() -> None:
@@ -180,8 +196,8 @@ def test_every_delay_is_within_its_bounds(
 
     for exhausted in (False, True):
         for delay, verdict in delays(options, run_times, random.Random(seed), exhausted=exhausted):
-            lowest, highest = (1 / 2, 16) if verdict is FAILED else (0, 1)
-            assert lowest * options.backoff_max <= delay <= highest * options.backoff_max
+            lowest = 1 / 2 if verdict is FAILED else 0
+            assert lowest * options.backoff_max <= delay <= options.backoff_max
 
 
 def test_delays_of_daemons_that_failed_together_differ() -> None:

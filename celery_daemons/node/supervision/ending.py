@@ -64,6 +64,9 @@ class RunEnds:
             at_once=silent,
             counts=counts,
         )
+        if end.hopeless:
+            # The same code is on the other nodes, and fails again whatever the policy allows.
+            delay, verdict = self._launchers[daemon.launcher].backoff_max, Verdict.FAILED
         daemon.restarts += 1
         daemon.error, daemon.trace = end.error, end.trace
         why = end.error or f"{end.outcome} by itself"
@@ -74,8 +77,14 @@ class RunEnds:
             self._state.release(daemon, Outcome.EXHAUSTED, error=why)
             return
         failed = verdict is Verdict.FAILED
+        # The host has logged an error that it has reported, with its traceback. It logs no end without an error.
+        known = why if silent or end.error is None else end.outcome
         logger.log(
-            logging.ERROR if failed else logging.WARNING, "daemon %s: %s, next start in %.1f s", daemon.name, why, delay
+            logging.ERROR if failed else logging.WARNING,
+            "daemon %s: %s, next start in %.1f s",
+            daemon.name,
+            known,
+            delay,
         )
         if delay < _NO_BACKOFF:
             self._state.claim(daemon)

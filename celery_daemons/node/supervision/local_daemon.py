@@ -46,6 +46,8 @@ class LocalHost:
     queued: list[StartItem] = field(default_factory=list)
     #: It gets no more daemons, and is killed once only overdue daemons are left.
     retiring: bool = False
+    #: It only shows whether a process can be started, and takes no daemon.
+    trial: bool = False
     #: Its event loop has answered the last probe.
     answered: bool = False
 

@@ -8,7 +8,7 @@ from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.restart import RestartHistory
 from celery_daemons.domain.runs import Assignment, ClaimResult, StartItem
 from celery_daemons.domain.states import Outcome
-from celery_daemons.node.supervision.commands import HostId, Resync
+from celery_daemons.node.supervision.commands import HostId, KillHost, Resync
 from celery_daemons.node.supervision.local_daemon import LocalDaemon, LocalHost, State
 from celery_daemons.node.supervision.state import NodeState
 
@@ -60,7 +60,22 @@ class Starter:
             logger.error("daemon %s: %s", daemon.name, why)
             self._state.release(daemon, Outcome.REFUSED, error=why)
             return None
-        daemon.state, daemon.end, daemon.started_at = State.STARTING, None, now
         daemon.host = self._state.host_for(now, isolated=options.isolation == "process")
+        if daemon.host is None:
+            self._state.release(daemon, Outcome.REFUSED, error=self._state.problem)
+            return None
+        daemon.state, daemon.end, daemon.started_at = State.STARTING, None, now
         daemon.host.names.add(daemon.name)
         return daemon.host
+
+    def give_back_waiting(self) -> None:
+        """Give back the daemons that wait for a host: none of them has been sent to one."""
+        for daemon in list(self._state.daemons.values()):
+            host = daemon.host
+            if daemon.state is not State.STARTING or host is None or host.ready:
+                continue
+            host.names.discard(daemon.name)
+            host.queued = [item for item in host.queued if item.name != daemon.name]
+            self._state.release(daemon, Outcome.REFUSED, error=self._state.problem)
+            if host.isolated:
+                self._state.commands.add(KillHost(host.id))

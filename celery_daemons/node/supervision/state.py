@@ -17,6 +17,8 @@ class NodeState:
         self.daemons: dict[DaemonName, LocalDaemon] = {}
         self.hosts: dict[HostId, LocalHost] = {}
         self.draining = False
+        #: Why no process can be started; empty while processes start.
+        self.problem = ""
         self.timers = Timers()
         self.commands = CommandList()
         #: Daemons that were taken back before their host was ready: their run has ended without having begun.
@@ -86,16 +88,22 @@ class NodeState:
     # Hosts
 
     def open_shared_hosts(self, now: float) -> None:
-        """Bring the number of shared hosts up to the setting ``daemons_hosts``."""
-        while len(self._shared) < self._shared_hosts:
+        """Bring the number of shared hosts up to the setting ``daemons_hosts``, unless no process can be started."""
+        while not self.problem and len(self._shared) < self._shared_hosts:
             self._shared.append(self._open(now, isolated=False))
 
-    def host_for(self, now: float, *, isolated: bool) -> LocalHost:
-        """Return a new host for one daemon, or the shared host that holds the fewest."""
+    def host_for(self, now: float, *, isolated: bool) -> LocalHost | None:
+        """Return a new host for one daemon, or the shared host that holds the fewest; ``None`` if none can start it."""
         if isolated:
-            return self._open(now, isolated=True)
+            return None if self.problem else self._open(now, isolated=True)
         self.open_shared_hosts(now)
-        return min(self._shared, key=lambda host: len(host.names))
+        usable = [host for host in self._shared if host.ready or not self.problem]
+        return min(usable, key=lambda host: len(host.names), default=None)
+
+    def try_host(self, now: float) -> None:
+        """Open a host to see whether processes can be started, unless one that is not ready yet shows it."""
+        if all(host.ready for host in self.hosts.values()):
+            self._open(now, isolated=False).trial = True
 
     def start_on(self, host: LocalHost, items: list[StartItem]) -> None:
         """Start daemons on a host, now or as soon as it is ready."""

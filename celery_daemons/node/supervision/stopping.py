@@ -80,9 +80,8 @@ class Stopper:
         assert host is not None
         host.overdue.add(daemon.name)
         if host.isolated:
-            logger.warning(
-                "daemon %s: did not stop within its grace period, killing its process %s", daemon.name, host.pid
-            )
+            what = "did not stop" if daemon.end is None else "has ended, but not its process,"
+            logger.warning("daemon %s: %s within its grace period, killing its process %s", daemon.name, what, host.pid)
             self._state.commands.add(KillHost(host.id))
         elif host.retiring:
             self.kill_if_only_overdue_left(host)

@@ -46,6 +46,11 @@ class Supervisor:
         return len(self._state.daemons)
 
     @property
+    def names(self) -> list[DaemonName]:
+        """The names of these daemons."""
+        return list(self._state.daemons)
+
+    @property
     def draining(self) -> bool:
         """Whether the node gives everything back and starts nothing."""
         return self._state.draining
@@ -165,9 +170,28 @@ class Supervisor:
         host = self._state.hosts.get(host_id)
         if host is not None:
             host.ready, host.pid = True, pid
+            if host.trial:
+                self._state.commands.add(KillHost(host_id))
             queued, host.queued = host.queued, []
             if queued:
                 self._state.start_on(host, queued)
+        return self._decided(now)
+
+    def cannot_start(self, problem: str) -> list[Command]:
+        """Give back the daemons that wait for a process, and open no process until :meth:`can_start`."""
+        self._state.problem = problem
+        self._starter.give_back_waiting()
+        return self._state.commands.take()
+
+    def can_start(self, *, now: float) -> list[Command]:
+        """Start processes again."""
+        self._state.problem = ""
+        return self.open_hosts(now=now)
+
+    def probe(self, *, now: float) -> list[Command]:
+        """Open a host to see whether processes can be started again; its readiness is the answer."""
+        if self._state.problem and not self._state.draining:
+            self._state.try_host(now)
         return self._decided(now)
 
     def host_answered(self, host_id: HostId) -> None:
@@ -215,8 +239,8 @@ class Supervisor:
                 self._stopper.stop(daemon, AfterStop.POLICY, now, hung=True)
         return self._decided(now)
 
-    def host_died(self, host_id: HostId, *, now: float) -> list[Command]:
-        """Decide about every daemon of a dead host process."""
+    def host_died(self, host_id: HostId, *, now: float, cause: str = "died") -> list[Command]:
+        """Decide about every daemon of a dead host process; ``cause`` follows on "its host process … "."""
         host = self._state.hosts.get(host_id)
         if host is None:
             return []
@@ -225,9 +249,10 @@ class Supervisor:
             daemon = self._state.daemons.get(name)
             if daemon is None or daemon.host is not host:
                 continue
-            # Blame an isolated daemon for the death of its process; daemons that shared the host are not blamed.
-            counts = host.isolated or daemon.end is not None
-            died = End(name, daemon.token, Outcome.FAILED, f"its host process {host.pid} died")
+            # Blame an isolated daemon for the death of its process; daemons that shared the host are not blamed, nor is
+            # one that was not started yet.
+            counts = (host.isolated and host.ready) or daemon.end is not None
+            died = End(name, daemon.token, Outcome.FAILED, f"its host process {host.pid} {cause}")
             self._ends.run_ended(daemon, daemon.end or died, now, silent=daemon.end is None, counts=counts)
         return self._decided(now)
 

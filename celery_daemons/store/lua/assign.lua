@@ -16,10 +16,11 @@
 -- Needs the monitor's lease, so that a deposed monitor changes nothing.
 --
 -- Returns {generation, token or '', ...} with '' for a daemon that is already on a node, stopped or unknown; {-1} if
--- the epoch is over; {0} if the node is not up under that incarnation.
+-- the epoch is over; {0} if the node is not up under that incarnation, or cannot start processes.
 if not leads(KEYS[1], ARGV[1]) then return {-1} end
 local node = get(KEYS[2], ARGV[2], NODE)
-if not node or node.incarnation ~= ARGV[3] or node.status ~= 'up' then return {0} end
+local takes = node and node.status == 'up' and (node.problem or '') == ''
+if not takes or node.incarnation ~= ARGV[3] then return {0} end
 local items = cjson.decode(ARGV[4])
 local names = column(items, 1)
 local specs, records, corrupt = get_all(KEYS[3], names, SPEC), get_all(KEYS[4], names, ENTRY)

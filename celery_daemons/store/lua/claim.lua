@@ -15,6 +15,8 @@
 --
 -- The first start keeps the token of the assignment. Each later start, also by a new incarnation, gets a new token.
 --
+-- At most 8 MiB of arguments are read and returned in one call; the caller sends the items without a reply again.
+--
 -- Returns per item {token, launcher, arguments, version, restarts, node that has given up on the daemon or ''}, or
 -- {'', reason of the refusal}; {} if the node is fenced, because its lease has ended or another incarnation is
 -- registered; {'unconfirmed'} if no monitor has confirmed this server yet.
@@ -25,6 +27,15 @@ if not node or node.incarnation ~= ARGV[2] or lease <= now_ms() then return {} e
 -- daemon has left. The monitor confirms a server only after one lease, in which the daemon's present node reasserts it.
 if ARGV[4] ~= '' and redis.call('HGET', KEYS[7], 'server') ~= ARGV[4] then return {'unconfirmed'} end
 local items = cjson.decode(ARGV[3])
+local size, count = 0, #items
+for i, item in ipairs(items) do
+  size = size + redis.call('HSTRLEN', KEYS[3], item[1])
+  if size > 8388608 and i > 1 then
+    count = i - 1
+    break
+  end
+end
+for i = count + 1, #items do items[i] = nil end
 local names = column(items, 1)
 local specs = get_all(KEYS[3], names, SPEC)
 local records, corrupt = get_all(KEYS[4], names, ENTRY)

@@ -2,16 +2,18 @@
 
 from typing import ClassVar
 
-import fakeredis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.states import Outcome
 from celery_daemons.store import specs
-from tests.unit.protocol.agents import ARGUMENTS, LAUNCHER_OF, ModelAgent, Nodes
+from tests.unit.protocol.agents import ModelAgent
 from tests.unit.protocol.clock import Clock
+from tests.unit.protocol.config import ARGUMENTS, LAUNCHER_OF
+from tests.unit.protocol.double import Double
 from tests.unit.protocol.monitors import ModelMonitor
+from tests.unit.protocol.nodes import Nodes
 from tests.unit.protocol.world import DAEMONS, NODES, SLOWEST, TTL_MS, Broken, Fate, World
 
 names = st.sampled_from(DAEMONS)
@@ -25,27 +27,27 @@ class Protocol(RuleBasedStateMachine):
     """Two nodes, two daemons and two candidates for monitor on one server."""
 
     #: Shared by all examples, each of which empties it first: a new one has to set up its Lua every time.
-    client: ClassVar[fakeredis.FakeRedis]
+    double: ClassVar[Double]
     clock: ClassVar[Clock]
     #: How fast the clocks of nodes may run, compared with the server's.
     rates: ClassVar[tuple[float, float, float]] = (SLOWEST, 1.0, 1.1)
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(self.client, self.clock)
+        self.world = World(self.double, self.clock)
         self.nodes = Nodes(self.world)
         self.monitors = [ModelMonitor(self.world, "m1"), ModelMonitor(self.world, "m2")]
 
     def pick(self, number: int) -> ModelAgent | None:
-        """One of the living agents."""
+        """Return one of the living agents."""
         living = [agent for agent in self.world.agents if agent.alive]
         return living[number % len(living)] if living else None
 
     @initialize()
     def everything_runs(self) -> None:
-        """Both nodes are up, one daemon runs, and a monitor leads."""
+        """Start both nodes, one daemon and a monitor."""
         for node in NODES:
-            self.nodes.start(node, None, "prompt", self.rates[0])
+            self.nodes.start(node, None, "prompt", rate=self.rates[0])
         self.want(DAEMONS[0], ARGUMENTS)
         self.monitors[0].campaign()
         for _ in range(3):
@@ -57,7 +59,7 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([1, TTL_MS // 3, TTL_MS * 2 // 3]))
     def let_time_pass(self, ms: int) -> None:
-        """Time passes, and every agent and monitor that can has renewed its lease."""
+        """Let time pass; every agent and monitor that can renews its lease."""
         self.world.pass_time(ms)
         for agent in self.world.agents:
             agent.beat("prompt")
@@ -68,91 +70,91 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([TTL_MS // 2, TTL_MS, TTL_MS + 1, 3 * TTL_MS]))
     def let_time_pass_without_a_heartbeat(self, ms: int) -> None:
-        """Time passes and no heartbeat gets through: leases end."""
+        """Let time pass without any heartbeat: leases end."""
         self.world.pass_time(ms)
 
     @rule(number=which, fate=fates)
     def beat(self, number: int, fate: Fate) -> None:
-        """One heartbeat."""
+        """Let a node send a heartbeat."""
         if agent := self.pick(number):
             agent.beat(fate)
 
     @rule(number=which)
     def read_assignments(self, number: int) -> None:
-        """A node reads what is assigned to it."""
+        """Let a node read its assignments."""
         if agent := self.pick(number):
             agent.read_assignments()
 
     @rule(number=which, fate=fates)
     def send_one(self, number: int, fate: Fate) -> None:
-        """A node sends one request of its outbox."""
+        """Let a node send one request of its outbox."""
         if agent := self.pick(number):
-            agent.send_one(fate)
+            agent.sender.send_one(fate)
 
     @rule(number=which, fate=fates)
     def look(self, number: int, fate: Fate) -> None:
-        """A node does what the book says, up to the starts."""
+        """Let a node do what the book says, up to the starts."""
         if agent := self.pick(number):
             agent.look(fate)
 
     @rule(number=which)
     def finish_stops(self, number: int) -> None:
-        """Daemons that were asked to stop do so."""
+        """Let daemons that were asked to stop do so."""
         if agent := self.pick(number):
             agent.finish_stops()
 
     @rule(number=which)
     def tick(self, number: int) -> None:
-        """Grace periods and back-offs that are over take effect."""
+        """Let grace periods and back-offs that are over take effect."""
         if agent := self.pick(number):
             agent.tick()
 
     @rule(number=which, name=names, outcome=st.sampled_from([Outcome.FAILED, Outcome.FAILED, Outcome.FINISHED]))
     def end_run(self, number: int, name: DaemonName, outcome: Outcome) -> None:
-        """A daemon's code raises or returns."""
+        """Let a daemon's code raise or return."""
         if agent := self.pick(number):
-            agent.end_run(name, outcome)
+            agent.hosts.end_run(name, outcome)
 
     @rule(number=which)
     def bury_ended(self, number: int) -> None:
-        """The process of an isolated daemon that has ended is dead."""
+        """Let the process of an isolated daemon that has ended exit."""
         if agent := self.pick(number):
-            agent.bury_ended()
+            agent.hosts.bury_ended()
 
     @rule(number=which, name=names)
     def crash_host(self, number: int, name: DaemonName) -> None:
-        """A host process dies."""
+        """Kill a host process."""
         if agent := self.pick(number):
-            agent.crash_host(name)
+            agent.hosts.crash(name)
 
     @rule(number=which)
     def leave(self, number: int) -> None:
-        """A node drains, and leaves if it can."""
+        """Drain a node, which leaves if nothing is left."""
         if agent := self.pick(number):
             agent.leave()
 
     @rule(number=which)
     def pause_or_resume(self, number: int) -> None:
-        """A process is stopped by a signal, or continues."""
+        """Stop an agent by a signal, or let it continue."""
         if agent := self.pick(number):
-            agent.paused = not agent.paused
+            (agent.resume if agent.paused else agent.pause)()
 
     @rule(number=which)
     def kill(self, number: int) -> None:
-        """An agent dies with its hosts."""
+        """Kill an agent with its hosts."""
         if agent := self.pick(number):
             agent.kill()
 
     @rule(node=nodes, knows=st.booleans(), fate=fates, pace=st.integers(0, 2))
     def start(self, node: NodeName, knows: bool, fate: Fate, pace: int) -> None:
-        """An agent starts: by the worker that saw the last one die, or by a worker under a name that is in use."""
+        """Start an agent: by the worker that saw the last agent die, or by a worker under a name that is in use."""
         dead = [agent for agent in self.world.agents if agent.node == node and not agent.alive and agent.incarnation]
-        self.nodes.start(node, dead[-1] if dead and knows else None, fate, self.rates[pace])
+        self.nodes.start(node, dead[-1] if dead and knows else None, fate, rate=self.rates[pace])
 
     @precondition(lambda self: self.world.flights)
     @rule(number=which)
     def arrive(self, number: int) -> None:
-        """A message that was on its way arrives."""
+        """Let a message arrive."""
         flight = self.world.flights[number % len(self.world.flights)]
         if not flight.sender.paused:
             self.world.flights.remove(flight)
@@ -160,12 +162,12 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 1))
     def campaign(self, number: int) -> None:
-        """A candidate renews its epoch or runs for one."""
+        """Let a candidate renew its epoch or run for a new epoch."""
         self.monitors[number].campaign()
 
     @rule(number=st.integers(0, 1), first=fates, second=fates)
     def lead(self, number: int, first: Fate, second: Fate) -> None:
-        """A monitor reads what has changed and acts on it."""
+        """Let a monitor read what has changed and act on the changes."""
         monitor = self.monitors[number]
         if monitor.epoch is None:
             monitor.campaign()
@@ -173,76 +175,76 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 1), first=fates)
     def act_on_an_old_view(self, number: int, first: Fate) -> None:
-        """A monitor acts on what it read earlier."""
+        """Let a monitor act on an earlier read."""
         self.monitors[number].turn(first)
 
     @rule(number=st.integers(0, 1), name=names, node=nodes)
     def assign(self, number: int, name: DaemonName, node: NodeName) -> None:
-        """A monitor assigns a daemon that it believes to be free."""
+        """Let a monitor assign a daemon, free or not."""
         if self.monitors[number].may_act:
             self.monitors[number].assign(name, node)
 
     @rule(number=st.integers(0, 1), name=names)
     def recall(self, number: int, name: DaemonName) -> None:
-        """A monitor recalls a daemon."""
+        """Let a monitor recall a daemon."""
         if self.monitors[number].may_act:
             self.monitors[number].recall(name)
 
     @rule(number=st.integers(0, 1), node=nodes)
     def sweep(self, number: int, node: NodeName) -> None:
-        """A monitor sweeps a node whose lease it believes to have ended."""
+        """Let a monitor sweep a node, lost or not."""
         if self.monitors[number].may_act:
             self.monitors[number].sweep(node)
 
     @rule(number=st.integers(0, 1))
     def pause_or_resume_a_monitor(self, number: int) -> None:
-        """A monitor is paused, or continues with what it believed before."""
+        """Pause a monitor, or let it continue with an old view."""
         self.monitors[number].paused = not self.monitors[number].paused
 
     @rule(number=st.integers(0, 1))
     def resign(self, number: int) -> None:
-        """A monitor gives its lease back, and perhaps does not notice."""
+        """Let a monitor give its lease back, without noticing."""
         self.monitors[number].resign()
 
     @rule(name=names, arguments=st.sampled_from([ARGUMENTS, "[[1], {}]"]))
     def want(self, name: DaemonName, arguments: str) -> None:
-        """A user wants a daemon."""
+        """Let a user want a daemon."""
         self.world.forgotten.discard(name)
         self.world.ask(specs.record(self.world.keys, [(name, LAUNCHER_OF[name], arguments)], mode="replace"))
 
     @rule(name=names, action=st.sampled_from(["stop", "start", "restart"]))
     def desire(self, name: DaemonName, action: specs.Action) -> None:
-        """A user stops, starts or restarts a daemon."""
+        """Let a user stop, start or restart a daemon."""
         self.world.ask(specs.desire(self.world.keys, name, action))
 
     @rule(name=names)
     def forget(self, name: DaemonName) -> None:
-        """A user no longer wants a daemon."""
+        """Let a user forget a daemon."""
         self.world.ask(specs.forget(self.world.keys, [name], cause="model"))
         self.world.forgotten.add(name)
 
     @rule()
     def lose_data(self) -> None:
-        """The server loses its data."""
+        """Lose the server's data."""
         self.world.lose_data()
 
     @rule()
     def replicate(self) -> None:
-        """The replica catches up."""
+        """Let the replica catch up."""
         self.world.save()
 
     @rule()
     def fail_over(self) -> None:
-        """The replica takes over, without the last writes."""
+        """Let the replica take over, without the last writes."""
         self.world.fail_over()
 
     @invariant()
     def everything_holds(self) -> None:
-        """The invariants."""
+        """Check the invariants."""
         self.world.check()
 
     def teardown(self) -> None:
-        """Without further accidents, the cluster runs what is wanted."""
+        """Require that without further accidents the cluster runs what is wanted."""
         if self.world.agents:
             come_to_rest(self)
 
@@ -251,7 +253,7 @@ def come_to_rest(machine: Protocol) -> None:
     """Let all messages arrive and everyone work for a while; then what is wanted runs, and nothing else."""
     world, nodes = machine.world, machine.nodes
     for agent in world.agents:
-        agent.paused = False
+        agent.resume()
     flights, world.flights = world.flights, []
     for flight in flights:
         flight.act()
@@ -279,11 +281,11 @@ def come_to_rest(machine: Protocol) -> None:
 
 
 def wanted(world: World) -> set[str]:
-    """The daemons that should run."""
+    """Return the daemons that should run."""
     found = world.contents().specs
     return {name for name in found if found[name]["desired"] == "running"}
 
 
 def running(world: World) -> set[str]:
-    """The daemons that do."""
+    """Return the daemons that run."""
     return {name for agent in world.agents for name in agent.running}

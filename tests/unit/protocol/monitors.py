@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, NodeName
@@ -11,26 +12,13 @@ from celery_daemons.monitor.hold_off import HoldOff
 from celery_daemons.monitor.leases import LeaseWatcher
 from celery_daemons.monitor.loop import Monitor
 from celery_daemons.monitor.main import build_monitor
-from celery_daemons.store import book, lease, queries
+from celery_daemons.store import book, journal, lease, queries
 from celery_daemons.store.script import ScriptCall
 from celery_daemons.wire.spawn_task import SpawnTask
 from tests.unit.protocol import audits
-from tests.unit.protocol.agents import SETTINGS, ModelAgent
-from tests.unit.protocol.world import TTL_MS, Audit, Fate, Flight, T, World, must
-
-
-class _Pin:
-    """Stands in for the pinned connection of a monitor."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.server = world.server
-
-    def accept_new_server(self) -> bool:
-        """Continue with the server that answers now; whether it is another one."""
-        changed = self.server != self._world.server
-        self.server = self._world.server
-        return changed
+from tests.unit.protocol.agents import ModelAgent
+from tests.unit.protocol.config import SETTINGS
+from tests.unit.protocol.world import TTL_MS, Audit, Fate, Flight, ModelPin, T, World, must
 
 
 class _MonitorStore:
@@ -40,7 +28,7 @@ class _MonitorStore:
         self._world = world
         self._epoch = epoch
         self.keys = world.keys
-        self.pin = _Pin(world)
+        self.pin = ModelPin(world)
 
     def run(self, call: ScriptCall[T]) -> T:
         """Run one verb."""
@@ -55,7 +43,7 @@ class _MonitorStore:
         return self._world.store.read(query)
 
     def now_ms(self) -> int:
-        """The server's clock."""
+        """Return the time on the server's clock."""
         return self._world.now // 1000
 
     def _check_server(self) -> None:
@@ -72,17 +60,20 @@ class _MonitorStore:
                 return []
 
 
-class _Broker:
+class ModelBroker:
     """Takes spawn tasks; what becomes of each is up to the model."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         #: What becomes of the next messages; promptly delivered without an entry.
         self.fates: deque[Fate] = deque()
+        #: Messages since the fates were set.
+        self.sent = 0
 
     def send(self, _queue: str, task: SpawnTask) -> None:
         """Deliver a spawn task at once, later, or never."""
         fate = self.fates.popleft() if self.fates else "prompt"
+        self.sent += 1
         agents = [agent for agent in self._world.agents if agent.node == task.node and agent.alive]
         if fate == "lost" or task.campaign or not agents:
             return
@@ -90,13 +81,13 @@ class _Broker:
         if fate == "prompt":
             self._deliver(agent, task)
         else:
-            self._world.flights.append(Flight(agent, lambda: self._deliver(agent, task)))
+            self._world.flights.append(Flight(agent, partial(self._deliver, agent, task)))
 
     def flush(self, _within: float) -> None:
-        """Nothing waits."""
+        """Return at once: nothing waits."""
 
     def delete_queues(self, *_: Any) -> None:
-        """A queue that the model does not have."""
+        """Do nothing: the model has no queues."""
 
     @staticmethod
     def _deliver(agent: ModelAgent, task: SpawnTask) -> None:
@@ -104,7 +95,7 @@ class _Broker:
 
 
 class ModelMonitor:
-    """A candidate. It may be paused between any two steps, and then continues with the epoch that it once had."""
+    """A candidate; paused between any two steps, a monitor continues with the epoch that it once had."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
@@ -116,7 +107,7 @@ class ModelMonitor:
         self._watcher = LeaseWatcher(
             reconcile_interval=SETTINGS.reconcile_interval, hold_off=self._hold_off, clock=self._clock
         )
-        self._broker = _Broker(world)
+        self._broker = ModelBroker(world)
 
     def campaign(self) -> None:
         """Renew the epoch, or run for a new one."""
@@ -136,21 +127,29 @@ class ModelMonitor:
 
     def turn(self, *fates: Fate) -> None:
         """Check, decide and act once, on what was read before; spawn tasks have these fates."""
-        self._broker.fates = deque(fates)
-        self._run(lambda monitor: monitor.turn())
+        self._broker.fates, self._broker.sent = deque(fates), 0
+        self._run(Monitor.turn)
 
     def follow(self) -> None:
         """Read what has changed."""
         self._run(lambda monitor: monitor.follow(block_ms=0))
 
-    def lead(self, *fates: Fate) -> None:
-        """Read what has changed and act on it."""
+    def lead(self, *fates: Fate) -> bool:
+        """Read what has changed and act on it; return whether a message had the first of these fates."""
         self.follow()
         self.turn(*fates)
+        return self._broker.sent > 0
+
+    def unread(self) -> list[tuple[str, str | None, list[str]]]:
+        """Return what the monitor has yet to read: the event, the node and the daemons of each change."""
+        if self._monitor is None:
+            return []
+        entries = journal.follow(self.world.store, self._monitor._replica.position, block_ms=0, count=1000)
+        return [(entry.event, entry.node, [str(name) for name, *_ in entry.items]) for entry in entries]
 
     @property
     def may_act(self) -> bool:
-        """Whether a monitor that checks the leases now may act on them."""
+        """Return whether a monitor that checks the leases now may sweep."""
         if self.epoch is None:
             return False
         overview = self.world.ask(queries.overview(self.world.keys))
@@ -207,7 +206,7 @@ class ModelMonitor:
             store=store,
             scan_store=store,
             dispatcher=broker,
-            report_progress=lambda: None,
+            report_progress=_report_no_progress,
             clock=self._clock,
         )
 
@@ -226,3 +225,7 @@ class ModelMonitor:
             self._step_down()
         except StoreUnavailable:
             self._monitor.store_failed()
+
+
+def _report_no_progress() -> None:
+    """Report nothing: no agent watches this monitor."""

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import fakeredis
 import msgspec
 
 from celery_daemons.domain.names import DaemonName, NodeName, Token
@@ -18,6 +17,7 @@ from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.script import ScriptCall
 from tests.unit.protocol.clock import START_US, Clock
+from tests.unit.protocol.double import Double
 
 if TYPE_CHECKING:
     from tests.unit.protocol.agents import ModelAgent
@@ -42,15 +42,6 @@ NODES = (NodeName("a"), NodeName("b"))
 DAEMONS = (DaemonName("x"), DaemonName("y"))
 
 _rows = msgspec.json.Decoder(dict[str, Any])
-
-#: Everything but the journal and the clock, in one round trip.
-_CONTENTS = """
-return {
-  redis.call('GET', KEYS[1]), redis.call('HGETALL', KEYS[2]), redis.call('ZRANGE', KEYS[3], 0, -1, 'WITHSCORES'),
-  redis.call('HGETALL', KEYS[4]), redis.call('HGETALL', KEYS[5]), redis.call('SMEMBERS', KEYS[6]),
-  redis.call('SMEMBERS', KEYS[7]),
-}
-"""
 
 
 class Broken(AssertionError):
@@ -87,18 +78,34 @@ class Flight:
     act: Callable[[], object]
 
 
+class ModelPin:
+    """Stands in for a pinned connection to the accepted ``server``."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.server = world.server
+
+    def accept_new_server(self) -> bool:
+        """Continue with the server that answers now; return whether it is another one."""
+        changed = self.server != self._world.server
+        self.server = self._world.server
+        return changed
+
+
 class World:
     """The server, the processes, and the checks after every step."""
 
-    def __init__(self, client: fakeredis.FakeRedis, clock: Clock) -> None:
+    def __init__(self, double: Double, clock: Clock) -> None:
         self.clock = clock
         self.clock.now = START_US
-        self.client: Any = client
-        self.client.flushall()
+        self.double = double
+        self.double.replace({})
         self.keys = Keys("model")
-        self.store = Store("redis://double", self.keys, client=client)
+        self.store = Store("redis://double", self.keys, client=double.client)
         keys = self.keys
-        self._places = (keys.monitor, keys.nodes, keys.leases, keys.specs, keys.book, *map(keys.held, NODES))
+        self._monitor_key, self._leases_key = keys.monitor.encode(), keys.leases.encode()
+        self._hash_keys = (keys.nodes.encode(), keys.specs.encode(), keys.book.encode())
+        self._held_keys = {node: keys.held(node).encode() for node in NODES}
         self.agents: list[ModelAgent] = []
         self.flights: list[Flight] = []
         self.forgotten: set[str] = set()
@@ -113,12 +120,12 @@ class World:
 
     @property
     def now(self) -> int:
-        """The one clock, in microseconds."""
+        """Return the time on the only clock, in microseconds."""
         return self.clock.now
 
     @property
     def server(self) -> str:
-        """The run id of the server that answers now."""
+        """Return the run id of the server that answers now."""
         return f"server{self.run_id}"
 
     def pass_time(self, ms: int) -> None:
@@ -156,47 +163,51 @@ class World:
     # What the server holds
 
     def contents(self) -> Contents:
-        """Everything but the journal and the clock."""
-        leader, nodes, leases, specs, book, *held = self.client.eval(_CONTENTS, len(self._places), *self._places)
+        """Return everything but the journal and the clock."""
+        data = self.double.read(self.now)
+        leader, leases = data.get(self._monitor_key), data.get(self._leases_key)
+        nodes, specs, book = (_hash(data.get(key)) for key in self._hash_keys)
+        held = {node: data.get(key) for node, key in self._held_keys.items()}
         return Contents(
-            leader=_rows.decode(leader)["epoch"] if leader else None,
-            nodes=_hash(nodes),
-            leases={name.decode(): int(float(end)) for name, end in zip(leases[::2], leases[1::2], strict=True)},
-            specs=_hash(specs),
-            book=_hash(book),
-            held={node: frozenset(name.decode() for name in names) for node, names in zip(NODES, held, strict=True)},
+            leader=_rows.decode(leader.value)["epoch"] if leader else None,
+            nodes=nodes,
+            leases={name.decode(): int(end) for name, end in leases.value.items()} if leases else {},
+            specs=specs,
+            book=book,
+            held={
+                node: frozenset(map(bytes.decode, names.value)) if names else frozenset()
+                for node, names in held.items()
+            },
         )
 
     # Loss
 
     def dump(self) -> bytes:
-        """The server's data."""
-        return pickle.dumps([(key, self.client.pttl(key), self.client.dump(key)) for key in self.client.keys("*")])
+        """Return the server's data."""
+        return pickle.dumps(dict(self.double.read(self.now)))
 
     def load(self, data: bytes) -> None:
         """Replace the server's data."""
-        self.client.flushall()
-        for key, ttl, value in pickle.loads(data):  # noqa: S301 - written by dump()
-            self.client.restore(key, max(0, ttl), value)
+        self.double.replace(pickle.loads(data))  # noqa: S301 - written by dump()
 
     def save(self) -> None:
-        """What a replica has received so far."""
+        """Let the replica receive everything so far."""
         self._forgotten_then = set(self.forgotten)
         self._saved = self.dump()
 
     def fail_over(self) -> None:
-        """The primary is gone; the replica that takes over lacks what was written after :meth:`save`."""
+        """Lose the primary; the replica that takes over lacks what was written after :meth:`save`."""
         self.load(self._saved)
         # What was wanted again after that is lost with the primary: no holder of the daemon can know of it.
         self.forgotten |= self._forgotten_then
         self.run_id += 1
         self._entered.clear()
         for agent in self.agents:
-            agent.lose_connection()
+            agent.sender.lose_connection()
 
     def lose_data(self) -> None:
-        """The server forgets everything."""
-        self.client.flushall()
+        """Let the server forget everything."""
+        self.double.replace({})
         self._entered.clear()
 
     # What must hold
@@ -222,6 +233,11 @@ class World:
             must(token >= self._entered.get(name, 0), f"{name} has token {token} after {self._entered.get(name)}")
             self._entered[name] = token
 
+    @property
+    def tokens_seen(self) -> tuple[dict[DaemonName, int], dict[DaemonName, int], dict[str, int]]:
+        """Return the highest token of each daemon that was issued, was started, and was in the book of this server."""
+        return self._issued, self._started, self._entered
+
     def issue(self, name: DaemonName, token: Token) -> None:
         """Note a token that an assignment was given."""
         must(token > self._issued.get(name, 0), f"{name} was given token {token} after {self._issued.get(name)}")
@@ -234,5 +250,5 @@ class World:
         self._issued[name] = max(self._issued.get(name, 0), token)
 
 
-def _hash(flat: list[bytes]) -> dict[str, dict[str, Any]]:
-    return {name.decode(): _rows.decode(raw) for name, raw in zip(flat[::2], flat[1::2], strict=True)}
+def _hash(item: Any) -> dict[str, dict[str, Any]]:
+    return {name.decode(): _rows.decode(raw) for name, raw in item.value.items()} if item else {}

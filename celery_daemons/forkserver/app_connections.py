@@ -1,0 +1,104 @@
+"""Connections that the user's app has opened while it was loaded: closed in the fork server, or reported by name.
+
+Two forks that use one connection read each other's answers.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+logger = logging.getLogger(__name__)
+
+#: Seconds in which connections have to close. Closing may wait for an answer of the other side; hosts start after it.
+_CLOSE_TIMEOUT: Final = 5.0
+
+
+class _CloseTimeout(Exception):
+    """Closing a connection took too long."""
+
+
+def open_descriptors() -> frozenset[int]:
+    """Return the file descriptors of this process; none where the system does not list them."""
+    with contextlib.suppress(OSError):
+        return frozenset(int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208
+    return frozenset()
+
+
+def close_all(node: str, *, opened_before: frozenset[int]) -> None:
+    """Close what Celery and Django hold open, and warn about other sockets, except those in ``opened_before``.
+
+    Call in the main thread, before the first fork.
+    """
+    for close in (_close_celery, _close_django):
+        try:
+            with _time_limit(_CLOSE_TIMEOUT):
+                close()
+        except _CloseTimeout:
+            logger.error(
+                "node %s: a connection that the app opened when it was imported did not close within %.0f s; "
+                "processes of this node may hang: open connections inside daemons and tasks",
+                node,
+                _CLOSE_TIMEOUT,
+            )
+        except Exception as error:  # noqa: BLE001 - a driver may raise anything
+            logger.warning("node %s: a connection of the app could not be closed before a fork: %r", node, error)
+    peers = sorted({peer for fd in open_descriptors() - opened_before if (peer := _peer(fd))})
+    if peers:
+        logger.warning(
+            "node %s: the app has connections open when it is imported, and every daemon's process inherits them: %s; "
+            "processes that share a connection read each other's answers: open it inside the daemon, or in a handler "
+            "of celery.signals.worker_process_init",
+            node,
+            ", ".join(peers),
+        )
+
+
+def _close_celery() -> None:
+    from celery import _state
+    from kombu import pools
+
+    pools.reset()
+    for app in _state._get_active_apps():
+        app._after_fork()
+
+
+def _close_django() -> None:
+    database = sys.modules.get("django.db")
+    if database is None:
+        return
+    if sys.modules["django.conf"].settings.configured:
+        database.connections.close_all()
+        caches = sys.modules.get("django.core.cache")
+        if caches is not None:
+            caches.caches.close_all()
+
+
+def _peer(fd: int) -> str:
+    """Return the address to which a descriptor is connected; empty if it is not a connected, named socket."""
+    try:
+        with socket.socket(fileno=os.dup(fd)) as duplicate:
+            address: Any = duplicate.getpeername()
+    except OSError:
+        return ""
+    if isinstance(address, tuple):
+        return f"{address[0]}:{address[1]}"
+    return os.fsdecode(address)
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    def expired(_number: int, _frame: object) -> None:
+        raise _CloseTimeout
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
