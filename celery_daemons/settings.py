@@ -20,9 +20,12 @@ _MISSPELT: Final = 0.85
 DEFAULT_NAMESPACE: Final = "celery-daemons"
 #: A lease of fewer heartbeats would end after one late heartbeat.
 _BEATS_PER_LEASE: Final = 3
+#: With fewer heartbeats before the holder's own end of the lease, the first late one would end it.
+_BEATS_AFTER_MARGIN: Final = 2
 _ABOVE_ZERO: Final = (
     "heartbeat_interval",
     "lease_ttl",
+    "lease_ttl_max",
     "scan_interval",
     "scan_timeout",
     "reconcile_interval",
@@ -44,6 +47,7 @@ class Settings:
     namespace: str = DEFAULT_NAMESPACE
     heartbeat_interval: float = 1.0
     lease_ttl: float = 5.0
+    lease_ttl_max: float | None = None
     monitor: bool = True
     scan_interval: float = 60.0
     scan_timeout: float = 30.0
@@ -64,6 +68,11 @@ class Settings:
     def lease_ttl_ms(self) -> int:
         """Return the lease in whole milliseconds, the unit that Redis uses."""
         return int(self.lease_ttl * 1000)
+
+    @property
+    def longest_lease(self) -> float:
+        """Return the longest lease that any node of the cluster may have, as far as the settings say."""
+        return max(self.lease_ttl, self.lease_ttl_max or 0.0)
 
     @property
     def lease_margin(self) -> float:
@@ -121,6 +130,7 @@ _READERS: Final[dict[type | str, tuple[Callable[[Any], Any], str]]] = {
 _KINDS: Final = {f.name: str(getattr(f.type, "__name__", f.type)) for f in fields(Settings)} | {
     "node_labels": "tuple[str, ...]",
     "host_max_memory": "float",
+    "lease_ttl_max": "float",
 }
 #: The default of every setting except redis_url, which is derived from the broker.
 DEFAULTS: Final[dict[str, Any]] = {f.name: f.default for f in fields(Settings) if f.name != "redis_url"}
@@ -230,6 +240,19 @@ def _check(s: Settings) -> None:
         s.lease_ttl >= round(_BEATS_PER_LEASE * s.heartbeat_interval, 9),
         f"must be at least {_BEATS_PER_LEASE} × {PREFIX}heartbeat_interval ({s.heartbeat_interval}), "
         "or one late heartbeat loses the lease",
+    )
+    _rule(
+        s,
+        "lease_ttl",
+        round(s.lease_ttl - s.lease_margin, 9) >= round(_BEATS_AFTER_MARGIN * s.heartbeat_interval, 9),
+        f"leaves less than {_BEATS_AFTER_MARGIN} × {PREFIX}heartbeat_interval ({s.heartbeat_interval}) after the "
+        f"margin of {s.lease_margin:g} s that every holder keeps: make the lease longer, or the heartbeat shorter",
+    )
+    _rule(
+        s,
+        "lease_ttl_max",
+        s.lease_ttl_max is None or s.lease_ttl_max >= s.lease_ttl,
+        f"must be at least {PREFIX}lease_ttl ({s.lease_ttl}): it is the longest lease of any node, this one included",
     )
 
 

@@ -93,12 +93,15 @@ class Monitor:
                 self._quiet_period.expect(name, gone_for=seconds)
         if self._clock() >= self._next_check_at:
             self._check()
-        self._scans.run_due()
+        if self._hold_off.may_act:
+            # Not earlier: after a loss of data, a spec that a node still runs would be recorded as a new one.
+            self._scans.run_due()
         self._executor.carry_out(self._reconciler.next_plan())
         self._executor.carry_out(self._reconciler.next_wave())
         # A plan may have taken long.
         self._report_progress()
-        next_at = min(self._next_check_at, self._scans.next_due_at, self._reconciler.next_action_at)
+        scans_due_at = max(self._scans.next_due_at, self._hold_off.no_action_before)
+        next_at = min(self._next_check_at, scans_due_at, self._reconciler.next_action_at)
         return min(self._max_wait, next_at - self._clock())
 
     def follow(self, *, block_ms: int) -> None:
@@ -117,7 +120,10 @@ class Monitor:
 
     def _check(self) -> None:
         """Check that the replica agrees with Redis by its counts, and act on leases that have ended."""
+        sent = self._clock()
         overview = self._store.run(queries.overview(self._store.keys))
+        # At once: the time of the overview is a measurement of Redis's clock.
+        actions = self._lease_watcher.check(overview, server=self._store.pin.server, sent=sent)
         if overview.created_ms != self._replica.created_ms:
             if self._replica.created_ms:
                 logger.warning("monitor: Redis has lost its data, waiting one lease for nodes to report their daemons")
@@ -129,7 +135,6 @@ class Monitor:
             if not changes.entries:
                 self._reload()
         self._rebalancer.pause_changed(paused=overview.paused)
-        actions = self._lease_watcher.check(overview, server=self._store.pin.server)
         self._executor.act_on_leases(actions)
         self._departed.remove_queues()
         self._missing_scanners.check()

@@ -15,8 +15,9 @@ from celery_daemons.node.command_runner import CommandRunner
 from celery_daemons.node.election import Election
 from celery_daemons.node.host_memory import HostMemory
 from celery_daemons.node.host_pool import HostPool
+from celery_daemons.node.lease_answers import Forgotten, Renewed
 from celery_daemons.node.lifetime import Lifetime
-from celery_daemons.node.node_lease import Forgotten, NodeLease, Renewed
+from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.outbox import Outbox
 from celery_daemons.node.outbox_sender import OutboxSender
 from celery_daemons.node.serving import Serving

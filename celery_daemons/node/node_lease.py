@@ -4,16 +4,19 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from celery_daemons.domain.names import Incarnation, NodeName
 from celery_daemons.domain.records import NodeRow
-from celery_daemons.domain.runs import Release, Running
-from celery_daemons.domain.states import Outcome
+from celery_daemons.domain.runs import Running
 from celery_daemons.errors import ConfigurationError, LayoutMismatch, StoreUnavailable
+from celery_daemons.node.lease_answers import Forgotten, Lost, Renewed
+from celery_daemons.node.leftovers import release_all
+from celery_daemons.node.name_wait import NameWait
+from celery_daemons.node.witness import ClusterWitness
 from celery_daemons.settings import Settings
-from celery_daemons.store import assignments, book, journal
+from celery_daemons.store import book, journal
 from celery_daemons.store import lease as verbs
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.codec import decode_or_none, printable
@@ -29,31 +32,20 @@ _JOIN_RETRY: Final = 5.0
 _REMEMBERED_ERRORS: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Renewed:
-    """The lease was renewed.
-
-    ``generation`` counts the changes of this node's assignments; ``led`` is whether a monitor leads.
-    """
-
-    generation: int
-    led: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """Redis may lack what it knew of this node: register again, with every daemon that runs here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The lease has ended, or another incarnation has the node's name."""
-
-
 class NodeLease:
     """The lease as this process may count on it: ``until`` is its end on the lease clock, less the margin."""
 
-    def __init__(self, *, store: AsyncStore, settings: Settings, node: NodeName, row: NodeRow) -> None:
+    def __init__(
+        self,
+        *,
+        store: AsyncStore,
+        settings: Settings,
+        node: NodeName,
+        row: NodeRow,
+        witness: ClusterWitness | None = None,
+    ) -> None:
+        self._witness = witness or ClusterWitness(settings=settings, node=node)
+        self._name_wait = NameWait(self._witness.clock)
         self._store = store
         self._settings = settings
         self._node = node
@@ -121,6 +113,8 @@ class NodeLease:
                         row,
                         ttl_ms=self._settings.lease_ttl_ms,
                         previous=self._previous,
+                        server=self._store.pin.server,
+                        ended_ms=self._name_wait.ended_ms,
                     )
                 )
             except (ConfigurationError, LayoutMismatch) as error:
@@ -131,13 +125,18 @@ class NodeLease:
                 self._note_unanswered(error)
                 await asyncio.sleep(self.pause)
                 continue
+            received = lease_clock()
+            self._witness.on_time(answer.server_ms, sent=sent, received=received)
             if isinstance(answer, verbs.Taken):
-                await self._report_taken(answer)
-                await asyncio.sleep(min(answer.left_ms / 1000 + 0.01, self.pause))
+                left = self._name_wait.seconds_left(answer, now=received)
+                if left > 0:
+                    await self._report_taken(answer)
+                    await asyncio.sleep(min(left + 0.01, self.pause))
                 continue
             # A node that has just joined runs nothing: there is nothing to reassert.
             self._must_reassert = self._reported_taken = False
             self._errors.clear()
+            self._note_cluster(answer, received)
             # Its queues may have changed while the call was on its way.
             self._row_outdated = (self._row.queue, self._row.spawn_queue) != (row.queue, row.spawn_queue)
             self._row = replace(self._row, incarnation=row.incarnation)
@@ -158,6 +157,10 @@ class NodeLease:
             self._note_unanswered(error)
             return None
         renewed = answer.verdict == "ok"
+        if renewed:
+            received = lease_clock()
+            self._witness.on_time(answer.server_ms, sent=self._sent_at, received=received)
+            self._note_cluster(answer, received)
         # No monitor may sweep a lease that still runs on this node's clock: an unknown lease was lost by Redis.
         if (not renewed and self._sent_at < self.until) or (renewed and self._must_reassert):
             # Kept until it is complete: after a part of it Redis knows this node again, and reports no loss.
@@ -195,7 +198,15 @@ class NodeLease:
             cut = [batch for page in pages for batch in batches(page, lambda item: len(item.arguments))]
             for batch in cut or [[]]:
                 answer = await self._store.run(
-                    book.reassert(self._store.keys, self._node, self._row, batch, ttl_ms=self._settings.lease_ttl_ms)
+                    book.reassert(
+                        self._store.keys,
+                        self._node,
+                        self._row,
+                        batch,
+                        ttl_ms=self._settings.lease_ttl_ms,
+                        server=self._store.pin.server,
+                        longest_ms=self._witness.longest_lease_ms,
+                    )
                 )
                 if answer is None:
                     self._must_reassert = False
@@ -213,6 +224,14 @@ class NodeLease:
             logger.info("node %s: Redis answers again", self._node)
         self._errors.clear()
         return answer
+
+    def _note_cluster(self, answer: verbs.Joined | verbs.Beat, received: float) -> None:
+        self._witness.on_cluster(
+            server=self._store.pin.server,
+            created_ms=answer.created_ms,
+            longest_lease_ms=answer.longest_lease_ms,
+            received=received,
+        )
 
     def _extend(self, sent: float) -> None:
         self.until = sent + self._settings.lease_ttl - self._settings.lease_margin
@@ -242,28 +261,12 @@ class NodeLease:
         if self.incarnation is not None:
             left = await self._store.run(verbs.leave(self._store.keys, self._node, self.incarnation))
             if left > 0 and nothing_runs:
-                await self._release_all()
+                await release_all(self._store, self._node)
                 left = await self._store.run(verbs.leave(self._store.keys, self._node, self.incarnation))
             if left > 0:
                 logger.warning("node %s: left %d daemons behind, they move when the lease ends", self._node, left)
             else:
                 logger.info("node %s: left", self._node)
-
-    async def _release_all(self) -> None:
-        cursor = "0"
-        while True:
-            page = await self._store.run(assignments.page(self._store.keys, self._node, cursor))
-            # A record that cannot be read names no token to release it under.
-            releases = [
-                Release(name=name, token=row.token, outcome=Outcome.STOPPED, restarts=row.restarts)
-                for name, row in page.rows.items()
-                if row is not None
-            ]
-            for start in range(0, len(releases), BATCH):
-                await self._store.run(book.release(self._store.keys, self._node, releases[start : start + BATCH]))
-            cursor = page.cursor
-            if cursor == "0":
-                return
 
     async def _report_taken(self, answer: verbs.Taken) -> None:
         if self._reported_taken:
@@ -288,4 +291,5 @@ class NodeLease:
         """Continue with another server if there is one, which may lack the last writes without saying so."""
         if self._store.pin.accept_new_server():
             self._must_reassert = True
-            self._no_claims_before = lease_clock() + self._settings.lease_ttl
+            # Another node may hold by a longer lease what the data of this server assigns here.
+            self._no_claims_before = lease_clock() + self._witness.longest_lease_ms / 1000

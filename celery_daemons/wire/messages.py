@@ -45,6 +45,18 @@ class HostBoot(msgspec.Struct, kw_only=True, tag=True):
     until: float = 0.0
 
 
+class Testimony(msgspec.Struct, kw_only=True, frozen=True):
+    """What an agent has seen of the cluster before it started a monitor; times are on the lease clock.
+
+    ``clock`` are the segments of a ServerClock. ``known_since`` is when the present server with its present data first
+    answered. ``longest_lease`` is the longest lease that may run, in seconds.
+    """
+
+    clock: list[tuple[float, float, float, float]]
+    known_since: float
+    longest_lease: float
+
+
 class MonitorBoot(msgspec.Struct, kw_only=True, tag=True):
     """Agent to monitor, first message; ``until`` is the end of its lease on the lease clock, less the margin."""
 
@@ -52,6 +64,7 @@ class MonitorBoot(msgspec.Struct, kw_only=True, tag=True):
     settings: Settings
     title: str
     epoch: int
+    testimony: Testimony
     until: float = 0.0
 
 

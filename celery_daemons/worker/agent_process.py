@@ -56,6 +56,7 @@ class AgentProcess:
         self._started_at = 0.0
         self._died_at = 0.0
         self._deaths = 0
+        #: The incarnation that the present agent, or the last one, has joined as; None if it has not joined.
         self._incarnation: str | None = None
         self._ending = False
         self._start_guard = Guard(
@@ -114,6 +115,7 @@ class AgentProcess:
             undo.pop_all()
         self._sock, self._lifeline = ours, lifeline
         self._frames = Frames(JoinedAs)
+        self._incarnation = None
         self._out.clear()
 
     def _note_failed_start(self) -> None:
@@ -222,7 +224,9 @@ class AgentProcess:
             dead = self._hosts_are_dead()
             if not dead and now < self._died_at + _HOSTS_EXIT_TIMEOUT:
                 return False
-            self._boot.previous = self._incarnation if dead else None
+            # An agent that has died before it joined says nothing about the incarnation before it: that one's death was
+            # seen then, or was not.
+            self._boot.previous = (self._incarnation or self._boot.previous) if dead else None
             self._lifeline.close()
             self._lifeline = None
         return True
@@ -248,7 +252,9 @@ class AgentProcess:
             # A monkey-patched parent reaps its children itself.
             if self._process.poll() is None:
                 return False
-            if self._hosts_are_dead():
+            # While a host is left in the group, the kernel gives the agent's id to no other process. If a process has
+            # that id, no host is left, and the group may be another one.
+            if self._hosts_are_dead() or Path(f"/proc/{self._process.pid}").exists():
                 return True
         self._kill_group()
         self._process.poll()
