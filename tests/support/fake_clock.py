@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import libfaketime  # type: ignore[import-untyped]
+import libfaketime
 
 
 class FakeClock:
