@@ -185,7 +185,7 @@ def test_without_a_cluster_calls_are_recorded_in_memory_with_one_warning(
     # Then
     assert daemons.recorded is not None
     assert [(spec.name, spec.args, spec.kwargs) for spec in daemons.recorded.specs.values()] == [
-        ("feed.a", (2.0,), {}),
+        ("feed.a", (), {"every": 2.0}),
         ("feed.b", (), {"every": 3.0}),
     ]
     assert {record.name: record.status for record in daemons.list()} == {"feed.a": "pending", "feed.b": "stopped"}
