@@ -24,7 +24,7 @@ from celery_daemons.worker.options import worker_options
 
 
 class Daemons:
-    """The daemons of one Celery app: the launchers, and calls to find and manage daemons.
+    """The daemons of a Celery app: the launchers, and calls to find and manage daemons.
 
     The constructor does no I/O. ``overrides`` are settings without their prefix, for example ``namespace="blue"``; they
     take precedence over ``app.conf``. Raises :exc:`~celery_daemons.ConfigurationError` for an unknown setting and for a
@@ -131,7 +131,7 @@ class Daemons:
     def autodiscover(
         self, packages: Sequence[str] | Callable[[], Sequence[str]] | None = None, related_name: str = "daemons"
     ) -> None:
-        """Import the module ``daemons`` of each package when the app imports its modules.
+        """Import the module ``daemons`` of each package when the app imports task modules.
 
         Works like Celery's ``autodiscover_tasks``; ``related_name`` is the name of the module.
         """
@@ -144,14 +144,14 @@ class Daemons:
     # Finding
 
     def locate(self, name: str) -> Address | None:
-        """Return the address of a daemon, or ``None`` if it has none or its node's lease has ended.
+        """Return the address of a daemon, or ``None`` if no node with a valid lease holds the daemon.
 
         One round trip to Redis.
         """
         return self.lookups.locate(name)
 
     def locate_many(self, names: Iterable[str]) -> dict[str, Address]:
-        """Return the addresses of the daemons that have one, by name. One round trip per 1,000 names."""
+        """Return addresses by daemon name, without daemons that have no address. A round trip per 1,000 names."""
         return self.lookups.locate_many(names)
 
     def nodes(self) -> list[Node]:
@@ -198,7 +198,7 @@ class Daemons:
         wait: float | None = None,
         replace: bool = False,
     ) -> Address | None:
-        """Record that daemon ``name`` should run; with ``wait`` seconds, return once it runs.
+        """Record that daemon ``name`` should run; with ``wait`` seconds, return once the daemon runs.
 
         Without ``wait``, returns the current address, or ``None`` if there is none yet. Recording the same spec again
         changes nothing. A different spec under the same name raises :exc:`~celery_daemons.SpecConflict` unless
@@ -212,7 +212,7 @@ class Daemons:
         return self.cluster.spawn(name, known.name, given, named, wait=wait, replace=replace)
 
     def stop(self, name: str, wait: float | None = None) -> None:
-        """Stop a daemon until :meth:`start`; with ``wait`` seconds, return once it has stopped.
+        """Stop a daemon until :meth:`start`; with ``wait`` seconds, return once the daemon has stopped.
 
         A stopped daemon stays stopped even if a scanner lists it. Raises :exc:`~celery_daemons.DaemonsError` if the
         daemon is not known or has not stopped within ``wait``.
@@ -227,26 +227,26 @@ class Daemons:
         self.cluster.start(name)
 
     def restart(self, name: str, wait: float | None = None) -> Address | None:
-        """Stop a daemon and start it again under a new token; with ``wait`` seconds, return once it runs again.
+        """Restart a daemon under a new token; with ``wait`` seconds, return once the daemon runs again.
 
         Raises :exc:`~celery_daemons.DaemonsError` if the daemon is not known, and :exc:`~celery_daemons.SpawnTimeout`.
         """
         return self.cluster.restart(name, wait)
 
     def forget(self, name: str) -> bool:
-        """Stop a daemon and delete its record. Returns whether the daemon was known."""
+        """Stop a daemon and delete the record. Returns whether the daemon was known."""
         return self.cluster.forget(name)
 
     def move(self, name: str, to: str | None = None, wait: float | None = None) -> Address | None:
-        """Stop a daemon and start it on node ``to`` or, without ``to``, on any other node that can take it.
+        """Move a daemon to node ``to`` or, without ``to``, to any other suitable node: a stop, then a start.
 
-        With ``wait`` seconds, returns once it runs there. Raises :exc:`~celery_daemons.DaemonsError` if the daemon is
+        With ``wait`` seconds, returns once the daemon runs there. Raises :exc:`~celery_daemons.DaemonsError` if the daemon is
         not known or is stopped, or if no suitable node is up, and :exc:`~celery_daemons.SpawnTimeout`.
         """
         return self.cluster.move(name, to, wait)
 
     def rebalance(self, dry_run: bool = False) -> builtins.list[Move]:
-        """Even out the load of the nodes to within a tenth of their fair shares, and return the moves this takes.
+        """Even out the load of the nodes to within a tenth of the fair shares, and return the moves this takes.
 
         The monitor makes the moves, at most the share ``daemons_rebalance_limit`` of all daemons at a time. A dry run
         only returns the moves. Raises :exc:`~celery_daemons.ConfigurationError` while ``daemons_rebalance`` is
@@ -263,7 +263,7 @@ class Daemons:
         self.cluster.pause_rebalance(paused=False)
 
     def drain(self, node: str, wait: float | None = None) -> None:
-        """Move all daemons off a node and give it no new ones; with ``wait`` seconds, return once it holds none.
+        """Move all daemons off a node and assign no others; with ``wait`` seconds, return once the node is empty.
 
         Raises :exc:`~celery_daemons.DaemonsError` for a node that is not registered and, with ``wait``, with the names
         of the daemons that are left. Daemons that no other node can take stay; once only these are left, the wait ends.
@@ -271,7 +271,7 @@ class Daemons:
         self.cluster.drain(node, wait, stranded=lambda: self.stranded(node))
 
     def stranded(self, node: str) -> set[str]:
-        """Return the daemons on a node that no other node can take, as none has their launcher and labels."""
+        """Return the daemons on a node that no other node can take: no other has the launcher and the labels."""
         return self.cluster.stranded(self.settings, self.launchers.options_of, node)
 
     def uncordon(self, node: str) -> None:
@@ -282,7 +282,7 @@ class Daemons:
         self.cluster.uncordon(node)
 
     def rescan(self, launcher: str | Launcher | None = None) -> None:
-        """Ask the monitor to run the recovery scanner of one launcher, or all scanners, now.
+        """Ask the monitor to run the recovery scanner of a launcher, or all scanners, now.
 
         Raises :exc:`~celery_daemons.UnknownLauncher`, and :exc:`~celery_daemons.ConfigurationError` for a launcher
         without a scanner.

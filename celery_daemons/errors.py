@@ -6,7 +6,7 @@ class DaemonsError(Exception):
 
 
 class ConfigurationError(DaemonsError):
-    """A setting, launcher, server or registration is wrong; the message says which, its value and the rule."""
+    """A setting, launcher, server or registration is wrong; the message says which, the value and the rule."""
 
 
 class InvalidName(DaemonsError, ValueError):
@@ -42,7 +42,7 @@ class LeaseLost(Fenced):
 
 
 class ClaimLost(Fenced):
-    """A newer token exists for the daemon: another start of the daemon has replaced this one."""
+    """A newer token exists for the daemon: a later start of the daemon has replaced this run."""
 
 
 class NotADaemon(ConfigurationError):

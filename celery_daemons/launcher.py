@@ -39,7 +39,7 @@ class AppDaemons(Protocol):
         """The complete, checked settings."""
 
     def settings_with(self, **options: Any) -> Settings:
-        """Return the settings with some of them replaced."""
+        """Return the settings with some values replaced."""
 
     @property
     def participation(self) -> Participation:
@@ -52,7 +52,7 @@ class AppDaemons(Protocol):
 
 
 class Launcher:
-    """The recipe for one kind of daemon.
+    """The recipe for a kind of daemon.
 
     ``factory`` is an ``async def``, a ``def`` or a class with a method ``run(ctx, …)``. It is called with a
     :class:`~celery_daemons.DaemonContext` (for a ``def``: a :class:`~celery_daemons.BlockingDaemonContext`) and the
@@ -174,7 +174,7 @@ class Launcher:
         return DaemonSpec(name=DaemonName(name), launcher=self.name, args=tuple(given), kwargs=named)
 
     def bound(self, name: str, args: Any, kwargs: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """Return the arguments for daemon ``name`` as this launcher takes them, the same for each way to write a call.
+        """Return the arguments bound to the launcher's parameters, the same for each way to write a call.
 
         Raises :exc:`~celery_daemons.ConfigurationError` with the parameter.
         """
@@ -208,7 +208,7 @@ class Launcher:
         return self.task.si(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the factory directly, for tests of its code."""
+        """Call the factory directly, for tests of the daemon's code."""
         return self.factory(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -216,7 +216,7 @@ class Launcher:
 
 
 class Registry(Mapping[str, Launcher]):
-    """The launchers of one app by name.
+    """The launchers of an app by name.
 
     Indexing raises :exc:`~celery_daemons.UnknownLauncher` for a name that is not registered.
     """
@@ -229,9 +229,9 @@ class Registry(Mapping[str, Launcher]):
         self._launchers[launcher.name] = launcher
 
     def unregister(self, name: str) -> Launcher:
-        """Remove a launcher and return it. Raises :exc:`~celery_daemons.UnknownLauncher`.
+        """Remove and return a launcher. Raises :exc:`~celery_daemons.UnknownLauncher`.
 
-        Only for this process: a worker that runs has reported its launchers when it started.
+        Only for this process: a running worker reported its launchers to the cluster when it started.
         """
         launcher = self[name]
         del self._launchers[launcher.name]

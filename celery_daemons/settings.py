@@ -40,7 +40,7 @@ _REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket", "valkey", "v
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings, named without their prefix. Times are in seconds, memory is in KiB."""
+    """All settings, named without the prefix. Times are in seconds, memory is in KiB."""
 
     redis_url: str
     enabled: bool = True
@@ -76,7 +76,7 @@ class Settings:
 
     @property
     def lease_margin(self) -> float:
-        """Return how many seconds before the end of a lease its holder treats the lease as lost.
+        """Return how many seconds before the end of a lease the holder treats the lease as lost.
 
         The margin covers a difference in clock rates, and the time that the kernel takes to end a process.
         """
@@ -213,7 +213,7 @@ def refuse_unread(conf: Mapping[str, Any], namespace: str) -> None:
 
 
 def check_scheme(url: str) -> None:
-    """Raise ConfigurationError if the scheme of ``url`` is not one of Redis or Valkey."""
+    """Raise ConfigurationError unless the scheme of ``url`` is known for Redis or Valkey."""
     if not _is_redis(url):
         raise ConfigurationError(
             f"{PREFIX}redis_url: scheme {urlsplit(url).scheme!r} is not one of {', '.join(_REDIS_SCHEMES)}; "

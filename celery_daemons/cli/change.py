@@ -97,7 +97,7 @@ def start(ctx: click.Context, *, name: str) -> None:
 @json_option
 @click.pass_context
 def restart(ctx: click.Context, *, name: str, wait: float | None, as_json: bool) -> None:
-    """Stop a daemon and start it again under a new token, perhaps on another node."""
+    """Restart a daemon under a new token, perhaps on another node."""
     daemons = daemons_of(ctx)
     record = daemons.lookups.record(name)
     if record is not None and record.desired is Desired.STOPPED:
@@ -127,7 +127,7 @@ def forget(ctx: click.Context, *, name: str) -> None:
 @click.argument("launcher", required=False)
 @click.pass_context
 def rescan(ctx: click.Context, *, launcher: str | None) -> None:
-    """Run the recovery scanner of one launcher, or all scanners, now."""
+    """Run the recovery scanner of a launcher, or all scanners, now."""
     daemons = daemons_of(ctx, modules=True)
     daemons.rescan(launcher)
     if daemons.lookups.leader() is None:

@@ -25,7 +25,7 @@ _EVENTS_SHOWN: Final = 10
 @json_option
 @click.pass_context
 def describe(ctx: click.Context, *, name: str, as_json: bool) -> None:
-    """Show everything that is known about one daemon: spec, placement, errors and events."""
+    """Show everything that is known about a daemon: spec, placement, errors and events."""
     lookups = daemons_of(ctx).lookups
     record = lookups.record(name)
     arguments = lookups.arguments(name)
@@ -54,7 +54,7 @@ def describe(ctx: click.Context, *, name: str, as_json: bool) -> None:
 
 
 def _why(record: DaemonRecord, lookups: Lookups) -> str | None:
-    """Return why the daemon does not run, or ``None`` if it runs or is being started."""
+    """Return why the daemon does not run, or ``None`` for a daemon that runs or is starting."""
     if record.status in (DaemonStatus.BACKOFF, DaemonStatus.FAILED, DaemonStatus.UNPLACEABLE):
         return record.error
     return lookups.why_not(record.name) if record.node is None else None
@@ -90,7 +90,7 @@ def _pairs(
 
 
 def _call(arguments: str) -> dict[str, Any]:
-    """Return the arguments as plain JSON values; values of other types stay in the form in which Celery wrote them."""
+    """Return the arguments as plain JSON values; other types stay in the form that Celery has written."""
     try:
         args, kwargs = json.loads(arguments)
     except (ValueError, TypeError):

@@ -16,7 +16,7 @@ _SPEC_EVENTS: Final = frozenset(("want", "start", "stop", "restart", "forget"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """An event of one daemon or, if ``name`` is ``None``, of a node or of the cluster.
+    """An event of a daemon or, if ``name`` is ``None``, of a node or of the cluster.
 
     ``name`` of a failed scan is that of the launcher. ``at_ms`` is Unix time in milliseconds by Redis's clock.
     """
@@ -32,7 +32,7 @@ class Event:
 
 
 def events_of(entry: JournalEntry) -> Iterator[Event]:
-    """Yield the events of a journal entry: one per daemon of a batch."""
+    """Yield the events of a journal entry: an event per daemon of a batch."""
     for name, token, cause, *_ in ((*item, "", "", "")[:3] for item in entry.items or ((),)):
         yield Event(
             id=entry.id,
@@ -65,5 +65,5 @@ def emit(document: Any) -> None:
 
 
 def emit_line(document: Any) -> None:
-    """Print a JSON document on one line, for a stream of documents."""
+    """Print a JSON document on a single line, for a stream of documents."""
     click.echo(msgspec.json.encode(document))

@@ -83,7 +83,7 @@ def _follow(lookups: Lookups, position: str) -> Iterator[JournalEntry]:
 
 
 def entry_lines(found: Iterable[Event]) -> Iterator[str]:
-    """Yield the events of one entry as text, one line for all neighbouring events with the same cause."""
+    """Yield the events of an entry as text, a single line for neighbouring events with the same cause."""
     for _, same_cause in groupby(found, key=lambda event: event.cause):
         batch = list(same_cause)
         names = [event.name for event in batch if event.name]
@@ -92,7 +92,7 @@ def entry_lines(found: Iterable[Event]) -> Iterator[str]:
 
 
 def event_line(event: Event, subject: str | None = None) -> str:
-    """Return one event as a line of text, with ``subject`` in place of the daemon's name if given."""
+    """Return an event as a line of text, with ``subject`` in place of the daemon's name if given."""
     when = datetime.fromtimestamp(event.at_ms / 1000, tz=UTC).astimezone()
     name = subject if subject is not None else event.name
     where = f"{name} on {event.node}" if name and event.node else name or event.node or ""

@@ -7,7 +7,7 @@ from celery_daemons.client.lookups import ClusterStatus
 
 
 def hints(status: ClusterStatus, prog: str) -> Iterator[str]:
-    """Yield each problem of the cluster with its remedy; ``prog`` is the command line up to ``daemons``."""
+    """Yield each problem of the cluster with a remedy; ``prog`` is the command line up to ``daemons``."""
     yield from basic_hints(
         has_leader=status.leader is not None, nodes=status.nodes["up"] + status.nodes["draining"], prog=prog
     )

@@ -52,7 +52,7 @@ def monitor(ctx: click.Context, *, hostname: str | None, loglevel: int, logfile:
 
 
 def _run(agent: AgentProcess, *, drain_timeout: float) -> bool:
-    """Keep the agent alive until a signal, then drain it. Returns False if the agent had to be killed."""
+    """Keep the agent alive until a signal, then drain the agent. Returns False if the agent was killed."""
     received: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: received.append(number))

@@ -45,7 +45,7 @@ class Screen:
             self._fitted(head, rows, right)
 
     def pairs(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Print names with their values; further lines of a value are indented below its first line."""
+        """Print pairs of name and value; further lines of a value are indented below the first."""
         shown = list(pairs)
         width = max((len(name) for name, _ in shown), default=0)
         for name, value in shown:
@@ -57,7 +57,7 @@ class Screen:
                 self.line(" " * (width + 2) + cell(text))
 
     def line(self, text: str = "") -> None:
-        """Print one line."""
+        """Print a line."""
         click.echo(text.rstrip(), color=self._colour)
 
     def _plain(self, lines: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
@@ -85,7 +85,7 @@ class Screen:
 
 
 def cell(text: str) -> str:
-    """Return text on one line, with control characters, which could drive the terminal, replaced."""
+    """Return text on a single line; control characters, which could drive the terminal, are replaced."""
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text.expandtabs(1).replace("\n", " "))
 
 
@@ -95,7 +95,7 @@ def first_line(text: str | None) -> str:
 
 
 def age(seconds: float) -> str:
-    """Return a time span in its two largest units: ``45s``, ``3m12s``, ``2h05m``, ``4d03h``."""
+    """Return a time span in the two largest units: ``45s``, ``3m12s``, ``2h05m``, ``4d03h``."""
     whole = max(0, int(seconds))
     if whole < _MINUTE:
         return f"{whole}s"
@@ -107,12 +107,12 @@ def age(seconds: float) -> str:
 
 
 def since(started_at: float | None, now: float) -> str:
-    """Return the age of something that started at ``started_at``, or a dash if it has not started."""
+    """Return the time from ``started_at`` to ``now``, or a dash for something that has not started."""
     return age(now - started_at) if started_at else "-"
 
 
 def plural(count: int, what: str) -> str:
-    """Return a count with its noun: ``1 node``, ``2 nodes``."""
+    """Return a count with a noun: ``1 node``, ``2 nodes``."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 

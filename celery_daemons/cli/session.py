@@ -24,7 +24,7 @@ DEFAULT_WAIT: Final = 30.0
 
 
 class Command(click.Command):
-    """A command that reports a DaemonsError as one line on standard error and exit status 1."""
+    """A command that reports a DaemonsError as a line on standard error and exit status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -79,7 +79,7 @@ def json_option(command: F) -> F:
 
 
 def wait_option(condition: str) -> Callable[[F], F]:
-    """Add the option ``--wait``; ``condition`` is the clause after "wait until" in its help."""
+    """Add the option ``--wait``; ``condition`` is the clause after "wait until" in the help text."""
     return click.option(
         "--wait",
         callback=read_seconds,
@@ -118,7 +118,7 @@ def daemons_of(ctx: click.Context, *, modules: bool = False) -> "Daemons":
 
 
 def prog(ctx: click.Context) -> str:
-    """Return the command line up to ``daemons`` as it was called, for messages that suggest a command."""
+    """Return the user's command line up to ``daemons``, for messages that suggest a command."""
     return f"{_celery(ctx)} daemons"
 
 
@@ -128,7 +128,7 @@ def _celery(ctx: click.Context) -> str:
 
 
 def as_called(ctx: click.Context, message: str) -> str:
-    """Return a message with ``celery -A …`` replaced by the command as it was called."""
+    """Return a message with ``celery -A …`` replaced by the start of the user's command line."""
     return message.replace("celery -A …", _celery(ctx))
 
 

@@ -54,7 +54,7 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def nodes(ctx: click.Context, *, as_json: bool) -> None:
-    """List the nodes with their status, number of daemons and remaining lease."""
+    """List the nodes with status, number of daemons and remaining lease."""
     lookups = daemons_of(ctx).lookups
     found = lookups.nodes()
     if as_json:
@@ -186,7 +186,7 @@ def locate(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
 @json_option
 @click.pass_context
 def launchers(ctx: click.Context, *, as_json: bool) -> None:
-    """List the launchers that the app registers, with their options and the nodes that have them."""
+    """List the launchers of the app, with options and the nodes that have each launcher."""
     daemons = daemons_of(ctx, modules=True)
     live = [node for node in daemons.lookups.nodes() if node.status is not NodeStatus.LOST]
     found = [

@@ -95,7 +95,7 @@ class AddressBook:
         self._thread.start()
 
     def note_fork(self) -> None:
-        """Forget everything: the thread that follows exists only in the process that this one was forked from.
+        """Forget everything: the thread that follows the journal exists only in the parent process.
 
         Called in every forked process. Locks may have been held by threads that do not exist here.
         """
@@ -123,7 +123,7 @@ class AddressBook:
         return time.monotonic() - self._last_read_at
 
     def locate(self, name: str) -> Address | None:
-        """Return a daemon's address, or ``None`` unless its node's lease is valid."""
+        """Return a daemon's address, or ``None`` unless the lease of the node is valid."""
         address = self._addresses.get(name)
         if address is None:
             self._check_open()
@@ -135,7 +135,7 @@ class AddressBook:
         return address
 
     def process_list(self, node: str) -> list[Address]:
-        """Return the addresses of the daemons on one node, sorted by name."""
+        """Return the addresses of the daemons on a node, sorted by name."""
         self._check_open()
         return sorted(
             (found for name in list(self._by_node.get(node, ())) if (found := self.locate(name))),

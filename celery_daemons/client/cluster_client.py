@@ -33,7 +33,7 @@ _NAMES_LISTED: Final = 5
 
 
 class ClusterClient:
-    """Changes to one namespace of one Redis; :attr:`lookups` reads the state. Every method may raise StoreUnavailable.
+    """Changes to a namespace of Redis; :attr:`lookups` reads the state. Every method may raise StoreUnavailable.
 
     ``vnodes`` is the number of points per node on the hash ring, as in ``daemons_vnodes``.
     """
@@ -61,7 +61,7 @@ class ClusterClient:
         wait: float | None = None,
         replace: bool = False,
     ) -> Address | None:
-        """Record that a daemon should run; with ``wait`` seconds, return once it runs.
+        """Record that a daemon should run; with ``wait`` seconds, return once the daemon runs.
 
         Without ``wait``, returns the current address, if there is one. Raises SpecConflict, SpawnTimeout, InvalidName,
         and ConfigurationError for arguments that have no JSON form.
@@ -134,7 +134,7 @@ class ClusterClient:
             pause = min(_LONGEST_PAUSE, pause * _PAUSE_GROWTH)
 
     def stop(self, name: str, wait: float | None = None) -> None:
-        """Stop a daemon until :meth:`start`; with ``wait`` seconds, return once it has stopped.
+        """Stop a daemon until :meth:`start`; with ``wait`` seconds, return once the daemon has stopped.
 
         Raises DaemonsError if the daemon is not known or has not stopped within ``wait``.
         """
@@ -147,7 +147,7 @@ class ClusterClient:
         self._desire(name, "start")
 
     def restart(self, name: str, wait: float | None = None) -> Address | None:
-        """Stop a daemon and start it again under a new token; with ``wait`` seconds, return once it runs again.
+        """Restart a daemon under a new token; with ``wait`` seconds, return once the daemon runs again.
 
         Raises DaemonsError if the daemon is not known, and SpawnTimeout.
         """
@@ -158,7 +158,7 @@ class ClusterClient:
         return self.wait_running(name, within=wait, newer_than=before.token if before else None)
 
     def forget(self, name: str) -> bool:
-        """Stop a daemon and delete its record. Returns whether the daemon was known."""
+        """Stop a daemon and delete the record. Returns whether the daemon was known."""
         return bool(self.store.run(specs.forget(self.store.keys, [daemon_name(name)], cause="forgotten")))
 
     def rescan(self, launcher: str | None = None) -> None:
@@ -171,9 +171,9 @@ class ClusterClient:
         self.store.run(journal.note(self.store.keys, "rescan", cause=launcher or ""))
 
     def move(self, name: str, to: str | None = None, wait: float | None = None) -> Address | None:
-        """Stop a daemon and start it on node ``to`` or, without ``to``, on any other node that can take it.
+        """Move a daemon to node ``to`` or, without ``to``, to any other suitable node: a stop, then a start.
 
-        With ``wait`` seconds, return once it runs there. Does nothing if the daemon is already on ``to``. Raises
+        With ``wait`` seconds, return once the daemon runs there. Does nothing if it is already on ``to``. Raises
         DaemonsError if the daemon is not known or is stopped, or if no suitable node is up, and SpawnTimeout.
         """
         record = self.lookups.record(name)
@@ -209,7 +209,7 @@ class ClusterClient:
         return nodes, f"has launcher {launcher}{and_labels}"
 
     def rebalance(self, settings: Settings, options: Options, *, dry_run: bool = False) -> list[Move]:
-        """Return the moves that would even out the load of the nodes and, unless ``dry_run``, ask the monitor for them.
+        """Return the moves that would even out the load of the nodes; unless ``dry_run``, ask the monitor to rebalance.
 
         ``options`` returns a launcher's options by name. Raises ConfigurationError while ``daemons_rebalance`` is
         ``"off"`` and DaemonsError while rebalancing is paused; a dry run raises neither.
@@ -230,11 +230,11 @@ class ClusterClient:
         self.store.run(journal.note(self.store.keys, "rebalance", cause="requested"))
 
     def pause_rebalance(self, *, paused: bool = True) -> None:
-        """Pause or resume rebalancing: while paused, the monitor moves no daemon that may stay where it is."""
+        """Pause or resume rebalancing: while paused, the monitor moves only daemons that cannot stay."""
         self.store.run(specs.pause_rebalance(self.store.keys, paused=paused))
 
     def drain(self, node: str, wait: float | None = None, *, stranded: Callable[[], Collection[str]] = tuple) -> None:
-        """Move all daemons off a node and give it no new ones; with ``wait`` seconds, return once it holds none.
+        """Move all daemons off a node and assign no others; with ``wait`` seconds, return once the node is empty.
 
         ``stranded`` returns the daemons that no other node can take; once only these are left, the wait ends. Raises
         DaemonsError with the names of the daemons that are left, and for a node that is not registered.

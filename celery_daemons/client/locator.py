@@ -38,7 +38,7 @@ class Locator:
         self._all_valid_until = 0.0
 
     def locate(self, name: str) -> Address | None:
-        """Return a daemon's address, or ``None`` unless its node's lease is valid.
+        """Return a daemon's address, or ``None`` unless the lease of the node is valid.
 
         Raises InvalidName and StoreUnavailable.
         """
@@ -55,7 +55,7 @@ class Locator:
         return self._address(wanted, row, lease_clock())
 
     def locate_many(self, names: Iterable[str]) -> dict[str, Address]:
-        """Return the addresses of the daemons that have one, by name.
+        """Return addresses by daemon name, without daemons that have no address.
 
         One round trip per 1,000 names, and another if a node has joined meanwhile. Raises InvalidName and
         StoreUnavailable.
@@ -89,7 +89,7 @@ class Locator:
         return queries.address(name, row, lease.row) if lease is not None and now < lease.until else None
 
     def _read_with_leases(self, names: list[DaemonName]) -> list[BookRow | None]:
-        """Read entries and all leases in one round trip, and remember the leases."""
+        """Read entries and all leases in a single round trip, and remember the leases."""
         asked_at = lease_clock()
         rows, nodes = queries.entries_and_nodes(self._store, names)
         self._leases = {

@@ -54,7 +54,7 @@ class ClusterStatus:
 
 
 class Lookups:
-    """Queries about one namespace of one Redis. Every method may raise StoreUnavailable."""
+    """Queries about a namespace of Redis. Every method may raise StoreUnavailable."""
 
     def __init__(self, store: Store, *, vnodes: int) -> None:
         self._store = store
@@ -62,14 +62,14 @@ class Lookups:
         self._locator = Locator(store)
 
     def locate(self, name: str) -> Address | None:
-        """Return a daemon's address, or ``None`` unless its node's lease is valid.
+        """Return a daemon's address, or ``None`` unless the lease of the node is valid.
 
         One round trip. Raises InvalidName.
         """
         return self._locator.locate(name)
 
     def locate_many(self, names: Iterable[str]) -> dict[str, Address]:
-        """Return the addresses of the daemons that have one, by name. One round trip per 1,000 names."""
+        """Return addresses by daemon name, without daemons that have no address. A round trip per 1,000 names."""
         return self._locator.locate_many(names)
 
     def nodes(self) -> list[Node]:
@@ -113,11 +113,11 @@ class Lookups:
         return self._store.run(queries.overview(self._store.keys)).paused
 
     def trace(self, name: str) -> str | None:
-        """Return the traceback of a daemon's last failure, if Redis still has it."""
+        """Return the traceback of a daemon's last failure, ``None`` if Redis has none."""
         return queries.trace(self._store, daemon_name(name))
 
     def why_there(self, name: str) -> str | None:
-        """Return why a daemon was placed on its node, or ``None`` if it is on no node."""
+        """Return why a daemon was placed on the present node, or ``None`` for a daemon on no node."""
         ((_, row),) = queries.rows(self._store, [daemon_name(name)])
         return row.why if row is not None and row.node is not None else None
 
@@ -163,7 +163,7 @@ class Lookups:
         return journal.newest(self._store, last)
 
     def follow_events(self, after: str | None = None) -> Iterator[JournalEntry]:
-        """Yield journal entries as they are written, without end; those after entry id ``after``, if given."""
+        """Yield new journal entries without end, beginning after entry id ``after`` if given."""
         position = after or journal.last_id(self._store)
         while True:
             for entry in journal.follow(self._store, position, block_ms=1000):
@@ -187,7 +187,7 @@ class Lookups:
         )
 
     def why_not(self, name: str) -> str:
-        """Return why a daemon does not run and what to do about it, as a clause for an error message."""
+        """Return why a daemon does not run, with the remedy, as a clause for an error message."""
         record = self.record(name)
         if record is None:
             return "it is not known: no spec of that name exists"

@@ -9,7 +9,7 @@ from celery_daemons.errors import ConfigurationError, NotADaemon
 
 
 def signature_of(factory: Any) -> Signature | None:
-    """Return the signature with which a daemon is called, from the context on; ``None`` if it cannot be known."""
+    """Return the signature of a daemon's call, from the context on; ``None`` if Python knows no signature."""
     code: Any = getattr(factory, "run", None) if inspect.isclass(factory) else factory
     try:
         # Not that of a function under a decorator: the decorator may add or take arguments.
@@ -24,7 +24,7 @@ def signature_of(factory: Any) -> Signature | None:
 def bind_arguments(
     signature: Signature, args: Any, kwargs: Any, *, name: str, launcher: str
 ) -> tuple[list[Any], dict[str, Any]]:
-    """Return the arguments as a launcher with this signature takes them, the same for each way to write one call.
+    """Return the arguments bound to a launcher's signature, the same for each way to write a call.
 
     The first parameter is the context. Arguments that may be passed by name are. Raises ConfigurationError with the
     parameter for arguments that the launcher does not take.

@@ -18,7 +18,7 @@ _ALLOWED = re.compile(r"[A-Za-z0-9._\-:@/+]{1,200}")
 
 
 def check_name(value: object, kind: str) -> str:
-    """Return ``value`` if it obeys the rule for names; raise :exc:`InvalidName` otherwise.
+    """Return a ``value`` that obeys the rule for names; raise :exc:`InvalidName` for any other.
 
     ``kind`` says in the message which name is wrong, for example ``"daemon name"``.
     """

@@ -33,7 +33,7 @@ class LauncherOptions:
     prune: bool = False
 
     def check(self, launcher: str) -> None:
-        """Raise :exc:`ConfigurationError` for a wrong option, with the launcher, the option, its value and the rule."""
+        """Raise :exc:`ConfigurationError` for a wrong option, with the launcher, the option, the value and the rule."""
 
         def rule(option: str, holds: bool, text: str) -> None:
             if not holds:

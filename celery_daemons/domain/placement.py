@@ -93,7 +93,7 @@ class NodeLoads:
         return node in self.fitting(demand)
 
     def keeps(self, node: NodeName, demand: Demand) -> bool:
-        """Return whether a daemon on ``node`` may stay although the node takes no others, as it cannot start any."""
+        """Return whether a daemon may stay on ``node`` although the node can start no other daemons."""
         row = self.nodes.get(node)
         return (
             row is not None
@@ -108,11 +108,11 @@ class NodeLoads:
         return self.total * self.nodes[node].weight / self._weight
 
     def is_hungry(self, node: NodeName) -> bool:
-        """Return whether the node holds less than half of its fair share, which uneven hashing alone does not cause."""
+        """Return whether the node holds less than half of the fair share, which uneven hashing alone does not cause."""
         return self.loads.get(node, 0.0) < at_least(HUNGRY * self.fair(node))
 
     def capacity(self, node: NodeName) -> int:
-        """Return the most that ``node`` may hold: its fair share rounded up, or the load factor times that if larger.
+        """Return the most that ``node`` may hold: the fair share rounded up, or load factor times share if larger.
 
         The product is rounded down: with few daemons, rounding up would double the share of a node.
         """
@@ -120,7 +120,7 @@ class NodeLoads:
         return max(at_most(fair), at_least(self.load_factor * fair))
 
     def place(self, demands: Collection[Demand]) -> list[tuple[Demand, NodeName | None, str]]:
-        """Choose a node for each demand and add its weight there; return ``(demand, node, reason)`` each.
+        """Choose a node for each demand and add the weight there; return ``(demand, node, reason)`` for each.
 
         The total includes all demands before the first is placed. Bounds are then those of the final cluster, so that a
         batch follows the ring as closely as single placements into a full cluster do.
@@ -187,7 +187,7 @@ class NodeLoads:
             self.total -= weight
 
     def _is_stuck(self, node: NodeName) -> bool:
-        """Return whether daemons stay on ``node`` although it takes none: they are no part of the others' shares."""
+        """Return whether ``node`` keeps daemons but takes none; the shares of other nodes do not count such daemons."""
         row = self.nodes.get(node)
         return row is not None and row.problem != "" and row.status is NodeStatus.UP
 

@@ -173,7 +173,7 @@ class Planner:
         return next_step(spec, row, self._snapshot.nodes, fits=fits, others_fit=others_fit)
 
     def _stays(self, node: NodeName, launcher: LauncherName) -> bool:
-        """Return whether a daemon stays on a node that takes no others because it cannot start any."""
+        """Return whether a daemon stays on a node that can start no other daemons."""
         return self._loads.keeps(node, self._demand(DaemonName(""), launcher))
 
     def _fitting(self, launcher: LauncherName) -> frozenset[NodeName]:

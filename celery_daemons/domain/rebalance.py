@@ -16,7 +16,7 @@ _TOLERANCE: Final = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """One daemon that should go from one node to another, and why."""
+    """A daemon that should go from a source node to a target node, and why."""
 
     name: DaemonName
     source: NodeName
@@ -25,7 +25,7 @@ class Move:
 
 
 def rebalance(current: NodeLoads, placed: Iterable[tuple[NodeName, Demand]], *, even: bool) -> list[Move]:
-    """Return the moves that bring every node to about its fair share, as far as launchers and labels permit.
+    """Return the moves that bring every node to about the fair share, as far as launchers and labels permit.
 
     A node without a daemon gets one from a node with several. With ``even``, every node comes to within a tenth of its
     share. Otherwise only a node that holds less than half of its share is filled, to nine tenths of the share, and only
@@ -43,7 +43,7 @@ _ANY: Final = DaemonName("any")
 
 
 class _Pool:
-    """The daemons that may be moved off one node, by kind: daemons of one kind can go to the same nodes."""
+    """The daemons that may be moved off a node, by kind: daemons of a kind can go to the same nodes."""
 
     def __init__(self) -> None:
         self._kinds: dict[_Kind, list[Demand]] = {}
@@ -52,7 +52,7 @@ class _Pool:
         self._taken: set[DaemonName] = set()
 
     def add(self, demand: Demand) -> None:
-        """Add a daemon, which is the last of its kind to be taken."""
+        """Add a daemon, which is taken after all others of the same kind."""
         if demand.name in self._taken:
             self._kinds = {
                 kind: [other for other in others if other.name not in self._taken]
@@ -68,7 +68,7 @@ class _Pool:
             self._kinds.setdefault((demand.launcher, demand.labels, demand.weight), []).append(demand)
 
     def kinds(self) -> list[_Kind]:
-        """Return the kinds of which at least one daemon is left."""
+        """Return the kinds of which a daemon is left."""
         return sorted(kind for kind, demands in self._kinds.items() if self._trimmed(demands))
 
     def take(self, kind: _Kind) -> Demand:
@@ -78,7 +78,7 @@ class _Pool:
         return demand
 
     def take_preferring(self, node: NodeName, kind: _Kind, ring: Ring) -> Demand | None:
-        """Take a daemon of a kind whose first choice on the ring is ``node``, if there is one."""
+        """Take a daemon of a kind whose first choice on the ring is ``node``; ``None`` if there is no such daemon."""
         if self._preferring is None:
             self._preferring = {}
             for each, demands in self._kinds.items():
@@ -97,7 +97,7 @@ class _Pool:
 
 
 class _Search:
-    """One search for moves: changes a copy of the loads with every move that it finds."""
+    """A search for moves: every move that is found changes a copy of the loads."""
 
     def __init__(self, current: NodeLoads, placed: Iterable[tuple[NodeName, Demand]], *, even: bool) -> None:
         self._current = current

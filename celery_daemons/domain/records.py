@@ -93,7 +93,7 @@ class DaemonSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecRow:
-    """A spec as Redis holds it.
+    """A spec as stored in Redis.
 
     ``arguments`` is the encoded call. A new ``version`` means that a running daemon must be stopped and started again.
     ``target`` is the node on which the next start of this version should be, ``avoid`` a node on which it should not.
@@ -109,7 +109,7 @@ class SpecRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookRow:
-    """A daemon's entry in the address book as Redis holds it; ``node`` is ``None`` while no node holds the daemon.
+    """A daemon's entry in the address book, as stored in Redis; ``node`` is ``None`` while no node holds the daemon.
 
     ``why`` is the reason for the placement, ``avoid`` a node that has given up on the daemon.
     """
@@ -130,7 +130,7 @@ class BookRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRow:
-    """A node as Redis holds it; labels and launchers are joined by commas, which no name contains.
+    """A node as stored in Redis; labels and launchers are joined by commas, which no name contains.
 
     The names of queues are empty where the broker does not allow the node a queue. ``candidate`` says whether the node
     runs for election as monitor. ``needs`` has the labels and weights that its launchers require, as :func:`needs_text`

@@ -14,7 +14,7 @@ _DOUBLINGS: Final = 64
 
 
 def restarts_after(options: LauncherOptions, outcome: Outcome) -> bool:
-    """Return whether the restart policy starts a daemon again; ``outcome`` is that of a run its node did not stop."""
+    """Return whether the restart policy starts a daemon again after a run that the node did not stop."""
     if options.restart == "permanent" or outcome is Outcome.STOPPED:
         # Something else stopped the daemon: a service manager signals every process of a worker that it stops. If that
         # counted as an end of the daemon, the daemon would stay stopped on all nodes.

@@ -55,7 +55,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """A daemon that a node runs, with everything needed to restore the entry after Redis lost its data."""
+    """A daemon that a node runs, with everything needed to restore the entry after a loss of data in Redis."""
 
     name: DaemonName
     token: Token

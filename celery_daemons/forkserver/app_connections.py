@@ -23,7 +23,7 @@ class _CloseTimeout(Exception):
 
 
 def open_descriptors() -> frozenset[int]:
-    """Return the file descriptors of this process; none where the system does not list them."""
+    """Return the file descriptors of this process; empty on a system that does not list descriptors."""
     with contextlib.suppress(OSError):
         return frozenset(int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208
     return frozenset()
@@ -95,7 +95,7 @@ def _close_django() -> None:
 
 
 def _peer(fd: int) -> str:
-    """Return the address to which a descriptor is connected; empty if it is not a connected, named socket."""
+    """Return the peer's address of a descriptor; empty unless the descriptor is a connected, named socket."""
     try:
         with socket.socket(fileno=os.dup(fd)) as duplicate:
             address: Any = duplicate.getpeername()

@@ -55,7 +55,7 @@ def run(role: str, sock: unpatched.socket, lifeline: unpatched.socket) -> None:
 
 
 def leave_without_agent() -> NoReturn:
-    """End this process and all that it has started: the agent has died, so that no lease is renewed."""
+    """End this process and the rest of the process group: the agent has died, so that no lease is renewed."""
     inheritance.kill_own_group()
     os._exit(AGENT_GONE)
 

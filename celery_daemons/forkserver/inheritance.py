@@ -29,7 +29,7 @@ def restore_python_path(worker_value: str | None) -> None:
 
 
 def keep_working_directory_importable() -> None:
-    """Put the working directory on ``sys.path``, from where Celery has imported the app and then removed it.
+    """Put the working directory back on ``sys.path``: Celery removes the directory after importing the app.
 
     Otherwise children that multiprocessing starts with ``spawn`` or ``forkserver`` cannot import the app.
     """
@@ -39,13 +39,13 @@ def keep_working_directory_importable() -> None:
 
 
 def become_leader_of_own_group() -> None:
-    """Start a process group, by which the process and all that it starts can be killed at once."""
+    """Start a process group, by which this process and all descendants can be killed at once."""
     with contextlib.suppress(PermissionError):  # the process leads a session already
         os.setpgid(0, 0)
 
 
 def kill_own_group() -> None:
-    """Kill this process and everything that it has started: there is no agent that would."""
+    """Kill this process and the rest of the process group: no agent is left to do so."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
 
@@ -70,13 +70,13 @@ def ignore(_number: int, _frame: object) -> None:
 
 
 def ignore_signals_of_the_group() -> None:
-    """Ignore SIGINT and SIGTERM: only the agent ends its processes, a terminal or a service manager must not."""
+    """Ignore SIGINT and SIGTERM: only the agent may end a host, not a terminal or a service manager."""
     signal.signal(signal.SIGINT, ignore)
     signal.signal(signal.SIGTERM, ignore)
 
 
 def free_children_of(sock: socket) -> None:
-    """Make every fork of this process an ordinary process, which a signal ends and which cannot speak for its parent.
+    """Make every fork of this process an ordinary process, which a signal ends and which cannot write to the agent.
 
     ``sock`` is the socket to the agent.
     """

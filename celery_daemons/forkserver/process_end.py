@@ -43,7 +43,7 @@ def end_process(status: int) -> NoReturn:
 
 
 def end_forked_child(error: BaseException | None) -> NoReturn:
-    """End a process that user code made with ``os.fork()`` and that has left the code of its daemon, as a script ends.
+    """End a process that user code made with ``os.fork()`` and that has left the daemon's code, as a script ends.
 
     The fork must not go on as a second host: it would run the daemons of its parent.
     """
@@ -63,7 +63,7 @@ def _exit_late(status: int) -> None:
 
 
 def _quietly(function: Callable[..., object], *args: Any) -> None:
-    """Call a function that runs user code: whatever it raises, the rest of the end follows."""
+    """Call a function that runs user code; an exception is logged, and the rest of the end follows."""
     try:
         function(*args)
     except BaseException as error:  # noqa: BLE001 - sys.exit in an atexit function included

@@ -39,11 +39,11 @@ _REAP_TIMEOUT: Final = 0.2
 
 
 class StuckFork(OSError):
-    """A forked process did not reach its role."""
+    """A forked process hung before the function of the role was called."""
 
 
 class Child:
-    """One forked process, which counts as dead only when the kernel reports the death."""
+    """A forked process, which counts as dead only when the kernel reports the death."""
 
     def __init__(self, process: Any, sock: socket.socket) -> None:
         self.pid: int = process.pid
@@ -76,7 +76,7 @@ class Child:
                 os.kill(self.pid, number)
 
     def reap(self) -> str:
-        """Release what multiprocessing keeps for the process, and return how it ended.
+        """Release what multiprocessing keeps for the process, and return how the process ended.
 
         Call only after the process has died.
         """
@@ -93,7 +93,7 @@ class Child:
 
 
 def how_it_ended(exitcode: int | None) -> str:
-    """Return in words how a process ended; ``exitcode`` is negative for a signal, as multiprocessing reports it."""
+    """Return in words how a process ended; ``exitcode`` is negative for a signal, as in multiprocessing."""
     # 255 is also what multiprocessing returns when the fork server died first.
     if exitcode is None or exitcode == _STATUS_UNKNOWN:
         return "died with an unknown exit status"
@@ -143,7 +143,7 @@ class Spawner:
         return forked
 
     async def replace_server(self) -> None:
-        """End the fork server, so that the next fork starts another, which loads the app again. Its forks live on."""
+        """End the fork server: the next fork starts another, which loads the app again. Existing forks live on."""
         await asyncio.to_thread(self._end_server)
 
     def _end_server(self) -> None:

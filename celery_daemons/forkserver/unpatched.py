@@ -23,5 +23,5 @@ __all__ = [
 
 
 def threads_are_green() -> bool:
-    """Return whether threads that the app starts are greenlets of one real thread."""
+    """Return whether threads that the app starts are greenlets of a single real thread."""
     return _thread.start_new_thread is not start_new_thread

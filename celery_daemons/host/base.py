@@ -35,7 +35,7 @@ _TRACE_LENGTH: Final = 4000
 
 
 class Host(ABC):
-    """A host process: one thread serves the agent and extends the lease timer, the main thread runs daemons."""
+    """A host process: a thread serves the agent and extends the lease timer, the main thread runs daemons."""
 
     def __init__(self, *, channel: Channel[ToHost], registry: Registry, node: str, deadman: Deadman | None) -> None:
         self._channel = channel
@@ -119,7 +119,7 @@ class Host(ABC):
         return []
 
     def on_readable(self, fd: int) -> None:  # noqa: B027 - a host without extra descriptors has nothing to do
-        """Handle input on one of the extra descriptors."""
+        """Handle input on an extra descriptor."""
 
     def _receive_forever(self) -> None:
         try:
@@ -183,7 +183,7 @@ def end_forks_after_their_step(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def end_of_run(name: DaemonName, token: Token, *, stopping: bool, error: BaseException | None) -> End:
-    """Return the report of a run that has ended, and log ``error`` if there is one."""
+    """Return the report of a run that has ended, and log ``error`` unless ``None``."""
     if error is not None and not stopping:
         logger.error("daemon %s: failed: %s", name, _summary(error), exc_info=error)
         return End(name, token, Outcome.FAILED, _summary(error), _trace(error), isinstance(error, NotADaemon))

@@ -33,7 +33,7 @@ _SIGTERM_ARRIVED: Final = b"t"
 
 
 class IsolatedHost(Host):
-    """Waits for one daemon, runs the daemon, reports the end and exits.
+    """Waits for a single daemon, runs the daemon, reports the end and exits.
 
     The agent asks the daemon to stop by a message; the SIGTERM that follows is for handlers of the daemon's own.
     SIGTERM from elsewhere asks the daemon to stop as well.
@@ -83,7 +83,7 @@ class IsolatedHost(Host):
             self._items.put(item)
 
     def stop(self, names: list[DaemonName]) -> None:
-        """Ask the daemon to stop. A second request changes nothing: it would cancel the clean-up of the first."""
+        """Ask the daemon to stop. A second request is ignored: a second cancellation would interrupt the clean-up."""
         if not self._stopping.is_set():
             self._stopping.set()
             self._interrupt()
@@ -91,10 +91,10 @@ class IsolatedHost(Host):
                 os.write(self._to_hub, b"!")
 
     def probe(self) -> None:
-        """Do nothing: the agent probes shared hosts only, where one daemon can block the others."""
+        """Do nothing: the agent probes shared hosts only, where a daemon can block the others."""
 
     def leave(self) -> None:
-        """End the host if it waits for its daemon; a daemon is asked by :meth:`stop`."""
+        """End a host that still waits for a daemon; :meth:`stop` asks a running daemon."""
         self._items.put(None)
 
     def extra_fds(self) -> list[int]:

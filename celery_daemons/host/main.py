@@ -16,7 +16,7 @@ from celery_daemons.wire.messages import HostBoot, LoadFailed, ToHost
 
 
 def main(boot: HostBoot, sock: socket.socket) -> int:
-    """Run a host until the agent dies, asks it to leave, the lease ends or, if it is isolated, the daemon has ended."""
+    """Run a host until the agent dies or asks to leave, the lease ends or, in an isolated host, the daemon ends."""
     # Armed before any code of a daemon runs: from here on the process cannot outlive the node's lease.
     deadman: Deadman | None = None
     if boot.settings.on_store_loss == "stop":

@@ -38,7 +38,7 @@ class SharedHost(Host):
         self._leaving = False
 
     def run(self) -> int:
-        """Serve the agent until it asks the host to leave, and return the exit status of the process."""
+        """Serve until the agent asks the host to leave, and return the exit status of the process."""
         end_forks_after_their_step(self._loop)
         asyncio.set_event_loop(self._loop)
         youngest, *older = gc.get_threshold()

@@ -21,7 +21,7 @@ _Items = list[tuple[DaemonName, str]]
 
 
 class PlanExecutor:
-    """Write plans to Redis under one epoch, notify the nodes, and report refusals to the reconciler.
+    """Writes plans to Redis under the monitor's epoch, notifies the nodes, and reports refusals to the reconciler.
 
     Every method raises LeaseLost once the epoch is over, and StoreUnavailable.
     """

@@ -70,7 +70,7 @@ class HoldOff:
         self._longest.note(seconds, now=self._clock())
 
     def on_cluster_silence(self, first_beat_ms: int | None) -> None:
-        """Delay sweeps by one lease after a time in which no node renewed a lease.
+        """Delay sweeps by a full lease after a time in which no node renewed a lease.
 
         This protects the nodes when the monitor was elected after the outage and did not see it. Where daemons prefer a
         duplicate to a gap, the daemons of a silent node may still be running. ``first_beat_ms`` is how many
@@ -80,11 +80,11 @@ class HoldOff:
             self._sweep_waits_since = self._clock() - first_beat_ms / 1000
 
     def on_outage(self) -> None:
-        """Wait one lease after Redis did not answer: no node counts as lost before it had time to renew its lease."""
+        """Wait a full lease after Redis did not answer: no node counts as lost before there was time to renew."""
         self._wait_one_lease()
 
     def on_data_age(self, age_ms: int | None) -> None:
-        """Wait until the cluster's data is one lease old; ``None`` means that there is no data.
+        """Wait until the cluster's data is a full lease old; ``None`` means that there is no data.
 
         After a loss of data, nodes report the daemons that they run. A node that has not done so within its lease is
         dead, and so are its daemons.
@@ -95,7 +95,7 @@ class HoldOff:
             self._waits_since = max(self._waits_since, self._clock() - age_ms / 1000)
 
     def on_server(self, server: str, *, confirmed: str) -> bool:
-        """Wait one lease after a change of the Redis server; a restart and a promoted replica count as a change.
+        """Wait a full lease after a change of the Redis server; a restart and a promoted replica count as a change.
 
         The leases of such a server may be out of date, and the last writes may be missing. ``confirmed`` is the run id
         of the server that a monitor last confirmed. Data without a confirmation may be older than any: it counts from

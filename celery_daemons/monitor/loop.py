@@ -27,7 +27,7 @@ _RETRY_INTERVAL: Final = 0.2
 
 
 class Monitor:
-    """Lead the cluster under one epoch: call the parts that decide, and carry out what they return."""
+    """Leads the cluster under an epoch: calls the parts that decide, and carries the decisions out."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Monitor:
         return min(self._max_wait, next_at - self._clock())
 
     def follow(self, *, block_ms: int) -> None:
-        """Wait up to ``block_ms`` for changes in the journal and pass them on; 0 does not wait."""
+        """Pass on changes in the journal, after a wait of up to ``block_ms`` milliseconds; 0 does not wait."""
         self._take(self._replica.follow(block_ms=block_ms))
 
     def store_failed(self) -> None:

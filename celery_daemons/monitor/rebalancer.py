@@ -60,7 +60,7 @@ class Rebalancer:
 
     @property
     def moving(self) -> Mapping[DaemonName, Move]:
-        """Return the moves under way; a moving daemon starts at the target once the source has released it."""
+        """Return the moves under way; a moving daemon starts at the target once the source has released the daemon."""
         return self._moving
 
     def nodes_changed(self) -> None:
@@ -97,7 +97,7 @@ class Rebalancer:
         return math.inf
 
     def next_wave(self) -> list[Move]:
-        """Return the moves to begin now: recall these daemons; once released, the planner places each at its target."""
+        """Return the moves to begin now: recall these daemons; once released, the planner places each at the target."""
         now = self._clock()
         timed_out = now >= self._wave_ends_at
         for name in [name for name in self._moving if self._is_over(name, timed_out=timed_out)]:

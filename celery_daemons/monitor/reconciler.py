@@ -33,12 +33,12 @@ class Reconciler:
         self._dirty = self._planner.needing_action()
 
     def nodes_changed(self) -> None:
-        """Check every daemon with the next plan: nodes have come or gone, or changed their records."""
+        """Check every daemon with the next plan: nodes have come or gone, or records of nodes have changed."""
         self._nodes_changed = True
         self._rebalancer.nodes_changed()
 
     def daemons_changed(self, names: Iterable[DaemonName]) -> None:
-        """Check these daemons with the next plan: their specs or entries have changed."""
+        """Check these daemons with the next plan: specs or entries have changed."""
         changed = set(names)
         if not changed:
             return
@@ -49,12 +49,12 @@ class Reconciler:
         self._rebalancer.daemons_changed()
 
     def assignment_refused(self, names: Iterable[DaemonName]) -> None:
-        """Plan these daemons again: the node that they were assigned to is no longer up."""
+        """Plan these daemons again: the node of the assignment is no longer up."""
         self._dirty.update(names)
         self.nodes_changed()
 
     def recall_refused(self, name: DaemonName) -> None:
-        """End a move: the daemon has left its node already, or is stopping."""
+        """End a move: the daemon has left the source already, or is stopping."""
         self._rebalancer.move_ended(name)
 
     def next_plan(self) -> Plan:

@@ -82,7 +82,7 @@ class Scan:
         self.complete = True
 
     def _changed_row(self, spec: object) -> _Row | None:
-        """Return the row of a spec; ``None`` if Redis has it already, or if it does not count."""
+        """Return the row of a spec; ``None`` if Redis has the same spec already, or if the spec is invalid."""
         row = self._row(spec)
         if row is None:
             return None
@@ -164,7 +164,7 @@ def _drained(found: AsyncIterator[object]) -> Iterator[object]:
 
 
 class Scans:
-    """Start the scans that are due, at most one at a time per launcher, and report the result of each scan."""
+    """Starts the scans that are due, a single scan per launcher at a time, and reports the result of each scan."""
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ _NOTIFY_TIMEOUT: Final = 0.3
 
 
 class Succession:
-    """Let another node lead after this one."""
+    """Lets another node take the lead."""
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from celery_daemons.wire.messages import Boot
 
 
 def main() -> None:
-    """Read the boot message from standard input and run the agent until it exits."""
+    """Read the boot message from standard input, run the agent, and exit the process."""
     parser = argparse.ArgumentParser(prog="python -m celery_daemons.node")
     parser.add_argument("--fd", type=int, required=True, help="the socket to the worker, inherited")
     parser.add_argument("--lifeline", type=int, required=True, help="a socket that every host holds open, inherited")
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> None:
-    """Build the agent from top to bottom, each part from parts above it, and run it."""
+    """Build the agent from top to bottom, each part from the parts above, and run the agent."""
     # Imported here: the worker's sys.path counts, which has just been set.
     from celery_daemons.domain.names import NodeName
     from celery_daemons.forkserver.spawner import Spawner
@@ -132,7 +132,7 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
 
 
 def _use_folder(folder: str) -> None:
-    """Let multiprocessing keep its sockets in a folder that the worker removes even if this process is killed."""
+    """Let multiprocessing keep sockets in a folder that the worker removes even if this process is killed."""
     tempfile.tempdir = folder
     multiprocessing.util.get_temp_dir()
     tempfile.tempdir = None

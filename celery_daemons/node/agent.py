@@ -54,7 +54,7 @@ _NAMES_LISTED: Final = 5
 
 
 class Agent:
-    """Holds the node's lease, and runs its hosts and perhaps the monitor, until the worker is gone or asks to drain."""
+    """Holds the node's lease, and runs the hosts and perhaps the monitor, until the worker is gone or asks to drain."""
 
     def __init__(
         self,

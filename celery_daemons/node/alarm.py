@@ -15,7 +15,7 @@ class Alarm:
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, at: float) -> None:
-        """Ring at ``at`` (monotonic seconds) instead of the time that was set before; never if it is infinite."""
+        """Ring at ``at`` (monotonic seconds) instead of the time that was set before; infinity means never."""
         if at == self._at:
             return
         if self._handle is not None:

@@ -63,7 +63,7 @@ class AssignmentSync:
         return True
 
     async def catch_up(self, generation: int) -> Held | None:
-        """Read what is assigned here; ``None`` if spawn tasks bring it after all, or if it cannot be read now.
+        """Read this node's assignments; ``None`` if spawn tasks bring everything, or if reading is impossible now.
 
         Reads once at a time. What is not read now is reported again by the next heartbeat.
         """
@@ -95,7 +95,7 @@ class AssignmentSync:
         return Held(rows, serial)
 
     async def _read(self, generation: int) -> tuple[int, dict[DaemonName, BookRow | None] | None]:
-        """Return the generation that was read and what it holds; ``None`` if Redis has lost what the heartbeat saw."""
+        """Return the generation and the assignments; ``None`` for these if Redis lost data after the heartbeat."""
         page = await self._store.run(assignments.page(self._store.keys, self._node))
         read, rows = page.generation, page.rows
         while page.cursor != "0" and page.generation >= read >= generation:
@@ -105,7 +105,7 @@ class AssignmentSync:
         return read, rows if page.generation >= read >= generation else None
 
     async def _messages_reach(self, generation: int) -> bool:
-        """Return whether spawn tasks reach this generation; wait as long as they keep arriving."""
+        """Return whether spawn tasks reach this generation; wait as long as spawn tasks keep arriving."""
         before = seen = self._generation
         quiet = 0.0
         while quiet < (_MESSAGE_LAG if self._outbox.idle else _LAG_WHILE_BUSY):

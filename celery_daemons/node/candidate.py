@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Candidate:
-    """Runs for election until its parent process is gone or asks to stop."""
+    """Runs for election until the parent process is gone or asks to stop."""
 
     def __init__(
         self,

@@ -57,7 +57,7 @@ class CommandRunner:
         self.load_error: str | None = None
 
     def apply(self, commands: Iterable[Command]) -> None:
-        """Carry commands out, and the ones that follow from them."""
+        """Carry out commands, and the commands that follow from these."""
         pending = deque(commands)
         while pending:
             command = pending.popleft()

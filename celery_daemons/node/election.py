@@ -114,7 +114,7 @@ class Election:
             self._channel.send(Lease(self._until))
 
     def check_lease(self) -> None:
-        """Kill the monitor if its lease has ended on this machine's clock."""
+        """Kill the monitor if the monitor's lease has ended on this machine's clock."""
         if self.epoch is not None and lease_clock() > self._until:
             logger.warning("monitor %s: lease not renewed in time, stepping down", self._boot.node)
             self._end_monitor()

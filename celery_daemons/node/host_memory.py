@@ -20,7 +20,7 @@ class HostMemory:
         self._next_at = 0.0
 
     def measure(self, pids: Mapping[K, int]) -> dict[K, int]:
-        """Return the KiB in memory of each process, shared pages included; empty if it is not time to measure."""
+        """Return the KiB in memory of each process, shared pages included; empty if no measurement is due."""
         now = time.monotonic()
         if now < self._next_at:
             return {}

@@ -31,7 +31,7 @@ _LAST_MESSAGES: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class HostDied:
-    """The host process is dead, or was killed before it was forked; ``cause`` goes into "its host process … "."""
+    """The host process is dead, or was killed before the fork; ``cause`` says how the process ended."""
 
     cause: str
 
@@ -48,7 +48,7 @@ EventHandler = Callable[[HostId, HostEvent], None]
 
 
 class HostProcess:
-    """One host process, from the request to fork it until its death."""
+    """A host process, from the request for a fork until the death."""
 
     def __init__(self, host_id: HostId, *, isolated: bool, lease: NodeLease) -> None:
         self._id = host_id
@@ -92,7 +92,7 @@ class HostProcess:
         self._send(Probe())
 
     def kill(self) -> None:
-        """Kill the process now; its death is reported like any other."""
+        """Kill the process now; the death is reported like any other."""
         self._killed = True
         if self._child is not None:
             self._child.signal(signal.SIGKILL)
@@ -150,7 +150,7 @@ class HostProcess:
 
 
 class HostPool:
-    """The host processes of one node by id."""
+    """The host processes of a node by id."""
 
     def __init__(self, *, boot: Boot, spawner: Spawner, lease: NodeLease) -> None:
         self._boot = boot
@@ -162,7 +162,7 @@ class HostPool:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self, host_id: HostId, *, isolated: bool, handle: EventHandler) -> None:
-        """Fork a host; ``handle`` gets what it reports, and last of all its death."""
+        """Fork a host; ``handle`` gets the reports of the host, and last of all the death."""
         host = self._hosts[host_id] = HostProcess(host_id, isolated=isolated, lease=self._lease)
         boot = HostBoot(
             node=self._boot.node,
@@ -196,7 +196,7 @@ class HostPool:
             host.renew()
 
     async def leave_all(self, within: float) -> None:
-        """Ask every host to end, and wait for it. Call when no daemon is left."""
+        """Ask every host to end, and wait up to ``within`` seconds. Call when no daemon is left."""
         for host in self._hosts.values():
             host.leave()
         if self._tasks:

@@ -27,7 +27,7 @@ class Lifetime:
         loop.add_signal_handler(signal.SIGINT, lambda: None)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a background task; if it fails, the process leaves, and the worker starts a new agent."""
+        """Run a background task; if the task fails, the process leaves, and the worker starts a new agent."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -46,7 +46,7 @@ class Lifetime:
         return self._leave_by - asyncio.get_running_loop().time()
 
     async def wait(self) -> float:
-        """Wait for the request to leave; return the seconds that are left for it."""
+        """Wait for the request to leave; return the seconds that are left for leaving."""
         return await self._leave_within
 
     def _done(self, task: asyncio.Task[None]) -> None:

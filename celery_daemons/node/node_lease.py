@@ -33,7 +33,7 @@ _REMEMBERED_ERRORS: Final = 20
 
 
 class NodeLease:
-    """The lease as this process may count on it: ``until`` is its end on the lease clock, less the margin."""
+    """The lease on which this process may rely: ``until`` is the end on the lease clock, less the margin."""
 
     def __init__(
         self,
@@ -77,11 +77,11 @@ class NodeLease:
 
     @property
     def problem(self) -> str:
-        """Why the node's record says that this node cannot start processes; empty if it says nothing."""
+        """Why this node cannot start processes, as written to the node's record; empty if nothing is written there."""
         return self._row.problem
 
     async def report_problem(self, problem: str) -> bool:
-        """Write to the node's record why it takes no daemons, or with an empty text that it does; False if not now."""
+        """Record why this node takes no daemons, or with an empty text that the node does; False if not recorded."""
         if self.incarnation is None:
             return False
         try:
@@ -288,7 +288,7 @@ class NodeLease:
         self.accept_server_change()
 
     def accept_server_change(self) -> None:
-        """Continue with another server if there is one, which may lack the last writes without saying so."""
+        """Continue with another server if the address leads there; such a server may lack the last writes."""
         if self._store.pin.accept_new_server():
             self._must_reassert = True
             # Another node may hold by a longer lease what the data of this server assigns here.

@@ -13,7 +13,7 @@ _SHORTEST_TIMEOUT: Final = 0.2
 
 
 def row_of(boot: Boot) -> NodeRow:
-    """Return the node's record; its incarnation is that of the previous agent, if that is known to be dead."""
+    """Return the node's record, with the incarnation of the previous agent if that agent is known to be dead."""
     settings = boot.settings
     return NodeRow(
         incarnation=Incarnation(boot.previous or ""),
@@ -32,6 +32,6 @@ def row_of(boot: Boot) -> NodeRow:
 
 
 def command_timeout(settings: Settings) -> float:
-    """Return the seconds for one command: two attempts fit into what a late heartbeat leaves of the lease."""
+    """Return the seconds for a command: two attempts fit into what a late heartbeat leaves of the lease."""
     left = settings.lease_ttl - settings.lease_margin - settings.heartbeat_interval
     return max(_SHORTEST_TIMEOUT, left / 2)

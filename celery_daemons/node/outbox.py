@@ -22,7 +22,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """One call with the batch that it carries; ``generation`` is that of the outbox when the call was made."""
+    """A call with a batch; ``generation`` is that of the outbox when the call was made."""
 
     call: ScriptCall[Any]
     batch: Mapping[Any, Any]
@@ -31,7 +31,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class ClaimsAnswered:
-    """Redis has granted or refused claims, one result per item."""
+    """Redis has granted or refused claims, with a result per item."""
 
     items: list[Assignment]
     results: list[ClaimResult]
@@ -39,7 +39,7 @@ class ClaimsAnswered:
 
 @dataclass(frozen=True, slots=True)
 class ReportsRefused:
-    """Redis has a newer token for a daemon that was reported: it and this node disagree."""
+    """Redis has a newer token for a daemon that was reported: Redis and this node disagree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Outbox:
                     self._releases.setdefault((release.name, release.token), release)
 
     def withdraw(self, name: DaemonName) -> bool:
-        """Cancel a pending claim. Return False if it is already in flight and may still be granted."""
+        """Cancel a pending claim. Return False if the claim is already in flight and may still be granted."""
         if self._in_flight is not None and self._in_flight.call.verb == "claim" and name in self._in_flight.batch:
             return False
         self._claims.pop(name, None)
@@ -104,7 +104,7 @@ class Outbox:
         self._releases.clear()
 
     def void_replies(self) -> None:
-        """Ignore the reply to what is in flight: it came from a server that has lost its data, and is sent again."""
+        """Ignore the reply to the request in flight, from a server that lost data, and send the request again."""
         self.generation += 1
 
     # Sending
@@ -131,7 +131,7 @@ class Outbox:
         return None
 
     def answered(self, request: Request, reply: Any) -> Reply | None:
-        """Take the reply to a request, and return what the agent has to know of it."""
+        """Take the reply to a request, and return what the agent has to know."""
         self._in_flight = None
         current = request.generation == self.generation
         match request.call.verb:
@@ -152,7 +152,7 @@ class Outbox:
         return None
 
     def failed(self, request: Request) -> None:
-        """Note that a request was not answered: it is sent again."""
+        """Note that a request was not answered, so that the request is sent again."""
         assert request is self._in_flight
         self._in_flight = None
 
@@ -162,7 +162,7 @@ class Outbox:
 
 
 def _first(pending: dict[K, V]) -> dict[K, V]:
-    """Return the oldest entries, as many as one call takes."""
+    """Return the oldest entries, as many as a call takes."""
     return dict(islice(pending.items(), BATCH))
 
 

@@ -18,7 +18,7 @@ _RETRY: Final = 0.2
 
 
 class OutboxSender:
-    """Sends what is pending as soon as it may be sent."""
+    """Sends pending claims, reports and releases as soon as the lease permits."""
 
     def __init__(self, *, store: AsyncStore, node: NodeName, lease: NodeLease, outbox: Outbox) -> None:
         self._store = store
@@ -50,7 +50,7 @@ class OutboxSender:
                 await asyncio.sleep(_RETRY)
 
     async def _send_one(self, on_reply: Callable[[Reply], None]) -> bool:
-        """Send one request; return False if nothing can be sent before the next :meth:`wake`."""
+        """Send a request; return False if nothing can be sent before the next :meth:`wake`."""
         incarnation = self._lease.incarnation if self._lease.is_running() else None
         request = self._outbox.next_request(incarnation=incarnation, server=self._lease.confirmed_server())
         if request is None:

@@ -37,7 +37,7 @@ class Serving:
             self._needs_new_server = not (isinstance(error, OSError) and error.errno in _SHORTAGES)
 
     def load_failed(self, why: str, *, now: float) -> None:
-        """Note that a forked process could not load the app. The fork server keeps what it has loaded: replace it."""
+        """Note that a forked process could not load the app. Only a new fork server imports the app again."""
         self._failed(why, now)
         self._needs_new_server = True
 

@@ -8,7 +8,7 @@ from celery_daemons.forkserver.deadman import create_timer, timer_library
 
 
 def missing(*, timers: bool) -> str | None:
-    """Return what this system lacks and what to do about it, or ``None`` if daemons can run here.
+    """Return what this system lacks, with the remedy, or ``None`` if daemons can run here.
 
     ``timers`` says whether hosts end with the lease, as they do unless ``daemons_on_store_loss`` is ``"keep"``.
     Other systems than Linux are not checked: they are for development, without the guarantees.

@@ -16,7 +16,7 @@ from celery_daemons.store.script import ScriptCall, compact, text
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """The result of an assignment to, or a recall from, one node: a token per item, 0 for a refused item."""
+    """The result of an assignment to, or a recall from, a node: a token per item, 0 for a refused item."""
 
     generation: int
     tokens: tuple[Token, ...]
@@ -163,7 +163,7 @@ def claim(
     *,
     server: str = "",
 ) -> ScriptCall[list[ClaimResult] | None]:
-    """Claim assigned daemons before starting them; answer ``None`` until a monitor has confirmed ``server``.
+    """Claim assigned daemons before the start; answer ``None`` until a monitor has confirmed ``server``.
 
     ``server`` is the run id of the Redis server; empty to claim without a confirmation. Raises LeaseLost.
     """

@@ -11,7 +11,7 @@ from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
 R = TypeVar("R", SpecRow, BookRow, NodeRow)
 
 #: A token as the scripts write it: text, because Lua rounds large numbers; at most 16 digits, because microseconds of
-#: Redis TIME have no more until the year 2286.
+#: Redis TIME have 16 digits until the year 2286.
 _TOKEN: Final = re.compile(rb'"token"\s*:\s*("(?=[0-9]{1,16}")0*([0-9]+)")')
 
 _encoder = msgspec.json.Encoder()
@@ -19,7 +19,7 @@ _book_decoder = msgspec.json.Decoder(BookRow)
 
 
 class Corrupt(ValueError):
-    """A value in Redis is not the record that its key should hold; the message says what is wrong with it."""
+    """A value in Redis is not the record that the key should hold; the message says what is wrong."""
 
 
 def encode(value: Any) -> bytes:
@@ -60,7 +60,7 @@ def decode(kind: type[R], raw: bytes | str) -> R:
 
 
 def decode_or_none(kind: type[R], raw: bytes | str | None) -> R | None:
-    """Read a record; return ``None`` if it is absent or corrupt."""
+    """Read a record; return ``None`` for an absent or corrupt record."""
     if raw is None:
         return None
     try:

@@ -105,7 +105,7 @@ def _plain_client(library: Any, url: str, options: dict[str, Any]) -> Any:
 
 
 class Store:
-    """A blocking connection pool to one namespace; threads may share a store, and a forked child may use one.
+    """A blocking connection pool to a namespace; threads may share a store, and a forked child may use the store.
 
     With ``pin_server``, connections to a different server fail until ``pin.accept_new_server()``.
     """
@@ -176,7 +176,7 @@ class Store:
         return call.decode(reply)
 
     def entry(self, name: DaemonName) -> bytes | None:
-        """Return a daemon's undecoded entry in the address book: one HGET with minimal overhead, for look-ups."""
+        """Return a daemon's undecoded entry in the address book: a single HGET with minimal overhead, for look-ups."""
         if not self._checked:
             self.check()
         try:
@@ -186,7 +186,7 @@ class Store:
         return raw
 
     def read(self, query: Callable[[Any], T]) -> T:
-        """Call ``query`` with the client and translate its errors. Raises StoreUnavailable."""
+        """Call ``query`` with the client and translate the client's errors. Raises StoreUnavailable."""
         if not self._checked:
             self.check()
         with _translated(self.url):
@@ -244,7 +244,7 @@ class AsyncStore:
         return call.decode(reply)
 
     async def read(self, query: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-        """Await ``query``, called with the client, and translate its errors. Raises StoreUnavailable."""
+        """Await ``query``, called with the client, and translate the client's errors. Raises StoreUnavailable."""
         with _translated(self.url):
             return await query(self.client)
 

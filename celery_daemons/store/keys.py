@@ -11,7 +11,7 @@ LAYOUT: Final = "1"
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one namespace; all share a hash slot, so that every script is atomic on a Redis Cluster too."""
+    """The keys of a namespace; all share a hash slot, so that every script is atomic on a Redis Cluster too."""
 
     namespace: str
 
@@ -40,7 +40,7 @@ class Keys:
 
     @property
     def leases(self) -> str:
-        """Sorted set: node → end of its lease in server milliseconds."""
+        """Sorted set: node → end of the lease in server milliseconds."""
         return self._key("leases")
 
     @property
@@ -60,17 +60,17 @@ class Keys:
 
     @property
     def traces(self) -> str:
-        """Hash: daemon → the traceback of its last failure."""
+        """Hash: daemon → the traceback of the last failure."""
         return self._key("traces")
 
     @property
     def scans(self) -> str:
-        """Hash: launcher → result of the last run of its recovery scanner."""
+        """Hash: launcher → result of the last run of the recovery scanner."""
         return self._key("scans")
 
     @property
     def gone(self) -> str:
-        """Hash: departed node → its queues, until the monitor has deleted these from the broker."""
+        """Hash: departed node → the queues, until the monitor has deleted these from the broker."""
         return self._key("gone")
 
     @property

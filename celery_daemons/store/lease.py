@@ -13,7 +13,7 @@ from celery_daemons.store.script import ScriptCall, text
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The node has joined; its lease runs from the moment at which the call was sent."""
+    """The node has joined; the lease runs from the moment at which the call was sent."""
 
     generation: int
     created_ms: str
@@ -125,7 +125,7 @@ def drain(keys: Keys, node: NodeName, *, on: bool = True, incarnation: Incarnati
 
 
 def serving(keys: Keys, node: NodeName, incarnation: Incarnation, problem: str) -> ScriptCall[bool]:
-    """Record why a node cannot start processes, or with an empty text that it can; false if fenced."""
+    """Record why a node cannot start processes, or with an empty text that the node can; false if fenced."""
     return ScriptCall("serving", (keys.nodes, keys.journal), (node, incarnation, printable(problem)), bool)
 
 
@@ -150,7 +150,7 @@ def leave(keys: Keys, node: NodeName, incarnation: Incarnation) -> ScriptCall[in
 def campaign(
     keys: Keys, node: NodeName, incarnation: Incarnation, *, ttl_ms: int, epoch: Epoch | None = None
 ) -> ScriptCall[Epoch | None]:
-    """Take the monitor's lease if the lease is free, or renew that of ``epoch``; ``None`` if another node holds it."""
+    """Take the monitor's lease if the lease is free, or renew that of ``epoch``; ``None`` if another node leads."""
     return ScriptCall(
         "campaign",
         (keys.monitor, keys.clock, keys.journal),

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def address(name: DaemonName, row: BookRow | None, node: NodeRow | None) -> Address | None:
-    """Join a daemon's entry with its node's record; ``None`` unless both name the same incarnation."""
+    """Join a daemon's entry with the node's record; ``None`` unless both name the same incarnation."""
     if row is None or node is None or row.node is None or row.incarnation != node.incarnation:
         return None
     return Address(
@@ -137,7 +137,7 @@ def _read_nodes(rows: Any, leases: Any, time: tuple[int, int]) -> NodeRows:
 
 
 def node_rows(store: Store) -> NodeRows:
-    """Return the record of every registered node and the milliseconds left of its lease, in a single round trip."""
+    """Return the record of every registered node and the milliseconds left of the lease, in a single round trip."""
 
     def query(client: Any) -> Any:
         pipe = client.pipeline(transaction=False)
@@ -148,7 +148,7 @@ def node_rows(store: Store) -> NodeRows:
 
 
 def entries_and_nodes(store: Store, names: Sequence[DaemonName]) -> tuple[list[BookRow | None], NodeRows]:
-    """Return the entries of up to 1,000 daemons, and all nodes with their leases, in a single round trip."""
+    """Return the entries of up to 1,000 daemons, and all nodes with leases, in a single round trip."""
 
     def query(client: Any) -> Any:
         pipe = client.pipeline(transaction=False)
@@ -172,7 +172,7 @@ def entries(store: Store, names: Sequence[DaemonName]) -> list[BookRow | None]:
 
 
 def nodes(store: Store) -> list[Node]:
-    """Return every registered node with its number of daemons, sorted by name."""
+    """Return every registered node with the number of daemons, sorted by name."""
     rows = node_rows(store)
     names = list(rows)
 

@@ -34,7 +34,7 @@ _NODE_EVENTS: Final = frozenset(
 
 @dataclass(slots=True)
 class Changes:
-    """The changes of one read of the journal; ``everything`` means that the whole copy was reloaded."""
+    """The changes of a read of the journal; ``everything`` means that the whole copy was reloaded."""
 
     names: set[DaemonName] = field(default_factory=set)
     nodes: bool = False
@@ -43,7 +43,7 @@ class Changes:
 
 
 class Replica:
-    """Specs, book and nodes as of the last journal entry read. One thread follows; any thread may read."""
+    """Specs, book and nodes as of the last journal entry read. A single thread follows; any thread may read."""
 
     def __init__(self, store: Store, *, with_specs: bool, on_page: Callable[[], None] = lambda: None) -> None:
         """Create an empty copy; ``on_page`` is called after each page of :meth:`load`, which may take long."""

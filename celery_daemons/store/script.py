@@ -15,7 +15,7 @@ BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """The Lua source of a verb, and its digest for EVALSHA."""
+    """The Lua source of a verb, and the digest for EVALSHA."""
 
     verb: str
     source: str
@@ -24,7 +24,7 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class ScriptCall(Generic[T]):
-    """A script call whose reply decodes to ``T``; does no I/O, so that the blocking and the async store can run it."""
+    """A script call whose reply decodes to ``T``; does no I/O, so that blocking and async stores can run the call."""
 
     verb: str
     keys: tuple[str, ...]

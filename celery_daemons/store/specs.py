@@ -50,7 +50,7 @@ def desire(keys: Keys, name: DaemonName, action: Action, *, target: str = "", av
 
 
 def pause_rebalance(keys: Keys, *, paused: bool) -> ScriptCall[int]:
-    """Pause rebalancing, or resume it if ``paused`` is false."""
+    """Pause rebalancing or, if ``paused`` is false, resume rebalancing."""
     return ScriptCall("pace", (keys.cluster, keys.journal), ("paused" if paused else "resumed",), int)
 
 

@@ -33,7 +33,7 @@ def pack(message: Any) -> bytes:
 
 
 def batches(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
-    """Cut items into lists whose sizes add up to :data:`BATCH_BYTES` at most; one larger item is a list of its own."""
+    """Cut items into lists whose sizes add up to :data:`BATCH_BYTES` at most; a larger item is alone in a list."""
     batch: list[T] = []
     total = 0
     for item in items:
@@ -48,7 +48,7 @@ def batches(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]
 
 
 def read_one(sock: socket.socket, kind: Any) -> Any:
-    """Wait for one message and read no byte beyond its end. Raises ChannelClosed."""
+    """Wait for a message and read no byte beyond the end. Raises ChannelClosed."""
     try:
         head = sock.recv(_LENGTH.size, socket.MSG_WAITALL)
         if len(head) < _LENGTH.size:
@@ -87,7 +87,7 @@ class Frames(Generic[M]):
 
 
 class Channel(Generic[M]):
-    """The blocking end, for hosts and the monitor. One thread receives; any thread may send."""
+    """The blocking end, for hosts and the monitor. A single thread receives; any thread may send."""
 
     def __init__(self, sock: socket.socket, kind: Any) -> None:
         self._sock = sock
@@ -108,7 +108,7 @@ class Channel(Generic[M]):
             raise ChannelClosed(str(error)) from error
 
     def receive(self) -> list[M]:
-        """Wait for at least one message and return all that have arrived. Raises ChannelClosed."""
+        """Wait for a message and return all that have arrived. Raises ChannelClosed."""
         messages: list[M] = []
         while not messages:
             try:

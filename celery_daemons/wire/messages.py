@@ -58,7 +58,7 @@ class Testimony(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class MonitorBoot(msgspec.Struct, kw_only=True, tag=True):
-    """Agent to monitor, first message; ``until`` is the end of its lease on the lease clock, less the margin."""
+    """Agent to monitor, first message; ``until`` is the end of the lease on the lease clock, less the margin."""
 
     node: str
     settings: Settings

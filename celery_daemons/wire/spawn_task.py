@@ -60,7 +60,7 @@ def _escaped(sign: re.Match[str]) -> str:
 
 
 def spawn_queue(name: str) -> Queue:
-    """Return the spawn queue as sender and receiver both declare it."""
+    """Return the spawn queue in the form that sender and receiver both declare."""
     return Queue(name, Exchange(name, type="direct"), routing_key=name, durable=True, expires=_EXPIRES)
 
 

@@ -40,7 +40,7 @@ _HURRY: Final = 2.0
 
 
 class AgentProcess:
-    """Runs one agent at a time, in a separate session, and replaces an agent that has died.
+    """Runs a single agent at a time, in a separate session, and replaces an agent that has died.
 
     Uses no threads, and no method but :meth:`wait` blocks: the worker's event loop calls the others. An agent that
     cannot be started is an expected outcome, logged once and tried again.
@@ -137,7 +137,7 @@ class AgentProcess:
             self.send(NodeQueues(queue, spawn_queue))
 
     def drain(self, timeout: float) -> None:
-        """Ask the agent to hand over its daemons within ``timeout`` seconds and exit. No other agent is started."""
+        """Ask the agent to hand over all daemons within ``timeout`` seconds and exit. No other agent is started."""
         self._ending = True
         self.send(Drain(timeout))
 

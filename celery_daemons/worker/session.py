@@ -12,7 +12,7 @@ _ROUNDS: Final = 5
 
 
 def kill_session(leader: int) -> None:
-    """Kill the processes of the session that ``leader`` has started, and its process group.
+    """Kill the process group of ``leader`` and the processes of the session that ``leader`` has started.
 
     Call while the leader lives or is not reaped: its number could belong to another session later.
     """

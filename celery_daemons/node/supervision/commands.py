@@ -24,7 +24,7 @@ class SendReports(msgspec.Struct, frozen=True):
 
 
 class SendReleases(msgspec.Struct, frozen=True):
-    """Give these daemons back; for one token the first release counts."""
+    """Release these daemons; the first release of a token counts."""
 
     items: list[Release]
 
@@ -42,7 +42,7 @@ class DiscardPending(msgspec.Struct, frozen=True):
 
 
 class OpenHost(msgspec.Struct, frozen=True):
-    """Fork a host process: a shared one, or one for a single daemon."""
+    """Fork a host process, either shared or for a single daemon."""
 
     host: HostId
     isolated: bool
@@ -69,7 +69,7 @@ class ProbeHost(msgspec.Struct, frozen=True):
 
 
 class KillHost(msgspec.Struct, frozen=True):
-    """Kill a host process with everything in it."""
+    """Kill a host process with all daemons there."""
 
     host: HostId
 
@@ -94,7 +94,7 @@ Command: TypeAlias = (
 
 
 class CommandList:
-    """Commands in the order in which they were decided; neighbours of one kind are one command."""
+    """Commands in the order of the decisions; neighbours of the same kind are merged."""
 
     def __init__(self) -> None:
         self._commands: list[Command] = []

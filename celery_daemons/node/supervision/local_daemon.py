@@ -44,7 +44,7 @@ class LocalHost:
     overdue: set[DaemonName] = field(default_factory=set)
     #: Daemons to start once it is ready.
     queued: list[StartItem] = field(default_factory=list)
-    #: It gets no more daemons, and is killed once only overdue daemons are left.
+    #: The host gets no further daemons, and is killed once only overdue daemons are left.
     retiring: bool = False
     #: It only shows whether a process can be started, and takes no daemon.
     trial: bool = False
@@ -54,7 +54,7 @@ class LocalHost:
 
 @dataclass(slots=True, eq=False)
 class LocalDaemon:
-    """A daemon that is assigned to this node; a *run* is one start of it, until its end."""
+    """A daemon that is assigned to this node; a *run* lasts from a start of the daemon to the end."""
 
     name: DaemonName
     token: Token

@@ -51,7 +51,7 @@ class Starter:
             self._state.start_on(host, batch)
 
     def _start(self, daemon: LocalDaemon, now: float) -> LocalHost | None:
-        """Choose a host for a daemon that may start; ``None`` if it is given back instead."""
+        """Choose a host for a daemon that may start; ``None`` if the daemon is released instead."""
         options = self._launchers.get(daemon.launcher)
         if daemon.release_on_claim or self._state.draining:
             self._state.release(daemon, Outcome.STOPPED)
@@ -91,7 +91,7 @@ class Starter:
             self._state.report(daemon, DaemonStatus.RUNNING, error=daemon.error, trace=daemon.trace)
 
     def give_back_waiting(self) -> None:
-        """Give back the daemons that wait for a host: none of them has been sent to one."""
+        """Release the daemons that wait for a host: none has been sent to a host."""
         for daemon in list(self._state.daemons.values()):
             host = daemon.host
             if daemon.state is not State.STARTING or host is None or host.ready:

@@ -32,7 +32,7 @@ class NodeState:
     # Daemons
 
     def add(self, name: DaemonName, token: Token) -> None:
-        """Add an assigned daemon and claim it."""
+        """Add and claim an assigned daemon."""
         self.serial += 1
         self.daemons[name] = LocalDaemon(name, token, self.serial)
         self.commands.claim(name, token)
@@ -59,7 +59,7 @@ class NodeState:
         )
 
     def release(self, daemon: LocalDaemon, outcome: Outcome, *, error: str | None = None) -> None:
-        """Give a daemon back and forget it."""
+        """Release and forget a daemon."""
         self.forget(daemon)
         self.commands.release(
             Release(
@@ -73,13 +73,13 @@ class NodeState:
         )
 
     def forget(self, daemon: LocalDaemon) -> None:
-        """Forget a daemon without giving it back."""
+        """Forget a daemon without a release."""
         if self.daemons.get(daemon.name) is daemon:
             del self.daemons[daemon.name]
             self.commands.add(DiscardPending(daemon.name))
 
     def daemon_on(self, host: HostId, name: DaemonName, token: Token) -> LocalDaemon | None:
-        """Return the daemon that runs on a host under a token; ``None`` if that run is not the present one."""
+        """Return the daemon that runs on a host under a token; ``None`` if that run is not the present run."""
         daemon = self.daemons.get(name)
         if daemon is None or daemon.token != token or daemon.host is None or daemon.host.id != host:
             return None
@@ -93,7 +93,7 @@ class NodeState:
             self._shared.append(self._open(now, isolated=False))
 
     def host_for(self, now: float, *, isolated: bool) -> LocalHost | None:
-        """Return a new host for one daemon, or the shared host that holds the fewest; ``None`` if none can start it."""
+        """Return a new host for a daemon, or the shared host that holds the fewest; ``None`` without a usable host."""
         if isolated:
             return None if self.problem else self._open(now, isolated=True)
         self.open_shared_hosts(now)
@@ -101,19 +101,19 @@ class NodeState:
         return min(usable, key=lambda host: len(host.names), default=None)
 
     def try_host(self, now: float) -> None:
-        """Open a host to see whether processes can be started, unless one that is not ready yet shows it."""
+        """Open a host to test whether processes can be started, unless another host is about to show that."""
         if all(host.ready for host in self.hosts.values()):
             self._open(now, isolated=False).trial = True
 
     def start_on(self, host: LocalHost, items: list[StartItem]) -> None:
-        """Start daemons on a host, now or as soon as it is ready."""
+        """Start daemons on a host, now or as soon as the host is ready."""
         if host.ready:
             self.commands.add(StartOn(host.id, items))
         else:
             host.queued += items
 
     def retire_host(self, host: LocalHost, now: float) -> None:
-        """Give a shared host no more daemons, and open another in its place."""
+        """Stop giving daemons to a shared host, and open another host instead."""
         host.retiring = True
         self._leave_shared(host)
         self.open_shared_hosts(now)

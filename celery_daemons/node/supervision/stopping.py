@@ -24,14 +24,14 @@ _MIN_AGE: Final = 10.0
 
 
 class Stopper:
-    """Stops daemons one by one, and replaces hosts as a whole."""
+    """Stops single daemons, and replaces whole hosts."""
 
     def __init__(self, state: NodeState, launchers: Mapping[LauncherName, LauncherOptions]) -> None:
         self._state = state
         self._launchers = launchers
 
     def stop(self, daemon: LocalDaemon, after_stop: AfterStop, now: float, *, hung: bool = False) -> None:
-        """Ask a daemon to stop; ``after_stop`` follows once it has. A ``hung`` one gets a short grace period only."""
+        """Ask a daemon to stop; ``after_stop`` says what follows. A ``hung`` daemon gets a short grace period only."""
         if daemon.state is State.STOPPING:
             # A release wins over a restart. Over a drop, a restart wins: the daemon was assigned to this node again.
             if after_stop is not AfterStop.RESTART or daemon.after_stop is AfterStop.DROP:
@@ -72,7 +72,7 @@ class Stopper:
             self._state.never_started.append(daemon)
 
     def grace_over(self, timer: GraceOver, now: float) -> None:
-        """Kill a daemon that has not stopped in time: its own process, or its shared host once the others have left."""
+        """Kill a daemon that has not stopped in time: an isolated host, or a shared host once the others have left."""
         daemon = self._state.daemon_on(timer.host, timer.name, timer.token)
         if daemon is None or daemon.state is not State.STOPPING:
             return
@@ -91,7 +91,7 @@ class Stopper:
     # Hosts
 
     def replace_host(self, host: LocalHost, why: str, now: float) -> None:
-        """Move the daemons of a shared host to a new one, then kill the host with those that do not stop."""
+        """Move the daemons of a shared host to a new host, then kill the old host with those that do not stop."""
         here = [self._state.daemons.get(name) for name in host.names]
         others = [
             daemon
@@ -108,14 +108,14 @@ class Stopper:
         self.kill_if_only_overdue_left(host)
 
     def probe_over(self, timer: ProbeOver) -> None:
-        """Kill a retiring host whose event loop has not answered: nothing in it can stop, and nothing in it works."""
+        """Kill a retiring host whose event loop has not answered: no daemon there can stop, and none makes progress."""
         host = self._state.hosts.get(timer.host)
         if host is not None and not host.answered:
             logger.warning("host %s: its event loop is blocked, killing it", host.pid)
             self._state.commands.add(KillHost(host.id))
 
     def kill_if_only_overdue_left(self, host: LocalHost) -> None:
-        """Kill a retiring host once every daemon left in it is overdue."""
+        """Kill a retiring host once every daemon left there is overdue."""
         if host.retiring and host.names <= host.overdue:
             self._state.commands.add(KillHost(host.id))
 

@@ -66,7 +66,7 @@ class Supervisor:
         return self._state.timers.next_at
 
     def running(self) -> list[Running]:
-        """Return every daemon that Redis once confirmed: what Redis must know again after it lost its data."""
+        """Return every daemon that Redis once confirmed: what Redis must know again after a loss of data."""
         return [
             Running(
                 name=daemon.name,
@@ -90,12 +90,12 @@ class Supervisor:
         return self._decided(now)
 
     def recalled(self, items: Iterable[Assignment], *, now: float) -> list[Command]:
-        """Stop daemons and give them back."""
+        """Stop and release daemons."""
         self._recall(items, now)
         return self._decided(now)
 
     def synchronised(self, held: Mapping[DaemonName, BookRow | None], *, serial: int, now: float) -> list[Command]:
-        """Bring this node in line with what the book assigns to it.
+        """Bring this node in line with the assignments in the book.
 
         ``held`` is all that the book assigns, ``None`` for a record that cannot be read. ``serial`` is the value of
         :attr:`serial` before the book was read: daemons assigned since then are not missing from it.
@@ -151,7 +151,7 @@ class Supervisor:
         return self._decided(now)
 
     def withdrawn(self, name: DaemonName, *, now: float) -> list[Command]:
-        """Give a daemon back whose claim was withdrawn before it was sent."""
+        """Release a daemon whose claim was withdrawn before it was sent."""
         daemon = self._state.daemons.get(name)
         if daemon is not None and daemon.state is State.CLAIMING and daemon.release_on_claim:
             self._state.release(daemon, Outcome.STOPPED)
@@ -189,7 +189,7 @@ class Supervisor:
         return self.open_hosts(now=now)
 
     def probe(self, *, now: float) -> list[Command]:
-        """Open a host to see whether processes can be started again; its readiness is the answer."""
+        """Open a host to test whether processes can be started again; a host that gets ready proves that."""
         if self._state.problem and not self._state.draining:
             self._state.try_host(now)
         return self._decided(now)
@@ -212,7 +212,7 @@ class Supervisor:
         return self._decided(now)
 
     def ended(self, host_id: HostId, ends: Iterable[End], *, now: float) -> list[Command]:
-        """Decide about ended runs; a run in a process of its own has ended only when that process is dead."""
+        """Decide about ended runs; a run in an isolated host has ended only when the process is dead."""
         for end in ends:
             daemon = self._state.daemon_on(host_id, end.name, end.token)
             if daemon is None or daemon.host is None:
@@ -226,7 +226,7 @@ class Supervisor:
         return self._decided(now)
 
     def hung(self, host_id: HostId, items: Iterable[tuple[DaemonName, Token]], *, now: float) -> list[Command]:
-        """Stop daemons that make no progress, by force if need be; their policy counts it as a failure."""
+        """Stop daemons that make no progress, by force if need be; the restart policy counts a failure."""
         for name, token in items:
             daemon = self._state.daemon_on(host_id, name, token)
             if daemon is None or daemon.host is None or daemon.state not in (State.STARTING, State.RUNNING):
@@ -241,7 +241,7 @@ class Supervisor:
         return self._decided(now)
 
     def host_died(self, host_id: HostId, *, now: float, cause: str = "died") -> list[Command]:
-        """Decide about every daemon of a dead host process; ``cause`` follows on "its host process … "."""
+        """Decide about every daemon of a dead host process; ``cause`` says how the process ended."""
         host = self._state.hosts.get(host_id)
         if host is None:
             return []

@@ -10,7 +10,7 @@ from celery_daemons.node.supervision.commands import HostId
 
 
 class GraceOver(NamedTuple):
-    """A daemon was asked to stop; its grace period has ended."""
+    """A daemon was asked to stop, and the grace period has ended."""
 
     name: DaemonName
     host: HostId
@@ -18,7 +18,7 @@ class GraceOver(NamedTuple):
 
 
 class BackoffOver(NamedTuple):
-    """A daemon may be claimed again; ``serial`` tells it from a later one of the same name."""
+    """A daemon may be claimed again; ``serial`` distinguishes the assignment from a later assignment of the name."""
 
     name: DaemonName
     serial: int
@@ -33,7 +33,7 @@ class StartOver(NamedTuple):
 
 
 class ProbeOver(NamedTuple):
-    """A host was asked for an answer and must have given it by now."""
+    """A host was asked for an answer, which must have arrived by now."""
 
     host: HostId
 
@@ -50,7 +50,7 @@ class Timers:
 
     @property
     def next_at(self) -> float:
-        """When the next timer is due; infinite without one."""
+        """When the next timer is due; infinite without timers."""
         return self._heap[0][0] if self._heap else inf
 
     def set(self, at: float, timer: Timer) -> None:
