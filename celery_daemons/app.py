@@ -240,8 +240,8 @@ class Daemons:
     def move(self, name: str, to: str | None = None, wait: float | None = None) -> Address | None:
         """Move a daemon to node ``to`` or, without ``to``, to any other suitable node: a stop, then a start.
 
-        With ``wait`` seconds, returns once the daemon runs there. Raises :exc:`~celery_daemons.DaemonsError` if the daemon is
-        not known or is stopped, or if no suitable node is up, and :exc:`~celery_daemons.SpawnTimeout`.
+        With ``wait`` seconds, returns once the daemon runs there. Raises :exc:`~celery_daemons.DaemonsError` if the
+        daemon is not known or is stopped, or if no suitable node is up, and :exc:`~celery_daemons.SpawnTimeout`.
         """
         return self.cluster.move(name, to, wait)
 
