@@ -33,6 +33,7 @@ else
 endif
 
 test-heavy: $(STAMP)  ## run the tests that take long or need more than a Redis server
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[heavy]'
 	$(BIN)/python -m pytest -m heavy $(ARGS)
 
 lint: $(STAMP)  ## check style, types, the direction of imports, spelling and prose

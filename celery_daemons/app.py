@@ -1,25 +1,26 @@
 """``Daemons(app)``: the public entry point that turns the workers of a Celery app into a cluster."""
 
 import builtins
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from celery_daemons.client.address_book import AddressBook
 from celery_daemons.client.aio import Aio
 from celery_daemons.client.app_settings import check_overrides, read_settings
 from celery_daemons.client.cluster_client import ClusterClient
+from celery_daemons.client.launch_task import launch_task
 from celery_daemons.client.lookups import ClusterStatus, Lookups
+from celery_daemons.client.participation import Participation
+from celery_daemons.client.recorded import RecordedCluster
 from celery_daemons.domain.rebalance import Move
 from celery_daemons.domain.records import Address, DaemonRecord, JournalEntry, Node
-from celery_daemons.errors import ConfigurationError, SpawnTimeout
+from celery_daemons.errors import ConfigurationError
 from celery_daemons.launcher import Launcher, Registry, attach_daemons, daemons_of_app
 from celery_daemons.settings import Settings
+from celery_daemons.wire.spawn_task import allow_task_queues
 from celery_daemons.worker.options import worker_options
-
-#: Seconds that a launcher's task waits for the daemon to run, to return the address.
-_TASK_WAIT: Final = 10.0
 
 
 class Daemons:
@@ -38,11 +39,13 @@ class Daemons:
         self.app = app
         self.launchers = Registry()
         self._overrides = overrides
+        self.participation = Participation(app, overrides=overrides, settings=lambda: self.settings)
         attach_daemons(app, self)
         # Not app.add_defaults: values added there take precedence over the user's own configuration module.
         app.steps["worker"].add("celery_daemons.worker.steps:AgentStep")
         app.steps["consumer"].add("celery_daemons.worker.steps:SpawnStep")
         app.user_options["worker"].update(worker_options())
+        allow_task_queues(app, lambda: self.settings.namespace)
 
     @staticmethod
     def of(app: Any) -> "Daemons":
@@ -61,23 +64,31 @@ class Daemons:
         return self.settings_with()
 
     def settings_with(self, **options: Any) -> Settings:
-        """Return the settings with some values replaced, for example by a worker's options.
+        """Return the settings with those options replaced that are not ``None``, for example a worker's.
 
-        Options that are ``None`` replace nothing. Raises :exc:`~celery_daemons.ConfigurationError`.
+        Raises :exc:`~celery_daemons.ConfigurationError`.
         """
         given = {name: value for name, value in options.items() if value is not None}
-        return read_settings(self.app.conf, {**self._overrides, **given})
+        return read_settings(self.app, environment=os.environ, overrides=self._overrides, options=given)
 
-    @cached_property
+    @property
+    def recorded(self) -> RecordedCluster | None:
+        """What calls have recorded in memory, if the app has ``task_always_eager`` or no cluster; else ``None``."""
+        return self.participation.recorded()
+
+    @property
     def cluster(self) -> ClusterClient:
-        """The client that changes what should run."""
-        settings = self.settings
-        return ClusterClient.connect(settings.redis_url, settings.namespace, vnodes=settings.vnodes)
+        """The client that changes what should run, or what takes all its calls and records them."""
+        return cast(ClusterClient, self.recorded or self._client)
 
-    @cached_property
+    @property
     def lookups(self) -> Lookups:
         """The queries of the same client."""
         return self.cluster.lookups
+
+    @cached_property
+    def _client(self) -> ClusterClient:
+        return ClusterClient.connect(self.settings.redis_url, self.settings.namespace, vnodes=self.settings.vnodes)
 
     @cached_property
     def aio(self) -> Aio:
@@ -100,9 +111,7 @@ class Daemons:
             chosen = name if isinstance(name, str) else getattr(factory, "__name__", "")
             return self.register_launcher(chosen, Launcher(factory, **options))
 
-        if callable(name):
-            return register(name)  # used without parentheses
-        return register
+        return register(name) if callable(name) else register
 
     def register_launcher(self, name: str, launcher: Launcher) -> Launcher:
         """Register a launcher under a name and return the launcher.
@@ -129,15 +138,8 @@ class Daemons:
         self.app.autodiscover_tasks(packages, related_name=related_name)
 
     def _task_of(self, launcher: Launcher) -> Any:
-        def spawn_daemon(name: str, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
-            """Record that a daemon should run; return the address, or ``None`` if the daemon does not run in time."""
-            try:
-                address = self.spawn(name, launcher.name, args=args, kwargs=kwargs, wait=_TASK_WAIT)
-            except SpawnTimeout:
-                return None
-            return asdict(address) if address else None
-
-        return self.app.task(spawn_daemon, name=f"celery_daemons.launch.{launcher.name}", shared=False)
+        function = launch_task(self.spawn, launcher.name, runs=lambda: self.recorded is None)
+        return self.app.task(function, name=f"celery_daemons.launch.{launcher.name}", shared=False)
 
     # Finding
 
@@ -182,8 +184,7 @@ class Daemons:
 
     def address_book(self) -> AddressBook:
         """Return a live replica of the address book, to be used as a context manager."""
-        settings = self.settings
-        return AddressBook.connect(settings.redis_url, settings.namespace, vnodes=settings.vnodes)
+        return AddressBook.connect(self.settings.redis_url, self.settings.namespace, vnodes=self.settings.vnodes)
 
     # Managing
 
@@ -254,10 +255,7 @@ class Daemons:
         return self.cluster.rebalance(self.settings, self.launchers.options_of, dry_run=dry_run)
 
     def pause_rebalance(self) -> None:
-        """Pause rebalancing until :meth:`resume_rebalance`: the monitor moves only daemons that cannot stay.
-
-        The pause is kept in Redis.
-        """
+        """Keep the monitor from moving daemons that may stay where they are; Redis remembers that until a resume."""
         self.cluster.pause_rebalance()
 
     def resume_rebalance(self) -> None:

@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
+from celery_daemons.client.participation import Participation
 from celery_daemons.domain.calls import bind_arguments, check_has_run, check_is_no_generator, signature_of
 from celery_daemons.domain.names import DaemonName, LauncherName, daemon_name, launcher_name
 from celery_daemons.domain.options import LauncherOptions
@@ -40,6 +41,10 @@ class AppDaemons(Protocol):
     def settings_with(self, **options: Any) -> Settings:
         """Return the settings with some values replaced."""
 
+    @property
+    def participation(self) -> Participation:
+        """Whether the app takes part in a cluster."""
+
     def spawn(
         self, name: str, launcher: str, *, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Address | None:
@@ -55,8 +60,8 @@ class Launcher:
     async generator of :class:`~celery_daemons.DaemonSpec`, or of lists of these.
 
     ``options`` (times in seconds): ``isolation``, ``restart``, ``backoff``, ``backoff_max``, ``max_restarts``,
-    ``restart_period``, ``stop_grace``, ``progress_deadline``, ``labels``, ``weight`` and ``prune``. They are checked
-    when the launcher is registered.
+    ``restart_period``, ``start_seconds``, ``stop_grace``, ``progress_deadline``, ``labels``, ``weight`` and ``prune``.
+    They are checked when the launcher is registered.
     """
 
     def __init__(
@@ -103,6 +108,9 @@ class Launcher:
             )
         given = dict(self._given)
         given.setdefault("isolation", "shared" if self.is_async else "process")
+        if isinstance(given.get("backoff"), (int, float)):
+            # A launcher with a long first delay need not set the limit too.
+            given.setdefault("backoff_max", max(LauncherOptions().backoff_max, given["backoff"]))
         if "labels" in given:
             labels = given["labels"] or ()
             given["labels"] = tuple(sorted(labels.split(",") if isinstance(labels, str) else labels))

@@ -10,11 +10,22 @@ from urllib.parse import urlsplit
 from celery_daemons.errors import ConfigurationError
 
 PREFIX: Final = "daemons_"
+#: Of the environment variables with these names, each is read before ``app.conf``.
+ENVIRONMENT_PREFIX: Final = "CELERY_DAEMONS_"
+#: Variables of that prefix that are no settings: the package hands them to its own processes.
+_INTERNAL_VARIABLES: Final = frozenset(("CELERY_DAEMONS_PRELOAD",))
+#: How alike a name and a setting are, between 0 and 1, so that the name counts as misspelt.
+_MISSPELT: Final = 0.85
+#: The namespace of an app without a main name; other apps append their names.
+DEFAULT_NAMESPACE: Final = "celery-daemons"
 #: A lease of fewer heartbeats would end after one late heartbeat.
 _BEATS_PER_LEASE: Final = 3
+#: With fewer heartbeats before the holder's own end of the lease, the first late one would end it.
+_BEATS_AFTER_MARGIN: Final = 2
 _ABOVE_ZERO: Final = (
     "heartbeat_interval",
     "lease_ttl",
+    "lease_ttl_max",
     "scan_interval",
     "scan_timeout",
     "reconcile_interval",
@@ -32,9 +43,11 @@ class Settings:
     """All settings, named without the prefix. Times are in seconds, memory is in KiB."""
 
     redis_url: str
-    namespace: str = "celery-daemons"
+    enabled: bool = True
+    namespace: str = DEFAULT_NAMESPACE
     heartbeat_interval: float = 1.0
     lease_ttl: float = 5.0
+    lease_ttl_max: float | None = None
     monitor: bool = True
     scan_interval: float = 60.0
     scan_timeout: float = 30.0
@@ -55,6 +68,11 @@ class Settings:
     def lease_ttl_ms(self) -> int:
         """Return the lease in whole milliseconds, the unit that Redis uses."""
         return int(self.lease_ttl * 1000)
+
+    @property
+    def longest_lease(self) -> float:
+        """Return the longest lease that any node of the cluster may have, as far as the settings say."""
+        return max(self.lease_ttl, self.lease_ttl_max or 0.0)
 
     @property
     def lease_margin(self) -> float:
@@ -112,6 +130,7 @@ _READERS: Final[dict[type | str, tuple[Callable[[Any], Any], str]]] = {
 _KINDS: Final = {f.name: str(getattr(f.type, "__name__", f.type)) for f in fields(Settings)} | {
     "node_labels": "tuple[str, ...]",
     "host_max_memory": "float",
+    "lease_ttl_max": "float",
 }
 #: The default of every setting except redis_url, which is derived from the broker.
 DEFAULTS: Final[dict[str, Any]] = {f.name: f.default for f in fields(Settings) if f.name != "redis_url"}
@@ -141,6 +160,8 @@ def load(values: Mapping[str, Any], *, fallback_urls: tuple[str | None, ...] = (
             shown = repr(value) if name != "redis_url" else "the value given"
             raise ConfigurationError(f"{PREFIX}{name}: {shown} is not {form}") from None
     given.setdefault("redis_url", next((url for url in fallback_urls if url and _is_redis(url)), None))
+    if given["redis_url"] is None and given.get("enabled") is False:
+        given["redis_url"] = ""
     if given["redis_url"] is None:
         raise ConfigurationError(
             f"{PREFIX}redis_url is not set and neither the broker nor the result backend is Redis; "
@@ -153,6 +174,26 @@ def load(values: Mapping[str, Any], *, fallback_urls: tuple[str | None, ...] = (
 
 def _is_redis(url: str) -> bool:
     return url.partition("://")[0] in _REDIS_SCHEMES
+
+
+def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings that environment variables such as ``CELERY_DAEMONS_LEASE_TTL`` set, without their prefix.
+
+    An empty variable counts as unset. A variable that names no setting is not read: Kubernetes, for one, sets
+    ``CELERY_DAEMONS_PORT`` for a service of that name. Raises ConfigurationError if it is nearly the name of one.
+    """
+    found = {}
+    for variable, value in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _INTERNAL_VARIABLES or not value:
+            continue
+        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if name in NAMES:
+            found[name] = value
+        elif near := get_close_matches(name, NAMES, n=1, cutoff=_MISSPELT):
+            raise ConfigurationError(
+                f"the environment variable {variable} names no setting; is {ENVIRONMENT_PREFIX}{near[0].upper()} meant?"
+            )
+    return found
 
 
 def refuse_unread(conf: Mapping[str, Any], namespace: str) -> None:
@@ -181,7 +222,8 @@ def check_scheme(url: str) -> None:
 
 
 def _check(s: Settings) -> None:
-    check_scheme(s.redis_url)
+    if s.enabled or s.redis_url:
+        check_scheme(s.redis_url)
     for name in _ABOVE_ZERO:
         value = getattr(s, name)
         _rule(s, name, value is None or value > 0, "must be above 0")
@@ -198,6 +240,19 @@ def _check(s: Settings) -> None:
         s.lease_ttl >= round(_BEATS_PER_LEASE * s.heartbeat_interval, 9),
         f"must be at least {_BEATS_PER_LEASE} × {PREFIX}heartbeat_interval ({s.heartbeat_interval}), "
         "or one late heartbeat loses the lease",
+    )
+    _rule(
+        s,
+        "lease_ttl",
+        round(s.lease_ttl - s.lease_margin, 9) >= round(_BEATS_AFTER_MARGIN * s.heartbeat_interval, 9),
+        f"leaves less than {_BEATS_AFTER_MARGIN} × {PREFIX}heartbeat_interval ({s.heartbeat_interval}) after the "
+        f"margin of {s.lease_margin:g} s that every holder keeps: make the lease longer, or the heartbeat shorter",
+    )
+    _rule(
+        s,
+        "lease_ttl_max",
+        s.lease_ttl_max is None or s.lease_ttl_max >= s.lease_ttl,
+        f"must be at least {PREFIX}lease_ttl ({s.lease_ttl}): it is the longest lease of any node, this one included",
     )
 
 

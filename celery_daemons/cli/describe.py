@@ -82,7 +82,7 @@ def _pairs(
         yield "node", f"{record.node} (incarnation {record.incarnation})"
         yield "placement", placement or "-"
         yield "process", f"{record.pid or '-'} on {record.host}"
-        yield "queue", str(record.queue)
+        yield "queue", record.queue or "none: the broker does not allow this node a queue"
         yield "token", str(record.token)
     yield "restarts", str(record.restarts)
     yield "last error", record.error or "-"

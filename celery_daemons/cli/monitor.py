@@ -62,7 +62,6 @@ def _run(agent: AgentProcess, *, drain_timeout: float) -> bool:
         time.sleep(_CHECK_INTERVAL)
         agent.keep_alive()
     logger.info("monitor %s: resigning", agent.node)
-    # A second Ctrl-C exits at once; the agent then notices that its parent is gone, and exits too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     agent.drain(drain_timeout)
-    return agent.wait(drain_timeout + _AGENT_EXIT_MARGIN)
+    # A second Ctrl-C ends the agent at once.
+    return agent.wait(drain_timeout + _AGENT_EXIT_MARGIN, hurried=lambda: len(received) > 1)

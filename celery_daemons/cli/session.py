@@ -110,7 +110,11 @@ def daemons_of(ctx: click.Context, *, modules: bool = False) -> "Daemons":
             raise ConfigurationError(
                 f"the app's modules cannot be imported ({type(error).__name__}: {error})"
             ) from error
-    return Daemons.of(app)
+    daemons = Daemons.of(app)
+    why = daemons.participation.why_recorded()
+    if why is not None:
+        raise ConfigurationError(f"{why}: this app has no cluster to show or change")
+    return daemons
 
 
 def prog(ctx: click.Context) -> str:

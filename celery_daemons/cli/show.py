@@ -165,7 +165,7 @@ def locate(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
                     address.node,
                     address.status,
                     str(address.token),
-                    address.queue,
+                    address.queue or "-",
                     address.host,
                     str(address.pid or "-"),
                     since(address.started_at, now),

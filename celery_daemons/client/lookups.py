@@ -4,8 +4,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from celery_daemons.client.locator import Locator
-from celery_daemons.domain.names import DaemonName, NodeName, daemon_name
-from celery_daemons.domain.records import Address, DaemonRecord, JournalEntry, Leader, Node, NodeRow
+from celery_daemons.domain.names import DaemonName, LauncherName, NodeName, daemon_name
+from celery_daemons.domain.records import (
+    Address,
+    DaemonRecord,
+    JournalEntry,
+    Leader,
+    Node,
+    NodeRow,
+    missing_scanners,
+)
 from celery_daemons.domain.ring import Ring
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 from celery_daemons.errors import ConfigurationError
@@ -161,6 +169,22 @@ class Lookups:
             for entry in journal.follow(self._store, position, block_ms=1000):
                 position = entry.id
                 yield entry
+
+    def why_not_scanned(self, launcher: str | None) -> str | None:
+        """Return why the monitor does not run the scanner of a launcher, or every scanner; ``None`` if it does."""
+        leader, nodes = self.leader(), {name: row for name, (row, _) in queries.node_rows(self._store).items()}
+        own = nodes[leader.node].scanner_set if leader is not None and leader.node in nodes else None
+        if leader is None or own is None:
+            return None
+        missing = sorted(missing_scanners(own, nodes))
+        if launcher is not None:
+            missing = [LauncherName(launcher)] if launcher not in own else []
+        if not missing:
+            return None
+        return (
+            f"the monitor on node {leader.node} has no recovery scanner for {', '.join(missing)}; use the same app on "
+            "all nodes, or another daemons_namespace for each app"
+        )
 
     def why_not(self, name: str) -> str:
         """Return why a daemon does not run, with the remedy, as a clause for an error message."""

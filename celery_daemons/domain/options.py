@@ -25,6 +25,7 @@ class LauncherOptions:
     backoff_max: float = 30.0
     max_restarts: int = 5
     restart_period: float = 60.0
+    start_seconds: float = 0.0
     stop_grace: float = 10.0
     progress_deadline: float | None = None
     labels: tuple[str, ...] = ()
@@ -45,6 +46,8 @@ class LauncherOptions:
         # The agent decodes the options by these types and would not start with others.
         rule("max_restarts", isinstance(self.max_restarts, int), "must be a whole number")
         rule("prune", isinstance(self.prune, bool), "must be True or False")
+        started = _above_zero(self.start_seconds) or self.start_seconds == 0
+        rule("start_seconds", started, "must be a number of 0 or more")
         rule("backoff_max", self.backoff_max >= self.backoff, f"must not be below backoff={self.backoff}")
         deadline = self.progress_deadline
         rule("progress_deadline", deadline is None or _above_zero(deadline), "must be a number above 0, or None")

@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName, Token
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
+
+#: Instead of names, which do not contain the character: the record does not say.
+_UNKNOWN: Final = "?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """Where a daemon runs, valid while the lease of the node runs.
 
-    ``queue`` is the node's own task queue, ``host`` the machine and ``pid`` the process that runs the daemon (0 until
-    the daemon starts). ``started_at`` is in Unix seconds by Redis's clock, 0.0 until the daemon runs.
+    ``queue`` is the node's own task queue, ``None`` if the broker does not allow one, ``host`` the machine and ``pid``
+    the process that runs the daemon (0 until the daemon starts). ``started_at`` is in Unix seconds by Redis's clock,
+    0.0 until the daemon runs.
     """
 
     name: DaemonName
@@ -22,7 +26,7 @@ class Address:
     incarnation: Incarnation
     token: Token
     status: DaemonStatus
-    queue: str
+    queue: str | None
     host: str
     pid: int
     started_at: float
@@ -32,13 +36,14 @@ class Address:
 class Node:
     """A worker that is registered in the address book; ``lease_ms`` is the time left of the lease.
 
+    ``queue`` is ``None`` if the broker does not allow the node a task queue of its own.
     ``problem`` is why the node can start no daemons, ``None`` if it can.
     """
 
     name: NodeName
     incarnation: Incarnation
     status: NodeStatus
-    queue: str
+    queue: str | None
     host: str
     pid: int
     weight: float
@@ -127,9 +132,10 @@ class BookRow:
 class NodeRow:
     """A node as stored in Redis; labels and launchers are joined by commas, which no name contains.
 
-    ``candidate`` says whether the node runs for election as monitor. ``needs`` has the labels and weights that its
-    launchers require, as :func:`needs_text` writes them. ``problem`` is why the node cannot start processes, empty if
-    it can: a node with a problem keeps what runs there and takes nothing else.
+    The names of queues are empty where the broker does not allow the node a queue. ``candidate`` says whether the node
+    runs for election as monitor. ``needs`` has the labels and weights that its launchers require, as :func:`needs_text`
+    writes them, and ``scanners`` the launchers that have a recovery scanner. ``problem`` is why the node cannot start
+    processes, empty if it can: a node with a problem keeps what runs there and takes nothing else.
     """
 
     incarnation: Incarnation
@@ -143,6 +149,7 @@ class NodeRow:
     launchers: str
     candidate: bool = True
     needs: str = ""
+    scanners: str = _UNKNOWN
     started_ms: int = 0
     problem: str = ""
 
@@ -160,6 +167,22 @@ class NodeRow:
     def launcher_set(self) -> frozenset[str]:
         """Return the launchers that the node has registered."""
         return frozenset(self.launchers.split(",")) if self.launchers else frozenset()
+
+    @property
+    def scanner_set(self) -> frozenset[str] | None:
+        """Return the launchers that have a recovery scanner on the node; ``None`` if the node does not say."""
+        if self.scanners == _UNKNOWN:
+            return None
+        return frozenset(self.scanners.split(",")) if self.scanners else frozenset()
+
+
+def missing_scanners(own: frozenset[str], nodes: Mapping[NodeName, NodeRow]) -> dict[LauncherName, NodeName]:
+    """Return the launchers that have a scanner on some node and are not in ``own``, each with such a node."""
+    return {
+        LauncherName(launcher): node
+        for node, row in sorted(nodes.items())
+        for launcher in sorted((row.scanner_set or frozenset()) - own)
+    }
 
 
 #: What a launcher requires of a node: labels, and the weight of one daemon.

@@ -64,7 +64,23 @@ def _close_celery() -> None:
 
     pools.reset()
     for app in _state._get_active_apps():
+        _forget_result_backend(app)
         app._after_fork()
+
+
+def _forget_result_backend(app: Any) -> None:
+    """Close the subscription and the connections of an app's result backend; each fork makes a backend of its own."""
+    backend = app._backend
+    if backend is None:
+        return
+    consumer = getattr(backend, "result_consumer", None)
+    if consumer is not None:
+        consumer.stop()
+    pool = getattr(vars(backend).get("client"), "connection_pool", None)
+    if pool is not None:
+        pool.disconnect()
+    app._backend_cache = None
+    vars(app._local).pop("backend", None)
 
 
 def _close_django() -> None:

@@ -5,15 +5,20 @@ server itself has no connection to the agent.
 """
 
 import gc
+import importlib
 import multiprocessing
 import os
 import sys
+from typing import Final
 
 import msgspec
 
 # Imported before the app, which may replace parts of the standard library.
 from celery_daemons.forkserver import inheritance, unpatched  # noqa: F401
 from celery_daemons.wire.messages import PRELOAD_VARIABLE, Preload
+
+#: Imported after the app, once for all forks. Named, because they are above this package.
+_ROLES: Final = ("celery_daemons.host.main", "celery_daemons.monitor.main")
 
 
 def main() -> None:
@@ -37,6 +42,8 @@ def main() -> None:
         inheritance.keep_working_directory_importable()
         logs.like_celery(child.app, level=preload.loglevel, logfile=preload.logfile)
         app_connections.close_all(preload.node, opened_before=opened_before)
+        for role in _ROLES:
+            importlib.import_module(role)
     # Objects that are alive now stay shared between all forks: the garbage collector no longer writes to them.
     gc.collect()
     gc.freeze()

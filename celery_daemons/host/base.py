@@ -22,7 +22,7 @@ from celery_daemons.launcher import Launcher, Registry
 from celery_daemons.store.codec import printable
 from celery_daemons.wire.arguments import decode_arguments
 from celery_daemons.wire.channel import Channel, ChannelClosed
-from celery_daemons.wire.messages import Ended, Hung, Lease, Leave, Probe, Ready, Start, Started, Stop, ToHost
+from celery_daemons.wire.messages import Ended, Hung, Lease, Leave, Probe, Proven, Ready, Start, Started, Stop, ToHost
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,9 @@ class Host(ABC):
         return launcher, args, kwargs
 
     def watch(self, launcher: Launcher, ctx: DaemonContext | BlockingDaemonContext) -> None:
-        """Watch the progress of a daemon whose launcher sets a progress deadline."""
+        """Watch the progress of a daemon whose launcher sets a progress deadline, and whether it says it is ready."""
+        if launcher.options.start_seconds:
+            ctx.when_ready(lambda: self.send(Proven([(ctx.name, ctx.token)])))
         if launcher.options.progress_deadline is not None:
             self._watched[ctx.name] = (ctx, launcher.options.progress_deadline)
 

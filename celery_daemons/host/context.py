@@ -5,6 +5,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from celery_daemons.domain.names import DaemonName, LauncherName, Token
@@ -25,7 +26,7 @@ class _NamedLog(logging.LoggerAdapter[logging.Logger]):
 class _Context(Generic[E]):
     """The part that coroutine and blocking contexts share."""
 
-    __slots__ = ("last_beat_at", "launcher", "name", "node", "stopping", "token")
+    __slots__ = ("_is_ready", "_report_ready", "last_beat_at", "launcher", "name", "node", "stopping", "token")
 
     def __init__(self, name: DaemonName, launcher: LauncherName, node: str, token: Token, stopping: E) -> None:
         self.name = name
@@ -37,6 +38,24 @@ class _Context(Generic[E]):
         self.stopping: E = stopping
         #: Monotonic time of the last call of :meth:`beat`, or of the start.
         self.last_beat_at = time.monotonic()
+        self._is_ready = False
+        self._report_ready: Callable[[], None] | None = None
+
+    def ready(self) -> None:
+        """Say that the daemon is at work, before the ``start_seconds`` of its launcher are over.
+
+        From now on its status is ``running``. Without ``start_seconds`` it is from the start, and this does nothing.
+        """
+        self._is_ready = True
+        report, self._report_ready = self._report_ready, None
+        if report is not None:
+            report()
+
+    def when_ready(self, report: Callable[[], None]) -> None:
+        """Call ``report`` once the daemon has called :meth:`ready`, which a thread may have done already."""
+        self._report_ready = report
+        if self._is_ready:
+            self.ready()
 
     def beat(self) -> None:
         """Report progress. Needed only if the launcher has a ``progress_deadline``."""

@@ -170,4 +170,4 @@ class IsolatedHost(Host):
             await task
         except asyncio.CancelledError:
             if not ctx.stopping.is_set():
-                raise
+                raise asyncio.CancelledError("the daemon cancelled itself") from None

@@ -45,6 +45,11 @@ class DepartedNodes:
                 self._dispatcher.remove_queues(
                     spawn_queue=queues.spawn_queue,
                     task_queue=queues.queue,
+                    is_gone=partial(self._is_gone, node, queues),
                     on_removed=partial(self._removed.append, node),
                 )
         self._next_run_at = now + _RETENTION
+
+    def _is_gone(self, node: NodeName, queues: queries.Gone) -> bool:
+        """Return whether a node is still gone; the broker may have taken its time. Raises StoreUnavailable."""
+        return queries.gone(self._store).get(node) == queues

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from kombu.entity import Exchange, Queue
+from kombu.entity import Queue
 
 from celery_daemons.wire import spawn_task
 
@@ -31,13 +31,17 @@ class Dispatcher:
         self._backlog: queue.Queue[Callable[[], None]] = queue.Queue(_BACKLOG)
         self._connection: Any = None
         self._failing = False
+        #: The task queues that are kept because tasks wait in them, and were reported.
+        self._kept: set[str] = set()
 
     def start(self) -> None:
         """Start the sending thread."""
         threading.Thread(target=self._run, name="celery-daemons-dispatch", daemon=True).start()
 
     def send(self, queue_name: str, task: spawn_task.SpawnTask) -> None:
-        """Send a spawn task to a node's spawn queue."""
+        """Send a spawn task to a node's spawn queue; does nothing for a node that has none, which is named ""."""
+        if not queue_name:
+            return
         self._put(lambda: self._send(queue_name, task))
 
     def flush(self, *, timeout: float) -> None:
@@ -46,12 +50,15 @@ class Dispatcher:
         while self._backlog.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(_FLUSH_INTERVAL)
 
-    def remove_queues(self, *, spawn_queue: str, task_queue: str, on_removed: Callable[[], object]) -> None:
-        """Delete the queues of a departed node; a task queue that is not empty is kept.
+    def remove_queues(
+        self, *, spawn_queue: str, task_queue: str, is_gone: Callable[[], bool], on_removed: Callable[[], object]
+    ) -> None:
+        """Delete the queues of a departed node; a task queue that is not empty is kept. An empty name is no queue.
 
-        ``on_removed`` is called in the sending thread, also when the task queue was kept.
+        In the sending thread, ``is_gone`` is called first: nothing is deleted if the node has come back. ``on_removed``
+        is called once neither queue is left.
         """
-        self._put(lambda: self._remove_queues(spawn_queue, task_queue, on_removed))
+        self._put(lambda: self._remove_queues(spawn_queue, task_queue, is_gone, on_removed))
 
     def _put(self, operation: Callable[[], None]) -> None:
         try:
@@ -88,27 +95,45 @@ class Dispatcher:
             producer=self._app.amqp.Producer(self._connected(), auto_declare=False),
         )
 
-    def _remove_queues(self, spawn_queue: str, task_queue: str, on_removed: Callable[[], object]) -> None:
-        channel = self._connected().default_channel
-        # Declared as Celery declares a queue that it creates for a name.
-        tasks = Queue(task_queue, Exchange(task_queue, type="direct"), routing_key=task_queue)
-        for declared, only_if_empty in ((spawn_task.spawn_queue(spawn_queue), False), (tasks, True)):
-            bound = declared.bind(channel)
-            # A virtual transport deletes the bindings of a queue only after the channel has declared the queue.
-            state = bound.queue_declare()
-            bound.declare()
-            if only_if_empty and state.message_count:
-                logger.warning(
-                    "queue %s: its node is gone and %d tasks wait in it, keeping the queue",
-                    bound.name,
-                    state.message_count,
-                )
-                continue
-            bound.delete()
-            bound.exchange.delete()
-        # The connection remembers what it has declared, and would not declare the queues of a returning node again.
-        self._drop_connection()
-        on_removed()
+    def _remove_queues(
+        self, spawn_queue: str, task_queue: str, is_gone: Callable[[], bool], on_removed: Callable[[], object]
+    ) -> None:
+        if not is_gone():
+            return
+        connection = self._connected()
+        kept = False
+        try:
+            if spawn_queue:
+                _delete(connection, spawn_task.spawn_queue(spawn_queue))
+            if task_queue:
+                kept = self._delete_task_queue(connection, spawn_task.task_queue(self._app, task_queue))
+        finally:
+            # The connection remembers what it has declared, and would not declare the queues of a returning node again.
+            self._drop_connection()
+        if not kept:
+            self._kept.discard(task_queue)
+            on_removed()
+
+    def _delete_task_queue(self, connection: Any, queue: Queue) -> bool:
+        """Delete a task queue unless it holds tasks; return whether it was kept."""
+        try:
+            # Passive only on AMQP: on a virtual transport, an empty queue may not exist, while its bindings do.
+            waiting = queue(connection.default_channel).queue_declare(passive=_is_amqp(connection)).message_count
+        except connection.channel_errors:
+            return False  # There is no such queue.
+        if not waiting:
+            _delete(connection, queue, if_empty=True)
+            return False
+        if queue.name not in self._kept:
+            self._kept.add(queue.name)
+            logger.warning(
+                "queue %s: its node is gone and %d tasks wait in it, keeping the queue; consume it with `celery -A … "
+                "worker -Q %s`, or purge it, and it is deleted",
+                queue.name,
+                waiting,
+                queue.name,
+            )
+        return True
 
     def _connected(self) -> Any:
         if self._connection is None:
@@ -120,3 +145,18 @@ class Dispatcher:
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.close()
+
+
+def _delete(connection: Any, queue: Queue, *, if_empty: bool = False) -> None:
+    """Delete a queue that nobody consumes, and its exchange."""
+    bound = queue(connection.default_channel)
+    if not _is_amqp(connection):
+        # A virtual transport deletes the bindings of a queue only after the channel has declared the queue. AMQP would
+        # refuse a declaration that differs from the first one.
+        bound.declare()
+    bound.delete(if_unused=True, if_empty=if_empty)
+    bound.exchange.delete()
+
+
+def _is_amqp(connection: Any) -> bool:
+    return bool(connection.transport.driver_type == "amqp")

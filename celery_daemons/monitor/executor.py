@@ -62,13 +62,13 @@ class PlanExecutor:
             self._store.run(lease.confirm_server(self._keys, self._epoch, actions.confirm_server))
         if actions.mass_failure is not None:
             self._store.run(journal.note(self._keys, "mass-failure", cause=actions.mass_failure))
-        for node in actions.sweep:
-            self._sweep(node)
+        for node, ended_ms in actions.sweep.items():
+            self._sweep(node, ended_ms)
 
-    def _sweep(self, node: NodeName) -> None:
+    def _sweep(self, node: NodeName, ended_ms: int | None = None) -> None:
         """Release the daemons of a node whose lease has ended, and forget the node."""
         while True:
-            swept = self._store.run(book.sweep(self._keys, self._epoch, node, limit=BATCH))
+            swept = self._store.run(book.sweep(self._keys, self._epoch, node, limit=BATCH, ended_ms=ended_ms))
             self._report_progress()
             if swept.alive_ms:
                 return

@@ -10,6 +10,7 @@ from celery_daemons.monitor.departed import DepartedNodes
 from celery_daemons.monitor.executor import PlanExecutor
 from celery_daemons.monitor.hold_off import HoldOff
 from celery_daemons.monitor.leases import LeaseWatcher
+from celery_daemons.monitor.missing_scanners import MissingScanners
 from celery_daemons.monitor.quiet_period import QuietPeriod
 from celery_daemons.monitor.rebalancer import Rebalancer
 from celery_daemons.monitor.reconciler import Reconciler
@@ -42,6 +43,7 @@ class Monitor:
         departed: DepartedNodes,
         scans: Scans,
         succession: Succession,
+        missing_scanners: MissingScanners,
         report_progress: Callable[[], None],
         max_wait: float,
         clock: Callable[[], float],
@@ -58,6 +60,7 @@ class Monitor:
         self._departed = departed
         self._scans = scans
         self._succession = succession
+        self._missing_scanners = missing_scanners
         self._report_progress = report_progress
         self._max_wait = max_wait
         self._clock = clock
@@ -90,12 +93,15 @@ class Monitor:
                 self._quiet_period.expect(name, gone_for=seconds)
         if self._clock() >= self._next_check_at:
             self._check()
-        self._scans.run_due()
+        if self._hold_off.may_act:
+            # Not earlier: after a loss of data, a spec that a node still runs would be recorded as a new one.
+            self._scans.run_due()
         self._executor.carry_out(self._reconciler.next_plan())
         self._executor.carry_out(self._reconciler.next_wave())
         # A plan may have taken long.
         self._report_progress()
-        next_at = min(self._next_check_at, self._scans.next_due_at, self._reconciler.next_action_at)
+        scans_due_at = max(self._scans.next_due_at, self._hold_off.no_action_before)
+        next_at = min(self._next_check_at, scans_due_at, self._reconciler.next_action_at)
         return min(self._max_wait, next_at - self._clock())
 
     def follow(self, *, block_ms: int) -> None:
@@ -113,8 +119,11 @@ class Monitor:
         self._succession.notify_candidates()
 
     def _check(self) -> None:
-        """Check by counts that the replica agrees with Redis, and act on leases that have ended."""
+        """Check that the replica agrees with Redis by its counts, and act on leases that have ended."""
+        sent = self._clock()
         overview = self._store.run(queries.overview(self._store.keys))
+        # At once: the time of the overview is a measurement of Redis's clock.
+        actions = self._lease_watcher.check(overview, server=self._store.pin.server, sent=sent)
         if overview.created_ms != self._replica.created_ms:
             if self._replica.created_ms:
                 logger.warning("monitor: Redis has lost its data, waiting one lease for nodes to report their daemons")
@@ -126,9 +135,9 @@ class Monitor:
             if not changes.entries:
                 self._reload()
         self._rebalancer.pause_changed(paused=overview.paused)
-        actions = self._lease_watcher.check(overview, server=self._store.pin.server)
         self._executor.act_on_leases(actions)
         self._departed.remove_queues()
+        self._missing_scanners.check()
         self._next_check_at = self._clock() + actions.next_check_in
 
     def _reload(self) -> None:

@@ -20,16 +20,18 @@ from celery_daemons.monitor.executor import PlanExecutor
 from celery_daemons.monitor.hold_off import HoldOff
 from celery_daemons.monitor.leases import LeaseWatcher
 from celery_daemons.monitor.loop import Monitor
+from celery_daemons.monitor.missing_scanners import MissingScanners
 from celery_daemons.monitor.quiet_period import QuietPeriod
 from celery_daemons.monitor.rebalancer import Rebalancer
 from celery_daemons.monitor.reconciler import Reconciler
 from celery_daemons.monitor.scan import Scans
 from celery_daemons.monitor.succession import Succession
 from celery_daemons.settings import Settings
+from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.replica import Replica
-from celery_daemons.wire.messages import MonitorBoot
+from celery_daemons.wire.messages import MonitorBoot, Testimony
 
 logger = logging.getLogger(__name__)
 
@@ -53,15 +55,30 @@ def build_monitor(
     dispatcher: Dispatcher,
     report_progress: Callable[[], None],
     clock: Callable[[], float],
+    testimony: Testimony | None = None,
 ) -> Monitor:
     """Build a monitor that leads under ``epoch``; ``clock`` measures every wait in seconds.
+
+    ``testimony`` is what the monitor's agent has seen of the cluster, on that clock. Without it, nothing from before
+    the monitor's own time is known, and the monitor waits one lease before it acts on unconfirmed data.
 
     ``store`` is pinned to the server that a monitor confirmed. ``scan_store`` is not: what scanners list may go to any
     server.
     """
     replica = Replica(store, with_specs=True, on_page=report_progress)
     planner = Planner(replica, load_factor=settings.load_factor, vnodes=settings.vnodes, options=registry.options_of)
-    hold_off = HoldOff(settings.lease_ttl, clock)
+    hold_off = HoldOff(
+        settings.longest_lease,
+        clock,
+        longest=testimony.longest_lease if testimony else 0.0,
+        known_since=testimony.known_since if testimony else None,
+    )
+    lease_watcher = LeaseWatcher(
+        reconcile_interval=settings.reconcile_interval,
+        hold_off=hold_off,
+        clock=clock,
+        segments=testimony.clock if testimony else (),
+    )
     quiet_period = QuietPeriod(settings.settle_delay, clock)
     rebalancer = Rebalancer(
         settings=settings, snapshot=replica, planner=planner, quiet_period=quiet_period, clock=clock
@@ -82,7 +99,7 @@ def build_monitor(
         quiet_period=quiet_period,
         rebalancer=rebalancer,
         reconciler=reconciler,
-        lease_watcher=LeaseWatcher(reconcile_interval=settings.reconcile_interval, hold_off=hold_off, clock=clock),
+        lease_watcher=lease_watcher,
         executor=executor,
         departed=DepartedNodes(store=store, epoch=epoch, dispatcher=dispatcher, clock=clock),
         scans=Scans(registry=registry, settings=settings, store=scan_store, epoch=epoch, snapshot=replica, clock=clock),
@@ -94,6 +111,7 @@ def build_monitor(
             dispatcher=dispatcher,
             rng=random.Random(),  # noqa: S311 - a choice among candidates, not a secret
         ),
+        missing_scanners=MissingScanners(registry=registry, store=store, epoch=epoch, snapshot=replica),
         report_progress=report_progress,
         max_wait=max_wait(settings),
         clock=clock,
@@ -125,7 +143,8 @@ def main(boot: MonitorBoot, sock: socket.socket) -> int:
         scan_store=Store(settings.redis_url, Keys(settings.namespace), timeout=_COMMAND_TIMEOUT),
         dispatcher=dispatcher,
         report_progress=link.report_progress,
-        clock=time.monotonic,
+        clock=lease_clock,
+        testimony=boot.testimony,
     )
     link.start(on_hand_over=monitor.notify_candidates)
     # After the link: a handler may take longer than a lease.

@@ -36,9 +36,12 @@ class QuietPeriod:
         }
 
     def expect(self, name: NodeName, *, gone_for: float) -> None:
-        """Expect the return of a node that left ``gone_for`` seconds ago, before this monitor was elected."""
+        """Expect the return of a node that left ``gone_for`` seconds ago, before this monitor was elected.
+
+        A negative number means that Redis's clock was set back meanwhile.
+        """
         if gone_for < RETURN_WINDOW:
-            self._expected_by[name] = self._clock() + RETURN_WINDOW - gone_for
+            self._expected_by[name] = self._clock() + RETURN_WINDOW - max(0.0, gone_for)
 
     @property
     def ends_at(self) -> float:

@@ -34,8 +34,9 @@ def main() -> None:
     logs.plain("daemons", level=boot.loglevel, logfile=boot.logfile)
     status = 1
     # Imported here: the worker's sys.path counts, which has just been set.
-    from celery_daemons.node import system
+    from celery_daemons.node import descriptors, system
 
+    descriptors.raise_limit()
     lacking = system.missing(timers=boot.settings.on_store_loss == "stop")
     if lacking is not None:
         logging.getLogger("celery_daemons.node").critical("node %s: cannot run daemons: %s", boot.node, lacking)
@@ -72,6 +73,7 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
     from celery_daemons.node.outbox_sender import OutboxSender
     from celery_daemons.node.serving import Serving
     from celery_daemons.node.supervision.supervisor import Supervisor
+    from celery_daemons.node.witness import ClusterWitness
     from celery_daemons.node.worker_link import WorkerLink
     from celery_daemons.store.connection import AsyncStore
     from celery_daemons.store.keys import Keys
@@ -81,13 +83,27 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
     worker_link = WorkerLink(to_worker, worker_pid=boot.worker_pid)
     store = AsyncStore(settings.redis_url, keys, timeout=command_timeout(settings), pin_server=True)
     spawner = Spawner(boot, lifeline)
-    election = Election(boot=boot, settings=settings, spawner=spawner, store=store, rng=random.Random())  # noqa: S311
+    witness = ClusterWitness(settings=settings, node=node)
+    election = Election(
+        boot=boot,
+        settings=settings,
+        spawner=spawner,
+        store=store,
+        witness=witness,
+        rng=random.Random(),  # noqa: S311 - jitter, not a secret
+    )
     if not boot.hosting:
         await Candidate(
-            settings=settings, node=node, store=store, lifetime=lifetime, election=election, worker_link=worker_link
+            settings=settings,
+            node=node,
+            store=store,
+            lifetime=lifetime,
+            election=election,
+            witness=witness,
+            worker_link=worker_link,
         ).run()
         return
-    lease = NodeLease(store=store, settings=settings, node=node, row=row_of(boot))
+    lease = NodeLease(store=store, settings=settings, node=node, row=row_of(boot), witness=witness)
     supervisor = Supervisor(boot.launchers, shared_hosts=settings.hosts, rng=random.Random())  # noqa: S311
     outbox = Outbox(keys=keys, node=node)
     sender = OutboxSender(store=store, node=node, lease=lease, outbox=outbox)

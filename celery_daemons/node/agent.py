@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from celery_daemons.domain.names import NodeName
@@ -14,8 +15,9 @@ from celery_daemons.node.command_runner import CommandRunner
 from celery_daemons.node.election import Election
 from celery_daemons.node.host_memory import HostMemory
 from celery_daemons.node.host_pool import HostPool
+from celery_daemons.node.lease_answers import Forgotten, Renewed
 from celery_daemons.node.lifetime import Lifetime
-from celery_daemons.node.node_lease import Forgotten, NodeLease, Renewed
+from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.outbox import Outbox
 from celery_daemons.node.outbox_sender import OutboxSender
 from celery_daemons.node.serving import Serving
@@ -25,7 +27,7 @@ from celery_daemons.settings import Settings
 from celery_daemons.store import journal
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import AsyncStore
-from celery_daemons.wire.messages import AssignmentsChanged, Campaign, Drain, FromWorker, JoinedAs, Rejected
+from celery_daemons.wire.messages import AssignmentsChanged, Campaign, Drain, FromWorker, JoinedAs, NodeQueues, Rejected
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,12 @@ _DRAIN_SHARE: Final = 0.9
 _HOSTS_LEAVE: Final = 2.5
 #: Seconds between two checks whether a drain is complete.
 _DRAIN_CHECK: Final = 0.01
+#: Seconds of a drain after which the log names the daemons that it waits for; most daemons stop sooner.
+_REPORT_AWAITED: Final = 1.0
+#: Seconds for Redis after the end of a shortened drain, in which the daemons that were killed are released.
+_HURRY: Final = 1.0
+#: The most names in a line of the log.
+_NAMES_LISTED: Final = 5
 
 
 class Agent:
@@ -218,6 +226,8 @@ class Agent:
             case Campaign():
                 if self._lease.incarnation is not None:
                     self._lifetime.start(self._campaign(led=False))
+            case NodeQueues(queue, spawn_queue):
+                self._lease.set_queues(queue=queue, spawn_queue=spawn_queue)
             case Drain():
                 self._lifetime.leave(message.timeout)
 
@@ -250,17 +260,38 @@ class Agent:
                     self._supervisor.count,
                 )
         self._runner.apply(self._supervisor.drain(now=time.monotonic()))
-        # Polled: the end of the last daemon comes by one of many paths, and this runs once.
-        while self._supervisor.count and loop.time() < end - within * (1 - _DRAIN_SHARE):  # noqa: ASYNC110
-            await asyncio.sleep(_DRAIN_CHECK)
-        if self._supervisor.count:
-            logger.warning("node %s: %d daemons did not stop in time", self._node, self._supervisor.count)
-        else:
+        await self._await_daemons(within)
+        if not self._supervisor.count:
             await self._hosts.leave_all(min(_HOSTS_LEAVE, max(0.0, end - loop.time())))
         self._hosts.kill_all()
         await self._hosts.wait_dead()
-        while not self._outbox.idle and loop.time() < end:  # noqa: ASYNC110
+        while not self._outbox.idle and (loop.time() < end and self._lifetime.left > -_HURRY):  # noqa: ASYNC110
             await asyncio.sleep(_DRAIN_CHECK)
         serving.cancel()
         with contextlib.suppress(StoreUnavailable):
-            await self._lease.leave()
+            await self._lease.leave(nothing_runs=self._hosts.all_dead)
+
+    async def _await_daemons(self, within: float) -> None:
+        """Wait until every daemon has stopped, or until the share of the drain time-out for that is over."""
+        # Polled: the end of the last daemon comes by one of many paths, and this runs once.
+        report_at = time.monotonic() + _REPORT_AWAITED
+        while self._supervisor.count and self._lifetime.left > within * (1 - _DRAIN_SHARE):
+            if time.monotonic() >= report_at:
+                report_at = float("inf")
+                logger.warning(
+                    "node %s: waiting up to %.0f s for %s to stop; a second Ctrl-C kills them",
+                    self._node,
+                    self._lifetime.left,
+                    _listed(sorted(self._supervisor.names)),
+                )
+            await asyncio.sleep(_DRAIN_CHECK)
+        if self._supervisor.count:
+            logger.warning(
+                "node %s: did not stop in time, killing %s", self._node, _listed(sorted(self._supervisor.names))
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names for a log line, the first few of them if there are many."""
+    more = f" and {len(names) - _NAMES_LISTED} more" if len(names) > _NAMES_LISTED else ""
+    return ", ".join(names[:_NAMES_LISTED]) + more

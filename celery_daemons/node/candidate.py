@@ -8,8 +8,11 @@ from celery_daemons.domain.names import Incarnation, NodeName
 from celery_daemons.errors import DaemonsError, StoreUnavailable
 from celery_daemons.node.election import Election
 from celery_daemons.node.lifetime import Lifetime
+from celery_daemons.node.witness import ClusterWitness
 from celery_daemons.node.worker_link import WorkerLink
 from celery_daemons.settings import Settings
+from celery_daemons.store import queries
+from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import AsyncStore
 from celery_daemons.wire.messages import Drain, FromWorker
 
@@ -27,6 +30,7 @@ class Candidate:
         store: AsyncStore,
         lifetime: Lifetime,
         election: Election,
+        witness: ClusterWitness,
         worker_link: WorkerLink,
     ) -> None:
         self._settings = settings
@@ -34,6 +38,7 @@ class Candidate:
         self._store = store
         self._lifetime = lifetime
         self._election = election
+        self._witness = witness
         self._worker_link = worker_link
 
     async def run(self) -> None:
@@ -52,8 +57,17 @@ class Candidate:
         while True:
             try:
                 await self._store.check()
-                led = await self._store.read(lambda client: client.exists(self._store.keys.monitor))
-                await self._election.after_beat(incarnation, led=bool(led))
+                sent = lease_clock()
+                overview = await self._store.run(queries.overview(self._store.keys))
+                received = lease_clock()
+                self._witness.on_time(overview.now_ms, sent=sent, received=received)
+                self._witness.on_cluster(
+                    server=self._store.pin.server,
+                    created_ms=overview.created_ms,
+                    longest_lease_ms=overview.longest_lease_ms,
+                    received=received,
+                )
+                await self._election.after_beat(incarnation, led=overview.led)
             except DaemonsError as error:
                 logger.warning("monitor %s: %s", self._node, error)
                 self._store.pin.accept_new_server()

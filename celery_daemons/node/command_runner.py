@@ -27,7 +27,7 @@ from celery_daemons.node.supervision.commands import (
     WithdrawClaim,
 )
 from celery_daemons.node.supervision.supervisor import Supervisor
-from celery_daemons.wire.messages import Alive, Ended, Hung, LoadFailed, Ready, Started
+from celery_daemons.wire.messages import Alive, Ended, Hung, LoadFailed, Proven, Ready, Started
 
 
 class CommandRunner:
@@ -98,6 +98,8 @@ class CommandRunner:
         match event:
             case Started(items):
                 self.apply(self._supervisor.started(host, items, now=now))
+            case Proven(items):
+                self.apply(self._supervisor.proven(host, items, now=now))
             case Ended(ends):
                 self.apply(self._supervisor.ended(host, ends, now=now))
             case Hung(items):

@@ -10,6 +10,7 @@ from typing import Final
 from celery_daemons.domain.names import Epoch, Incarnation, NodeName
 from celery_daemons.errors import StoreUnavailable
 from celery_daemons.forkserver.spawner import Child, Spawner
+from celery_daemons.node.witness import ClusterWitness
 from celery_daemons.settings import Settings
 from celery_daemons.store import lease
 from celery_daemons.store.clock import lease_clock
@@ -47,12 +48,20 @@ class Election:
     """Runs for election and keeps the monitor's process; losing the lease is a state, not an error."""
 
     def __init__(
-        self, *, boot: Boot, settings: Settings, spawner: Spawner, store: AsyncStore, rng: random.Random
+        self,
+        *,
+        boot: Boot,
+        settings: Settings,
+        spawner: Spawner,
+        store: AsyncStore,
+        witness: ClusterWitness,
+        rng: random.Random,
     ) -> None:
         self._boot = boot
         self._settings = settings
         self._spawner = spawner
         self._store = store
+        self._witness = witness
         self._rng = rng
         self._child: Child | None = None
         self._channel: AsyncChannel[FromMonitor] | None = None
@@ -162,6 +171,7 @@ class Election:
             settings=self._boot.settings,
             title=f"celery_daemons.monitor: {self._boot.node}",
             epoch=epoch,
+            testimony=self._witness.testimony(),
         )
         task = asyncio.create_task(self._serve(boot, epoch))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())

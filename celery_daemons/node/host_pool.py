@@ -11,6 +11,7 @@ from typing import Final
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.runs import StartItem
 from celery_daemons.forkserver.spawner import Child, Spawner
+from celery_daemons.node import descriptors
 from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.supervision.commands import HostId
 from celery_daemons.store.clock import lease_clock
@@ -100,9 +101,11 @@ class HostProcess:
         if self._channel is not None:
             self._channel.send(message)
 
-    async def run(self, spawner: Spawner, boot: HostBoot, handle: EventHandler) -> None:
-        """Fork the process and pass on the reports until the process is dead."""
-        child = self._child = await self._fork(spawner, boot, handle)
+    async def run(
+        self, spawner: Spawner, boot: HostBoot, handle: EventHandler, *, check_room: Callable[[], None]
+    ) -> None:
+        """Fork the process and pass on what it reports until it is dead."""
+        child = self._child = await self._fork(spawner, boot, handle, check_room)
         if child is None:
             handle(self._id, HostDied("was not forked"))
             return
@@ -123,11 +126,14 @@ class HostProcess:
         self._channel = None
         handle(self._id, HostDied(await asyncio.to_thread(child.reap)))
 
-    async def _fork(self, spawner: Spawner, boot: HostBoot, handle: EventHandler) -> Child | None:
-        """Try to fork for as long as the host is wanted."""
+    async def _fork(
+        self, spawner: Spawner, boot: HostBoot, handle: EventHandler, check_room: Callable[[], None]
+    ) -> Child | None:
+        """Try to fork for as long as the host is wanted; ``check_room`` raises OSError if no other process fits."""
         level = logging.WARNING
         while not self._killed:
             try:
+                check_room()
                 # A lease that has ended counts too: a host under it ends as it starts.
                 return await spawner.start(_ROLE, boot, lambda: self._lease.until or lease_clock() + _BOOT_ALLOWANCE)
             except (OSError, EOFError) as error:
@@ -151,6 +157,8 @@ class HostPool:
         self._spawner = spawner
         self._lease = lease
         self._hosts: dict[HostId, HostProcess] = {}
+        #: The hosts whose descriptors are counted.
+        self._admitted: set[HostId] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self, host_id: HostId, *, isolated: bool, handle: EventHandler) -> None:
@@ -162,9 +170,15 @@ class HostPool:
             title=f"celery_daemons.host: {self._boot.node}",
             isolated=isolated,
         )
-        task = asyncio.create_task(host.run(self._spawner, boot, handle))
+        task = asyncio.create_task(host.run(self._spawner, boot, handle, check_room=lambda: self._check_room(host_id)))
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._closed(host_id, done))
+
+    def _check_room(self, host_id: HostId) -> None:
+        # Admitted before the fork: many may be asked for at once, and are forked one after the other.
+        if host_id not in self._admitted:
+            descriptors.check_room(len(self._admitted))
+            self._admitted.add(host_id)
 
     def __getitem__(self, host_id: HostId) -> HostProcess:
         return self._hosts[host_id]
@@ -198,6 +212,12 @@ class HostPool:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
+    @property
+    def all_dead(self) -> bool:
+        """Whether no host is left, neither running nor about to be forked."""
+        return not self._tasks
+
     def _closed(self, host_id: HostId, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._hosts.pop(host_id, None)
+        self._admitted.discard(host_id)

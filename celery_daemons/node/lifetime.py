@@ -16,6 +16,8 @@ class Lifetime:
         self._node = node
         self._drain_timeout = drain_timeout
         self._leave_within: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        #: When to have left, on the event loop's clock, once a request has come.
+        self._leave_by = float("inf")
         self._tasks: set[asyncio.Task[None]] = set()
 
     def handle_signals(self) -> None:
@@ -32,9 +34,16 @@ class Lifetime:
         return task
 
     def leave(self, within: float | None = None) -> None:
-        """Leave within so many seconds, by default the drain time-out; the first request counts."""
+        """Leave within so many seconds, by default the drain time-out; a later request can only shorten the time."""
+        seconds = self._drain_timeout if within is None else within
+        self._leave_by = min(self._leave_by, asyncio.get_running_loop().time() + seconds)
         if not self._leave_within.done():
-            self._leave_within.set_result(self._drain_timeout if within is None else within)
+            self._leave_within.set_result(seconds)
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left; negative once the time is over."""
+        return self._leave_by - asyncio.get_running_loop().time()
 
     async def wait(self) -> float:
         """Wait for the request to leave; return the seconds that are left for leaving."""

@@ -4,13 +4,17 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from celery_daemons.domain.names import Incarnation, NodeName
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.runs import Running
 from celery_daemons.errors import ConfigurationError, LayoutMismatch, StoreUnavailable
+from celery_daemons.node.lease_answers import Forgotten, Lost, Renewed
+from celery_daemons.node.leftovers import release_all
+from celery_daemons.node.name_wait import NameWait
+from celery_daemons.node.witness import ClusterWitness
 from celery_daemons.settings import Settings
 from celery_daemons.store import book, journal
 from celery_daemons.store import lease as verbs
@@ -28,37 +32,28 @@ _JOIN_RETRY: Final = 5.0
 _REMEMBERED_ERRORS: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Renewed:
-    """The lease was renewed.
-
-    ``generation`` counts the changes of this node's assignments; ``led`` is whether a monitor leads.
-    """
-
-    generation: int
-    led: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """Redis may have lost this node's data: register again, with every daemon that runs here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The lease has ended, or another incarnation has the node's name."""
-
-
 class NodeLease:
     """The lease on which this process may rely: ``until`` is the end on the lease clock, less the margin."""
 
-    def __init__(self, *, store: AsyncStore, settings: Settings, node: NodeName, row: NodeRow) -> None:
+    def __init__(
+        self,
+        *,
+        store: AsyncStore,
+        settings: Settings,
+        node: NodeName,
+        row: NodeRow,
+        witness: ClusterWitness | None = None,
+    ) -> None:
+        self._witness = witness or ClusterWitness(settings=settings, node=node)
+        self._name_wait = NameWait(self._witness.clock)
         self._store = store
         self._settings = settings
         self._node = node
         self._row = row
         self._previous: Incarnation | None = row.incarnation or None
         self._reported_taken = False
+        #: The row in Redis does not name the queues that this node has now.
+        self._row_outdated = False
         #: The errors since Redis last answered: each is logged once.
         self._errors: set[str] = set()
         #: Another server answers, or one that lost its data, and does not know yet everything that runs here.
@@ -105,8 +100,9 @@ class NodeLease:
 
     async def join(self) -> int:
         """Join as a new incarnation, however long that takes; return the generation of the node's assignments."""
-        row = replace(self._row, incarnation=Incarnation(secrets.token_hex(8)))
+        incarnation = Incarnation(secrets.token_hex(8))
         while True:
+            row = replace(self._row, incarnation=incarnation)
             sent = lease_clock()
             try:
                 await self._store.check()
@@ -117,6 +113,8 @@ class NodeLease:
                         row,
                         ttl_ms=self._settings.lease_ttl_ms,
                         previous=self._previous,
+                        server=self._store.pin.server,
+                        ended_ms=self._name_wait.ended_ms,
                     )
                 )
             except (ConfigurationError, LayoutMismatch) as error:
@@ -127,14 +125,21 @@ class NodeLease:
                 self._note_unanswered(error)
                 await asyncio.sleep(self.pause)
                 continue
+            received = lease_clock()
+            self._witness.on_time(answer.server_ms, sent=sent, received=received)
             if isinstance(answer, verbs.Taken):
-                await self._report_taken(answer)
-                await asyncio.sleep(min(answer.left_ms / 1000 + 0.01, self.pause))
+                left = self._name_wait.seconds_left(answer, now=received)
+                if left > 0:
+                    await self._report_taken(answer)
+                    await asyncio.sleep(min(left + 0.01, self.pause))
                 continue
             # A node that has just joined runs nothing: there is nothing to reassert.
             self._must_reassert = self._reported_taken = False
             self._errors.clear()
-            self._row = row
+            self._note_cluster(answer, received)
+            # Its queues may have changed while the call was on its way.
+            self._row_outdated = (self._row.queue, self._row.spawn_queue) != (row.queue, row.spawn_queue)
+            self._row = replace(self._row, incarnation=row.incarnation)
             self.incarnation = self._previous = row.incarnation
             self._extend(sent)
             logger.info("node %s: joined as incarnation %s", self._node, row.incarnation)
@@ -152,12 +157,34 @@ class NodeLease:
             self._note_unanswered(error)
             return None
         renewed = answer.verdict == "ok"
+        if renewed:
+            received = lease_clock()
+            self._witness.on_time(answer.server_ms, sent=self._sent_at, received=received)
+            self._note_cluster(answer, received)
         # No monitor may sweep a lease that still runs on this node's clock: an unknown lease was lost by Redis.
         if (not renewed and self._sent_at < self.until) or (renewed and self._must_reassert):
             # Kept until it is complete: after a part of it Redis knows this node again, and reports no loss.
             self._must_reassert = True
             return Forgotten()
-        return self._renewed(Renewed(answer.generation, answer.led)) if renewed else Lost()
+        if not renewed:
+            return Lost()
+        if self._row_outdated:
+            await self._update_row()
+        return self._renewed(Renewed(answer.generation, answer.led))
+
+    def set_queues(self, *, queue: str, spawn_queue: str) -> None:
+        """Change the node's queues; the next heartbeat writes them to Redis, if the node has joined."""
+        self._row = replace(self._row, queue=queue, spawn_queue=spawn_queue)
+        self._row_outdated = self.incarnation is not None
+
+    async def _update_row(self) -> None:
+        """Write the node's record; the next heartbeat tries again if Redis does not answer."""
+        with contextlib.suppress(StoreUnavailable):
+            # Without daemons, the verb changes nothing else.
+            await self._store.run(
+                book.reassert(self._store.keys, self._node, self._row, [], ttl_ms=self._settings.lease_ttl_ms)
+            )
+            self._row_outdated = False
 
     async def reassert(self, running: list[Running]) -> Renewed | Lost | None:
         """Register again, with every daemon that runs here, after a heartbeat that was answered by ``Forgotten``.
@@ -171,7 +198,15 @@ class NodeLease:
             cut = [batch for page in pages for batch in batches(page, lambda item: len(item.arguments))]
             for batch in cut or [[]]:
                 answer = await self._store.run(
-                    book.reassert(self._store.keys, self._node, self._row, batch, ttl_ms=self._settings.lease_ttl_ms)
+                    book.reassert(
+                        self._store.keys,
+                        self._node,
+                        self._row,
+                        batch,
+                        ttl_ms=self._settings.lease_ttl_ms,
+                        server=self._store.pin.server,
+                        longest_ms=self._witness.longest_lease_ms,
+                    )
                 )
                 if answer is None:
                     self._must_reassert = False
@@ -189,6 +224,14 @@ class NodeLease:
             logger.info("node %s: Redis answers again", self._node)
         self._errors.clear()
         return answer
+
+    def _note_cluster(self, answer: verbs.Joined | verbs.Beat, received: float) -> None:
+        self._witness.on_cluster(
+            server=self._store.pin.server,
+            created_ms=answer.created_ms,
+            longest_lease_ms=answer.longest_lease_ms,
+            received=received,
+        )
 
     def _extend(self, sent: float) -> None:
         self.until = sent + self._settings.lease_ttl - self._settings.lease_margin
@@ -209,10 +252,17 @@ class NodeLease:
         rows = {text(name): decode_or_none(NodeRow, row) for name, row in raw.items()}
         return any(row is not None and row.takes_daemons for name, row in rows.items() if name != self._node)
 
-    async def leave(self) -> None:
-        """Leave the cluster. Raises StoreUnavailable."""
+    async def leave(self, *, nothing_runs: bool) -> None:
+        """Leave the cluster. Raises StoreUnavailable.
+
+        With ``nothing_runs``, every host is dead. What is still assigned here, because the monitor assigned it before
+        it saw the drain, is then released: it must not wait for the end of the lease.
+        """
         if self.incarnation is not None:
             left = await self._store.run(verbs.leave(self._store.keys, self._node, self.incarnation))
+            if left > 0 and nothing_runs:
+                await release_all(self._store, self._node)
+                left = await self._store.run(verbs.leave(self._store.keys, self._node, self.incarnation))
             if left > 0:
                 logger.warning("node %s: left %d daemons behind, they move when the lease ends", self._node, left)
             else:
@@ -241,4 +291,5 @@ class NodeLease:
         """Continue with another server if the address leads there; such a server may lack the last writes."""
         if self._store.pin.accept_new_server():
             self._must_reassert = True
-            self._no_claims_before = lease_clock() + self._settings.lease_ttl
+            # Another node may hold by a longer lease what the data of this server assigns here.
+            self._no_claims_before = lease_clock() + self._witness.longest_lease_ms / 1000

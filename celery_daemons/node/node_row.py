@@ -26,6 +26,7 @@ def row_of(boot: Boot) -> NodeRow:
         labels=",".join(settings.node_labels),
         launchers=",".join(sorted(boot.launchers)),
         candidate=settings.monitor,
+        scanners=",".join(boot.scanners),
         needs=needs_text({name: (options.labels, options.weight) for name, options in boot.launchers.items()}),
     )
 

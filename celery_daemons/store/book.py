@@ -120,8 +120,12 @@ def park(keys: Keys, epoch: Epoch, items: Sequence[tuple[DaemonName, str]]) -> S
     return ScriptCall("park", (keys.monitor, keys.specs, keys.book, keys.journal), (str(epoch), encode(items)), decode)
 
 
-def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int) -> ScriptCall[Swept]:
-    """Free up to ``limit`` daemons of a node whose lease has ended. Raises LeaseLost."""
+def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int, ended_ms: int | None = None) -> ScriptCall[Swept]:
+    """Free up to ``limit`` daemons of a node whose lease has ended. Raises LeaseLost.
+
+    ``ended_ms`` is the end of the lease, as Redis has it, that has ended by the caller's clock; with ``None``, Redis's
+    clock decides.
+    """
 
     def decode(reply: Any) -> Swept:
         verdict = text(reply[0])
@@ -144,8 +148,9 @@ def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int) -> ScriptCall
             keys.journal,
             keys.gone,
             keys.traces,
+            keys.lease_lengths,
         ),
-        (str(epoch), node, limit),
+        (str(epoch), node, limit, "" if ended_ms is None else ended_ms),
         decode,
     )
 
@@ -221,12 +226,20 @@ def release(keys: Keys, node: NodeName, items: Sequence[Release]) -> ScriptCall[
 
 
 def reassert(
-    keys: Keys, node: NodeName, row: NodeRow, items: Sequence[Running], *, ttl_ms: int
+    keys: Keys,
+    node: NodeName,
+    row: NodeRow,
+    items: Sequence[Running],
+    *,
+    ttl_ms: int,
+    server: str = "",
+    longest_ms: int = 0,
 ) -> ScriptCall[tuple[int, list[bool]] | None]:
     """Restore the entries of the daemons that this node runs, after Redis has lost data.
 
-    Answers the generation and, per item, false if a newer token exists; ``None`` if another incarnation of the node is
-    alive. Raises LayoutMismatch.
+    ``server`` is the run id of the server that answers, ``longest_ms`` the longest lease that the node has seen
+    registered before the loss. Answers the generation and, per item, false if a newer token exists; ``None`` if another
+    incarnation of the node is alive. Raises LayoutMismatch.
     """
 
     def decode(reply: Any) -> tuple[int, list[bool]] | None:
@@ -249,7 +262,8 @@ def reassert(
             keys.clock,
             keys.journal,
             keys.gone,
+            keys.lease_lengths,
         ),
-        (node, encode(row), ttl_ms, LAYOUT, _plain(items)),
+        (node, encode(row), ttl_ms, LAYOUT, _plain(items), server, longest_ms),
         decode,
     )

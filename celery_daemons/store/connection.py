@@ -9,7 +9,7 @@ import redis.asyncio
 import redis.asyncio.sentinel
 import redis.sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.errors import ConfigurationError, StoreUnavailable
@@ -28,7 +28,7 @@ TIMEOUT: Final = 5.0
 
 def _unavailable(url: str, error: Exception) -> StoreUnavailable:
     """Translate an error of the Redis client."""
-    if isinstance(error, ReadOnlyError):
+    if _is_read_only(error):
         return StoreUnavailable(
             f"Redis at {server.shown(url)} is a read-only replica; point daemons_redis_url at the primary"
         )
@@ -36,6 +36,11 @@ def _unavailable(url: str, error: Exception) -> StoreUnavailable:
         f"Redis at {server.shown(url)} does not answer correctly ({type(error).__name__}: {error}); "
         "check that the server runs and that daemons_redis_url is correct"
     )
+
+
+def _is_read_only(error: Exception) -> bool:
+    """Return whether a replica refused a write; before Redis 7, a script reports that as an error of the script."""
+    return isinstance(error, ReadOnlyError) or (isinstance(error, ResponseError) and "READONLY" in str(error))
 
 
 @contextmanager
@@ -69,12 +74,14 @@ def _client(library: Any, url: str, **options: Any) -> Any:
     if sentinels is None:
         return _plain_client(library, url, options)
     timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
-    return library.sentinel.Sentinel(sentinels.hosts, sentinel_kwargs=timeouts).master_for(
+    sentinel_kwargs = {**timeouts, **sentinels.sentinel_options}
+    return library.sentinel.Sentinel(sentinels.hosts, sentinel_kwargs=sentinel_kwargs).master_for(
         sentinels.service,
         db=sentinels.database,
         username=sentinels.username,
         password=sentinels.password,
         socket_keepalive=True,
+        **sentinels.primary_options,
         **options,
     )
 
@@ -161,9 +168,10 @@ class Store:
                     reply = self.client.execute_command(*_pack(call))
                 except NoScriptError:
                     reply = self.client.execute_command(*_pack_whole(call))
-            except ReadOnlyError:
-                # Reconnect for the next call: the address may then lead to the new primary.
-                self.client.connection_pool.disconnect()
+            except ResponseError as error:
+                if _is_read_only(error):
+                    # Reconnect for the next call: the address may then lead to the new primary.
+                    self.client.connection_pool.disconnect()
                 raise
         return call.decode(reply)
 
@@ -229,8 +237,9 @@ class AsyncStore:
                     reply = await self.client.execute_command(*_pack(call))
                 except NoScriptError:
                     reply = await self.client.execute_command(*_pack_whole(call))
-            except ReadOnlyError:
-                await self.client.connection_pool.disconnect()
+            except ResponseError as error:
+                if _is_read_only(error):
+                    await self.client.connection_pool.disconnect()
                 raise
         return call.decode(reply)
 

@@ -20,7 +20,7 @@ class Keys:
 
     @property
     def cluster(self) -> str:
-        """Hash: layout, created_ms, server, heard_ms, rebalance. A missing key means that Redis lost the data."""
+        """Hash: layout, created_ms, server, heard_ms, lost_lease_ms, rebalance. Without it, Redis has lost the data."""
         return self._key("cluster")
 
     @property
@@ -42,6 +42,11 @@ class Keys:
     def leases(self) -> str:
         """Sorted set: node → end of the lease in server milliseconds."""
         return self._key("leases")
+
+    @property
+    def lease_lengths(self) -> str:
+        """Sorted set: node → length of its lease in milliseconds."""
+        return self._key("lease_lengths")
 
     @property
     def specs(self) -> str:

@@ -1,6 +1,6 @@
 """The verbs for leases: the lease of a node to run daemons, and the lease of the monitor to assign daemons."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from celery_daemons.domain.names import Epoch, Incarnation, NodeName
@@ -17,27 +17,39 @@ class Joined:
 
     generation: int
     created_ms: str
+    server_ms: int = field(default=0, compare=False)
+    longest_lease_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The node was not joined: the lease of another incarnation runs for ``left_ms`` more."""
+    """The node was not joined: the lease of another incarnation runs for ``left_ms`` more by Redis's clock.
+
+    ``end_ms`` is the end of that lease and ``server_ms`` the time of the answer, both by Redis's clock. ``length_ms``
+    is the length of the lease, 0 if it is not known.
+    """
 
     left_ms: int
     incarnation: Incarnation
+    server_ms: int = field(default=0, compare=False)
+    end_ms: int = field(default=0, compare=False)
+    length_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
     """The answer to a heartbeat; ``led`` says whether a monitor leads.
 
-    ``fenced`` means that another incarnation has joined, ``data_lost`` that Redis does not know the node.
+    ``server_ms`` is the time by Redis's clock, ``longest_lease_ms`` the longest lease of a registered node. ``fenced``
+    means that another incarnation has joined, ``data_lost`` that Redis does not know the node.
     """
 
     verdict: Literal["ok", "fenced", "data_lost"]
     generation: int = 0
     created_ms: str = ""
     led: bool = False
+    server_ms: int = field(default=0, compare=False)
+    longest_lease_ms: int = field(default=0, compare=False)
 
 
 def layout_mismatch(found: str) -> LayoutMismatch:
@@ -49,11 +61,20 @@ def layout_mismatch(found: str) -> LayoutMismatch:
 
 
 def join(
-    keys: Keys, node: NodeName, row: NodeRow, *, ttl_ms: int, previous: Incarnation | None = None
+    keys: Keys,
+    node: NodeName,
+    row: NodeRow,
+    *,
+    ttl_ms: int,
+    previous: Incarnation | None = None,
+    server: str = "",
+    ended_ms: int | None = None,
 ) -> ScriptCall[Joined | Taken]:
-    """Join the cluster as ``row.incarnation``. Raises LayoutMismatch.
+    """Join the cluster as ``row.incarnation``, connected to ``server``. Raises LayoutMismatch.
 
     ``previous`` is an earlier incarnation that the caller knows to be dead, so that its lease need not end first.
+    ``ended_ms`` is the end of another incarnation's lease that has ended by the caller's clock, 0 for none; with
+    ``None``, Redis's clock decides whether such a lease has ended.
     """
 
     def decode(reply: Any) -> Joined | Taken:
@@ -61,13 +82,22 @@ def join(
         if verdict == "layout":
             raise layout_mismatch(text(reply[1]))
         if verdict == "taken":
-            return Taken(int(reply[1]), Incarnation(text(reply[2])))
-        return Joined(int(reply[1]), text(reply[2]))
+            return Taken(int(reply[1]), Incarnation(text(reply[2])), *map(int, reply[3:6]))
+        return Joined(int(reply[1]), text(reply[2]), int(reply[3]), int(reply[4]))
 
     return ScriptCall(
         "join",
-        (keys.cluster, keys.nodes, keys.leases, keys.generation(node), keys.journal, keys.clock, keys.gone),
-        (node, encode(row), ttl_ms, previous or "", LAYOUT),
+        (
+            keys.cluster,
+            keys.nodes,
+            keys.leases,
+            keys.generation(node),
+            keys.journal,
+            keys.clock,
+            keys.gone,
+            keys.lease_lengths,
+        ),
+        (node, encode(row), ttl_ms, previous or "", LAYOUT, server, "" if ended_ms is None else ended_ms),
         decode,
     )
 
@@ -77,12 +107,12 @@ def beat(keys: Keys, node: NodeName, incarnation: Incarnation, *, ttl_ms: int) -
 
     def decode(reply: Any) -> Beat:
         if reply[0] == 1:
-            return Beat("ok", int(reply[1]), text(reply[2]), bool(reply[3]))
+            return Beat("ok", int(reply[1]), text(reply[2]), bool(reply[3]), int(reply[4]), int(reply[5]))
         return Beat("data_lost" if reply[0] == -1 else "fenced")
 
     return ScriptCall(
         "beat",
-        (keys.cluster, keys.nodes, keys.leases, keys.generation(node), keys.monitor),
+        (keys.cluster, keys.nodes, keys.leases, keys.generation(node), keys.monitor, keys.lease_lengths),
         (node, incarnation, ttl_ms),
         decode,
     )
@@ -103,7 +133,15 @@ def leave(keys: Keys, node: NodeName, incarnation: Incarnation) -> ScriptCall[in
     """Leave the cluster; answer 0 when done, -1 if fenced, else how many daemons the node still holds."""
     return ScriptCall(
         "leave",
-        (keys.nodes, keys.leases, keys.held(node), keys.generation(node), keys.journal, keys.gone),
+        (
+            keys.nodes,
+            keys.leases,
+            keys.held(node),
+            keys.generation(node),
+            keys.journal,
+            keys.gone,
+            keys.lease_lengths,
+        ),
         (node, incarnation),
         int,
     )

@@ -29,7 +29,7 @@ def address(name: DaemonName, row: BookRow | None, node: NodeRow | None) -> Addr
         incarnation=node.incarnation,
         token=row.token,
         status=row.status,
-        queue=node.queue,
+        queue=node.queue or None,
         host=node.host,
         pid=row.pid,
         started_at=row.started_ms / 1000,
@@ -43,8 +43,12 @@ class Overview:
     ``age_ms`` is the age of the cluster's data, ``None`` if there is none. ``first_beat_age_ms`` is the time since the
     first heartbeat after a period in which no lease ran, ``None`` if there was no such period. ``server`` is the run id
     of the server that a monitor last confirmed, empty for none. ``paused`` says whether rebalancing is paused.
-    ``leases`` has the milliseconds left of each node's lease, negative after its end.
+    ``leases`` has the milliseconds left of each node's lease, negative after its end, and ``lease_lengths`` the length
+    of each. ``lost_lease_ms`` is the longest lease that a node may have that Redis has forgotten, 0 for none. ``led``
+    says whether a monitor leads. All ages, and ``now_ms``, are by Redis's clock.
     """
+
+    now_ms: int
 
     created_ms: str
     age_ms: int | None
@@ -54,6 +58,14 @@ class Overview:
     server: str
     paused: bool
     leases: dict[NodeName, int]
+    lease_lengths: dict[NodeName, int]
+    lost_lease_ms: int
+    led: bool
+
+    @property
+    def longest_lease_ms(self) -> int:
+        """Return the longest lease of a registered node, or of one that Redis has forgotten."""
+        return max([self.lost_lease_ms, *self.lease_lengths.values()])
 
 
 def overview(keys: Keys) -> ScriptCall[Overview]:
@@ -61,8 +73,9 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
 
     def decode(reply: Any) -> Overview:
         now, created, first_beat = int(reply[0]), text(reply[1]), text(reply[5])
-        ends = zip(reply[7::2], reply[8::2], strict=True)
+        ends, lengths = zip(reply[10::2], reply[11::2], strict=True), zip(reply[9][::2], reply[9][1::2], strict=True)
         return Overview(
+            now_ms=now,
             created_ms=created,
             age_ms=now - int(created) if created else None,
             first_beat_age_ms=now - int(first_beat) if first_beat else None,
@@ -71,9 +84,14 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
             server=text(reply[4]),
             paused=bool(reply[6]),
             leases={NodeName(text(name)): int(float(end)) - now for name, end in ends},
+            lease_lengths={NodeName(text(name)): int(float(length)) for name, length in lengths},
+            lost_lease_ms=int(reply[7] or 0),
+            led=bool(reply[8]),
         )
 
-    return ScriptCall("overview", (keys.cluster, keys.leases, keys.specs, keys.book), (), decode)
+    return ScriptCall(
+        "overview", (keys.cluster, keys.leases, keys.specs, keys.book, keys.lease_lengths, keys.monitor), (), decode
+    )
 
 
 def trace(store: Store, name: DaemonName) -> str | None:
@@ -197,7 +215,7 @@ def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:
         name=name,
         incarnation=row.incarnation,
         status=row.status if lease_ms > 0 else NodeStatus.LOST,
-        queue=row.queue,
+        queue=row.queue or None,
         host=row.host,
         pid=row.pid,
         weight=row.weight,

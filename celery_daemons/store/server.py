@@ -1,7 +1,7 @@
 """Parse the URL of a Redis server, and check that the server is suitable."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
@@ -17,7 +17,7 @@ def normalise(url: str) -> str:
     """Translate a Celery broker URL into a URL for the Redis client."""
     parts = urlsplit(url)
     scheme = _SCHEMES.get(parts.scheme, parts.scheme)
-    query = [(k, v.removeprefix("CERT_").lower() if k == "ssl_cert_reqs" else v) for k, v in parse_qsl(parts.query)]
+    query = [(k, _requirement(v) if k == "ssl_cert_reqs" else v) for k, v in parse_qsl(parts.query)]
     if parts.scheme == "redis+socket":
         query = [("db" if k == "virtual_host" else k, v) for k, v in query]
     # Assembled by hand, because urlunsplit drops the empty authority of unix:///path.
@@ -29,13 +29,18 @@ def normalise(url: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sentinels:
-    """The sentinels that know the primary of ``service``, and the database and login for the primary."""
+    """The sentinels that know the primary of ``service``, and the database and login for the primary.
+
+    ``sentinel_options`` and ``primary_options`` are further options of the Redis client, such as those of TLS.
+    """
 
     hosts: tuple[tuple[str, int], ...]
     service: str
     database: int
     username: str | None
     password: str | None
+    sentinel_options: Mapping[str, Any] = field(default_factory=dict)
+    primary_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def sentinels(url: str) -> Sentinels | None:
@@ -52,7 +57,24 @@ def sentinels(url: str) -> Sentinels | None:
         database=int(paths[-1]) if paths else 0,
         username=unquote(users[0].username) if users and users[0].username else None,
         password=unquote(users[0].password) if users and users[0].password else None,
+        sentinel_options={
+            name.removeprefix("sentinel_"): _option(name.removeprefix("sentinel_"), value)
+            for name, value in query.items()
+            if name.startswith("sentinel_")
+        },
+        primary_options={name: _option(name, value) for name, value in query.items() if name.startswith("ssl")},
     )
+
+
+def _option(name: str, value: str) -> str | bool:
+    if name in ("ssl", "ssl_check_hostname"):
+        return value.lower() in ("1", "true", "yes")
+    return _requirement(value) if name == "ssl_cert_reqs" else value
+
+
+def _requirement(value: str) -> str:
+    """Translate Celery's name of a TLS requirement into that of the Redis client."""
+    return value.removeprefix("CERT_").lower()
 
 
 def check_url(url: str) -> None:

@@ -26,6 +26,7 @@ class Boot(msgspec.Struct, kw_only=True):
     host: str
     worker_pid: int
     launchers: dict[LauncherName, LauncherOptions]
+    scanners: list[LauncherName] = []
     tempdir: str = ""
     previous: str | None = None
     hosting: bool = True
@@ -44,6 +45,18 @@ class HostBoot(msgspec.Struct, kw_only=True, tag=True):
     until: float = 0.0
 
 
+class Testimony(msgspec.Struct, kw_only=True, frozen=True):
+    """What an agent has seen of the cluster before it started a monitor; times are on the lease clock.
+
+    ``clock`` are the segments of a ServerClock. ``known_since`` is when the present server with its present data first
+    answered. ``longest_lease`` is the longest lease that may run, in seconds.
+    """
+
+    clock: list[tuple[float, float, float, float]]
+    known_since: float
+    longest_lease: float
+
+
 class MonitorBoot(msgspec.Struct, kw_only=True, tag=True):
     """Agent to monitor, first message; ``until`` is the end of the lease on the lease clock, less the margin."""
 
@@ -51,6 +64,7 @@ class MonitorBoot(msgspec.Struct, kw_only=True, tag=True):
     settings: Settings
     title: str
     epoch: int
+    testimony: Testimony
     until: float = 0.0
 
 
@@ -89,9 +103,19 @@ class Rejected(msgspec.Struct, tag=True):
 
 
 class Drain(msgspec.Struct, tag=True):
-    """Worker to agent: the worker is shutting down; release all daemons within ``timeout`` seconds."""
+    """Worker to agent: the worker is shutting down; release all daemons within ``timeout`` seconds.
+
+    A second message shortens the time that the first one gave.
+    """
 
     timeout: float
+
+
+class NodeQueues(msgspec.Struct, tag=True):
+    """Worker to agent: the queues that the worker consumes for this node; empty where the broker does not allow one."""
+
+    queue: str
+    spawn_queue: str
 
 
 class JoinedAs(msgspec.Struct, tag=True):
@@ -148,6 +172,12 @@ class Started(msgspec.Struct, tag=True):
     items: list[tuple[DaemonName, Token]]
 
 
+class Proven(msgspec.Struct, tag=True):
+    """Host to agent: these daemons have called ``ctx.ready()``."""
+
+    items: list[tuple[DaemonName, Token]]
+
+
 class Ended(msgspec.Struct, tag=True):
     """Host to agent: these daemons have ended."""
 
@@ -172,8 +202,8 @@ class Progress(msgspec.Struct, tag=True):
     """Monitor to agent: the loop has completed a turn."""
 
 
-FromWorker = AssignmentsChanged | Campaign | Rejected | Drain
+FromWorker = AssignmentsChanged | Campaign | Rejected | Drain | NodeQueues
 ToHost = Lease | Start | Stop | Probe | Leave
-FromHost = Ready | LoadFailed | Started | Ended | Hung | Alive
+FromHost = Ready | LoadFailed | Started | Proven | Ended | Hung | Alive
 FromMonitor = Progress | LoadFailed | SteppedDown
 ToMonitor = Lease | HandOver

@@ -1,6 +1,7 @@
 """The spawn task that the monitor sends to a node, and the names of a node's queues."""
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +30,29 @@ def task_queue_name(namespace: str, node: str) -> str:
 def spawn_queue_name(namespace: str, node: str) -> str:
     """Return the name of the queue that carries the node's spawn tasks."""
     return f"{task_queue_name(namespace, node)}.spawn"
+
+
+def task_queue(app: Any, name: str) -> Queue:
+    """Return the node's task queue as Celery itself declares a queue of that name, whatever the app's queue settings.
+
+    Every process must declare the queue alike: a broker refuses a declaration that differs from the first one.
+    """
+    queue: Queue = app.amqp.Queues((), create_missing=True)[name]
+    return queue
+
+
+def allow_task_queues(app: Any, namespace: Callable[[], str]) -> None:
+    """Let tasks be sent to the queues of nodes by name, also in an app with ``task_create_missing_queues = False``."""
+
+    class QueuesAndNodes(app.amqp.queues_cls):  # type: ignore[misc]
+        """The app's queues. Those of nodes are found, but not added: the app's workers must not consume them all."""
+
+        def __missing__(self, name: Any) -> Any:
+            if not self.create_missing and str(name).startswith(task_queue_name(namespace(), "")):
+                return task_queue(app, name)
+            return super().__missing__(name)
+
+    app.amqp.queues_cls = QueuesAndNodes
 
 
 def _escaped(sign: re.Match[str]) -> str:
@@ -77,9 +101,13 @@ class SpawnTask(msgspec.Struct, kw_only=True):
         try:
             headers = message.headers or {}
             name = headers.get("task") if isinstance(headers, dict) else None
-            if name != TASK:
+            payload = message.decode() if name in (None, TASK) else None
+            if name is None and isinstance(payload, dict):
+                # Celery's task protocol 1 has everything in the body; see task_protocol.
+                name, payload = payload.get("task"), (payload.get("args"), payload.get("kwargs"))
+            if name != TASK or payload is None:
                 raise NotASpawnTask(f"its task is {name!r:.80}, not {TASK}")
-            given = dict(message.decode()[1])
+            given = dict(payload[1])
             version = given.pop("version", None)
             if version != VERSION:
                 raise NotASpawnTask(f"its version is {version!r:.20}, this node reads version {VERSION}")

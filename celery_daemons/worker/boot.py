@@ -36,6 +36,7 @@ def boot_for(
         host=socket.gethostname(),
         worker_pid=os.getpid(),
         launchers={launcher.name: launcher.options for launcher in registry.values()},
+        scanners=sorted(launcher.name for launcher in registry.values() if launcher.scanner is not None),
         hosting=hosting,
         loglevel=loglevel or logging.INFO,
         logfile=logfile,

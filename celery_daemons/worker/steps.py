@@ -1,4 +1,4 @@
-"""Celery boot steps: the agent lives as long as the worker, the spawn queue's consumer as long as a connection."""
+"""Celery boot steps: the agent lives as long as the worker, the consumers of its queues as long as a connection."""
 
 import logging
 import time
@@ -7,21 +7,12 @@ from typing import Any, Final
 from celery import bootsteps
 from celery.utils.nodenames import node_format
 from celery.worker import state
-from kombu.common import ignore_errors
-from kombu.messaging import Consumer
 
 from celery_daemons.launcher import daemons_of_app
-from celery_daemons.settings import Settings
-from celery_daemons.wire.messages import AssignmentsChanged, Campaign, Rejected
-from celery_daemons.wire.spawn_task import (
-    NotASpawnTask,
-    SpawnTask,
-    spawn_queue,
-    spawn_queue_name,
-    task_queue_name,
-)
 from celery_daemons.worker.agent_process import AgentProcess
 from celery_daemons.worker.boot import boot_for
+from celery_daemons.worker.guard import Guard
+from celery_daemons.worker.node_queues import NodeQueuesConsumer
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +20,8 @@ logger = logging.getLogger(__name__)
 _AGENT_CHECK: Final = 0.25
 #: Seconds of the drain time-out that the agent has for its own exit after it has handed over its daemons.
 _AGENT_EXIT_MARGIN: Final = 1.0
-#: Seconds between two reports of rejected messages: a flood of bad messages must not flood the log.
-_REPORT_EVERY: Final = 5.0
-
-
-def settings_of(app: Any) -> Settings:
-    """Return the complete, validated settings of the app's Daemons."""
-    return daemons_of_app(app).settings
+#: Celery's worker for tests, which runs inside the process of the tests.
+_TEST_WORKER: Final = "celery.contrib.testing.worker"
 
 
 def _expanded(logfile: Any, node: str) -> str | None:
@@ -43,13 +29,24 @@ def _expanded(logfile: Any, node: str) -> str | None:
     return node_format(logfile, node, i="", I="") if isinstance(logfile, str) else None
 
 
+def _is_set(status: Any) -> bool:
+    """Return whether a flag of Celery's is set: Celery stores an exit status, which may be 0, or None or False."""
+    return status is not None and status is not False
+
+
 def _shutting_down() -> bool:
-    """Return whether the worker is stopping: Celery stores an exit status, which may be 0, or ``None`` or ``False``."""
-    return any(status is not None and status is not False for status in (state.should_stop, state.should_terminate))
+    return _is_set(state.should_stop) or _is_set(state.should_terminate)
+
+
+def _is_embedded(worker: Any) -> bool:
+    return any(base.__module__ == _TEST_WORKER for base in type(worker).__mro__)
 
 
 class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Starts the agent, replaces an agent that has died, and drains the agent while the worker shuts down."""
+    """Starts the agent, replaces an agent that has died, and drains the agent while the worker shuts down.
+
+    Once the worker has started, nothing that fails here reaches the worker.
+    """
 
     label = "Daemons"
     requires = ("celery.worker.components:Timer", "celery.worker.components:Hub")
@@ -67,8 +64,19 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self._weight = daemon_weight
         self._drain_timeout = 0.0
         self._drain_until = 0.0
+        self._began_cold = False
         self._timer_entry: Any = None
         worker.daemons_agent = None
+
+    def include_if(self, worker: Any) -> bool:
+        """Return whether the worker is to be a node."""
+        if not self.enabled:
+            return False
+        participation = daemons_of_app(worker.app).participation
+        why = participation.why_not(embedded=_is_embedded(worker))
+        if why is not None:
+            participation.warn(f"worker {worker.hostname}: {why}; it is a plain worker without daemons")
+        return why is None
 
     def create(self, worker: Any) -> None:
         """Validate settings and app. An error here keeps the worker from starting and names the reason."""
@@ -82,6 +90,16 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
             logfile=_expanded(worker.logfile, worker.hostname),
         )
         self._drain_timeout = settings.drain_timeout
+        self._guard = Guard(
+            f"node {worker.hostname}: checking the agent",
+            remedy="the worker's tasks go on; trying again, at least every 30 s",
+            pauses=True,
+        )
+        self._ending_guard = Guard(
+            f"node {worker.hostname}: ending the agent",
+            remedy="the agent ends by itself once the worker has exited, and its daemons move then",
+        )
+        logger.info("node %s: joins the cluster of daemons in namespace %s", worker.hostname, settings.namespace)
         worker.daemons_agent = AgentProcess(boot)
 
     def start(self, worker: Any) -> None:
@@ -93,78 +111,63 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
         # A service manager signals the agent as well as the worker. The worker must not start another agent then,
         # even if its own loop, which may be waiting for the broker, acts on the signal only seconds later.
         if not _shutting_down():
-            agent.keep_alive()
+            self._guard.call(agent.keep_alive)
 
     def close(self, worker: Any) -> None:
-        """Start the drain when the shutdown starts, so that daemons move while the pool finishes tasks."""
+        """Start the drain when the shutdown starts, so that daemons move while the pool finishes its tasks."""
+        if worker.daemons_agent is not None:
+            self._ending_guard.call(self._drain, worker.daemons_agent)
+
+    def _drain(self, agent: AgentProcess) -> None:
+        self._began_cold = _is_set(state.should_terminate)
+        self._drain_until = time.monotonic() + self._drain_timeout
         if self._timer_entry is not None:
             self._timer_entry.cancel()
-        if worker.daemons_agent is not None:
-            self._drain_until = time.monotonic() + self._drain_timeout
-            worker.daemons_agent.drain(max(0.0, self._drain_timeout - _AGENT_EXIT_MARGIN))
+        agent.drain(max(0.0, self._drain_timeout - _AGENT_EXIT_MARGIN))
 
     def stop(self, worker: Any) -> None:
         """Wait for the drain until the drain time-out, and kill the agent after that."""
-        if worker.daemons_agent is not None and not worker.daemons_agent.wait(self._drain_until - time.monotonic()):
-            logger.warning("node %s: not drained within the drain time-out, agent killed", worker.hostname)
+        if worker.daemons_agent is not None:
+            self._ending_guard.call(self._wait, worker.daemons_agent)
 
     terminate = stop
 
+    def _wait(self, agent: AgentProcess) -> None:
+        left = self._drain_until - time.monotonic()
+        if not agent.wait(left, hurried=self._is_hurried):
+            logger.warning("node %s: not drained in time, agent killed", agent.node)
 
-class SpawnStep(bootsteps.ConsumerStep):  # type: ignore[misc]
-    """Consumes the node's spawn queue on a separate channel, so that a full pool does not delay spawn tasks."""
+    def _is_hurried(self) -> bool:
+        """Return whether a second Ctrl-C, after the drain had begun, asks for an end at once."""
+        return not self._began_cold and _is_set(state.should_terminate)
+
+
+class SpawnStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Consumes the node's queues while there is a connection to the broker."""
 
     label = "DaemonSpawns"
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
-        self._rejected = 0
-        self._report_at = 0.0
+        self._queues: NodeQueuesConsumer | None = None
 
     def include_if(self, consumer: Any) -> bool:
         """Return whether the worker has an agent."""
         return consumer.controller.daemons_agent is not None
 
     def start(self, consumer: Any) -> None:
-        """Consume the spawn queue, and add the node's task queue to the queues of the worker."""
-        self._agent: AgentProcess = consumer.controller.daemons_agent
-        self._namespace = settings_of(consumer.app).namespace
-        consumer.add_task_queue(task_queue_name(self._namespace, consumer.hostname))
-        super().start(consumer)
+        """Consume the node's task queue with the worker's other queues, and its spawn queue on a separate channel."""
+        if self._queues is None:
+            namespace = daemons_of_app(consumer.app).settings.namespace
+            self._queues = NodeQueuesConsumer(consumer, namespace=namespace)
+        self._queues.start()
 
     def stop(self, consumer: Any) -> None:
-        """Stop consuming. A worker that exits, unlike a worker that loses the broker, deletes the spawn queue."""
-        if consumer.blueprint.state == bootsteps.CLOSE:
-            for spawn_consumer in self.consumers or ():
-                ignore_errors(consumer.connection, spawn_consumer.cancel)
-                for queue in spawn_consumer.queues:
-                    ignore_errors(consumer.connection, queue.delete)
-        super().stop(consumer)
+        """Stop consuming. A worker that exits, unlike one that loses its broker, deletes the spawn queue."""
+        if self._queues is not None:
+            self._queues.stop(delete=consumer.blueprint.state == bootsteps.CLOSE)
 
-    def get_consumers(self, channel: Any) -> list[Consumer]:
-        """Return a consumer of raw messages: no message, however malformed, may raise in the worker."""
-        queue = spawn_queue(spawn_queue_name(self._namespace, self._agent.node))
-        return [Consumer(channel, queues=[queue], on_message=self._on_message, accept=["json"], tag_prefix="daemons")]
-
-    def _on_message(self, message: Any) -> None:
-        try:
-            task = SpawnTask.decode(message, node=self._agent.node)
-        except NotASpawnTask as error:
-            message.reject()
-            self._reject(str(error))
-        else:
-            # Acknowledged at once: claims decide which node runs a daemon, so a redelivered task would only be refused.
-            message.ack()
-            if task.campaign:
-                self._agent.send(Campaign())
-            else:
-                self._agent.send(AssignmentsChanged(task.incarnation, task.generation, task.assigned, task.recalled))
-
-    def _reject(self, reason: str) -> None:
-        self._rejected += 1
-        now = time.monotonic()
-        if now >= self._report_at:
-            logger.warning("node %s: %d messages rejected: %s", self._agent.node, self._rejected, reason)
-            self._agent.send(Rejected(self._rejected, reason))
-            self._rejected = 0
-            self._report_at = now + _REPORT_EVERY
+    def shutdown(self, consumer: Any) -> None:
+        """Close the channel."""
+        if self._queues is not None:
+            self._queues.stop(delete=False)

@@ -1,4 +1,4 @@
-"""``make bench``: prints a table, and writes the same as JSON, and charts, if told where.
+"""``make bench``: print a table of figures; on request also write JSON and charts.
 
 ``python -m tests.benchmarks [--json FILE] [--charts FOLDER] [MEASURE …]``
 """

@@ -1,4 +1,4 @@
-"""What it costs daemons that nodes come and go in order, and what one that fails costs the others."""
+"""Measure the effect of nodes that join and leave gracefully, and of a failing daemon on other daemons."""
 
 import time
 from collections import defaultdict
@@ -57,7 +57,7 @@ def drain() -> Iterator[Row]:
             began = time.monotonic()
             first.terminate()
             cluster.wait(lambda cluster=cluster: _all_on(cluster, "w2@test"))  # type: ignore[misc]
-            # A daemon is told of as running a moment before its first line is.
+            # A daemon is reported as running a moment before it writes its first line.
             cluster.wait(lambda cluster=cluster: _beginnings(cluster) == 2 * DRAINED)  # type: ignore[misc]
             in_all.append(max(at for notes in _lives(cluster).values() for _, at in notes) - began)
             gaps += _gaps(cluster, began)

@@ -47,11 +47,11 @@ _QUIET = 60.0
 
 @dataclass(slots=True)
 class _Seen:
-    """What is known of one daemon: its newest token, when that began, and when it was last heard."""
+    """What is known of one daemon: its newest token, when that began, and when it last wrote."""
 
     token: int
     began: float
-    heard: float
+    last_seen: float
 
 
 @dataclass(slots=True)
@@ -100,23 +100,23 @@ class Recorder:
     def alive(self, name: str, *, since: float) -> bool:
         """Return whether a daemon has recorded itself since a moment."""
         seen = self.seen.get(name)
-        return seen is not None and seen.heard > since
+        return seen is not None and seen.last_seen > since
 
     def _judge(self, name: str, token: int, at: float) -> None:
         self.signs += 1
         seen = self.seen.get(name)
         if seen is None or token > seen.token:
-            if seen is not None and at < seen.heard:
+            if seen is not None and at < seen.last_seen:
                 self._blame(
-                    "overlap", name, f"token {token} began at {at:.3f}, {seen.token} was heard {seen.heard:.3f}"
+                    "overlap", name, f"token {token} began at {at:.3f}, {seen.token} last wrote at {seen.last_seen:.3f}"
                 )
             self.seen[name] = _Seen(token, at, at)
             self.begun.append((name, token, at))
             self.lives += 1
         elif token == seen.token:
-            seen.heard = max(seen.heard, at)
+            seen.last_seen = max(seen.last_seen, at)
         elif at > seen.began:
-            self._blame("overlap", name, f"token {token} was heard at {at:.3f}, {seen.token} began at {seen.began:.3f}")
+            self._blame("overlap", name, f"token {token} wrote at {at:.3f}, {seen.token} began at {seen.began:.3f}")
 
     def _blame(self, kind: str, name: str, text: str) -> None:
         self.violations.append(Violation(kind, name, text))

@@ -17,6 +17,7 @@ from celery_daemons.store.keys import LAYOUT, Keys
 from tests.fault.daemon_kinds import SOURCE, VNODES, chosen_by_ring, names_for
 from tests.fault.signals import SOON
 from tests.integration.conftest import Client
+from tests.support.fake_clock import FakeClock
 from tests.support.projects import Project
 from tests.support.proxy import Proxy
 from tests.support.recorder import Recorder
@@ -52,11 +53,13 @@ class FaultCluster:
         broker: Broker = "beside",
         wanted: Iterable[str] | None = None,
         options: Mapping[str, list[str]] | None = None,
+        fake_clock: bool = False,
     ) -> None:
         self._resources = ExitStack()
         self._options = options or {}
         self._broker = broker
-        self.server = self._resources.enter_context(Server("valkey"))
+        self.clock = FakeClock(folder)
+        self.server = self._resources.enter_context(Server("valkey", env=self.clock.env if fake_clock else None))
         self.proxies = {f"{name}@test": self._new_proxy() for name in nodes}
         self.client_proxy = self._new_proxy()
         self.wanted = sorted(wanted) if wanted is not None else names_for(self.proxies)

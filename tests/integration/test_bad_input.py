@@ -139,7 +139,7 @@ def test_a_spawn_whose_arguments_cannot_be_encoded_is_refused(valkey: Server, na
     with pytest.raises(ConfigurationError, match="daemon one: its arguments do not serialise to JSON"):
         daemons.spawn("one", daemons_with, args=[object()])
     with pytest.raises(ConfigurationError, match=r"daemon one: launcher something does not take .* 'number'"):
-        daemons.spawn("one", daemons_with, kwargs={"numbr": 1})
+        daemons.spawn("one", daemons_with, kwargs={"count": 1})
     assert list(daemons.list()) == []
 
 

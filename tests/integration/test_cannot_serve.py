@@ -1,5 +1,6 @@
 """A node that is alive and cannot start processes: its daemons run elsewhere, and it serves again by itself."""
 
+import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import psutil
 import pytest
 
 from celery_daemons.domain.records import JournalEntry
+from celery_daemons.node.descriptors import PER_HOST, RESERVED
 from tests.fault.daemon_kinds import chosen_by_ring
 from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster, title
 from tests.support.servers import Server
@@ -67,6 +69,8 @@ def test_a_node_whose_socket_folder_was_removed_gives_its_daemons_back_and_serve
     """Attacks invariant 2: daemons stayed *starting* forever, with a healthy node beside."""
     # Given a daemon that runs on the first node, whose folder for sockets a cleaner of temporary files removes
     kept = cluster.spawn(preferring(NODES[0], "together"), "together")
+    # An empty node would be given the next daemon whatever the ring prefers.
+    cluster.spawn(preferring(NODES[1], "together"), "together")
     broken = cluster.workers["w1"]
     (folder,) = Path(broken._temporary).glob("celery-daemons-*")
     shutil.rmtree(folder)
@@ -107,3 +111,32 @@ def test_a_node_whose_app_is_broken_on_disk_takes_no_daemons_until_it_is_repaire
     module.write_text(sound)
     wait_event(cluster, "serves-again")
     assert cluster.daemons.status().problems == {}
+
+
+def test_a_node_runs_as_many_processes_as_fit_and_names_the_limit_for_the_others(cluster: IntegrationCluster) -> None:
+    """With more of them than descriptors, agent and hosts were stuck or died."""
+    # Given one node, whose limit of open files leaves room for six hosts, one of which is the shared host
+    cluster.workers["w2"].stop()
+    agent = cluster.agent(cluster.workers["w1"])
+    limit = RESERVED + 6 * PER_HOST
+    resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (limit, limit))
+
+    # When eight isolated daemons are wanted, then five run, and the reason for the others is the limit
+    names = [f"many.{number}" for number in range(8)]
+    for name in names:
+        cluster.daemons.spawn(name, "alone")
+    wait_event(cluster, "cannot-serve")
+    wait_until(lambda: len(cluster.running(*names)) == 5, within=SOON, because="five of them fit")
+    (left, *_) = set(names) - set(cluster.running(*names))
+    assert "6 host processes fit into the limit of" in str(cluster.wait_status(left, "unplaceable").error)
+
+    # And each host takes no more descriptors than are counted
+    assert agent.num_fds() <= limit
+    assert agent.num_fds() >= 6 * PER_HOST
+
+    # When one of those that run is forgotten, then another runs
+    gone = next(iter(cluster.running(*names)))
+    cluster.daemons.forget(gone)
+    wait_until(
+        lambda: len(cluster.running(*(set(names) - {gone}))) == 5, within=SOON, because="there is room for another"
+    )

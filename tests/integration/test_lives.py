@@ -1,7 +1,6 @@
 """How runs of a daemon end, and when the next run begins."""
 
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -75,7 +74,7 @@ PLACES = ["shared", "process", "thread"]
 shared_cluster = module_cluster(SOURCE)
 
 
-def told(cluster: IntegrationCluster, name: str, error: str) -> bool:
+def reported(cluster: IntegrationCluster, name: str, error: str) -> bool:
     """Whether the book holds this error of a daemon."""
     return error in (cluster.record(name).error or "")
 
@@ -118,11 +117,11 @@ def test_the_restart_policy_decides_whether_a_daemon_restarts_after_a_failure_or
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "reported"),
     [("doom", "Doom: of its own kind"), ("exit", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt: ")],
 )
 def test_an_exception_of_any_kind_fails_the_daemon_and_no_neighbour(
-    cluster: IntegrationCluster, place: str, how: str, told: str
+    cluster: IntegrationCluster, place: str, how: str, reported: str
 ) -> None:
     # Given
     name = f"{how}-{place}"
@@ -134,7 +133,7 @@ def test_an_exception_of_any_kind_fails_the_daemon_and_no_neighbour(
     # Then
     cluster.wait_event(name, "starts", times=2)
     cluster.wait_status(name, "running")
-    assert cluster.record(name).error == told
+    assert cluster.record(name).error == reported
     assert [cluster.daemons.locate(address.name) for address in neighbours] == neighbours
 
 
@@ -173,7 +172,7 @@ def test_a_class_whose_constructor_fails_is_retried_and_its_neighbours_run_on(
 
 
 def test_a_process_that_exits_without_a_report_is_restarted(cluster: IntegrationCluster) -> None:
-    # When: without a word, by whatever exit status
+    # When: without a report, by any exit status
     cluster.daemons.spawn("vanishes", "transient-process", args=["os-exit"])
 
     # Then
@@ -234,14 +233,13 @@ def test_unknown_arguments_fail_the_daemon_and_not_its_host(cluster: Integration
     # Given
     neighbour = cluster.spawn("beside-wrong", "permanent-shared", "stay")
 
-    # When
-    wrong: dict[str, Any] = {"no_such": 1}
+    # When specs are recorded by code with another signature, as during a deploy
     for place in PLACES:
-        cluster.daemons.spawn(f"wrong-{place}", f"permanent-{place}", kwargs=wrong)
+        cluster.daemons.cluster.want(f"wrong-{place}", f"permanent-{place}", '[[], {"no_such": 1}]')
 
     # Then
     for place in PLACES:
         wait_until(
-            partial(told, cluster, f"wrong-{place}", "unexpected keyword argument"), within=SOON, because="it fails"
+            partial(reported, cluster, f"wrong-{place}", "unexpected keyword argument"), within=SOON, because="it fails"
         )
     assert cluster.daemons.locate(neighbour.name) == neighbour

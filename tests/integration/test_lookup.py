@@ -71,7 +71,7 @@ def test_an_unknown_stopped_or_forgotten_daemon_has_no_address(cluster: Integrat
 
     # Then
     assert cluster.daemons.locate("stopped") is None
-    assert cluster.daemons.locate("never-heard-of") is None
+    assert cluster.daemons.locate("unknown") is None
     assert [(record.name, record.status) for record in cluster.daemons.list()] == [("stopped", "stopped")]
     with pytest.raises(InvalidName, match="daemon name 'not a name'"):
         cluster.daemons.locate("not a name")

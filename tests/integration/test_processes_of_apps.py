@@ -64,9 +64,25 @@ if IN_WORKER:
     opened = socket.create_connection((at.hostname, at.port))
     app.control.ping(timeout=0.1)
 
+app.conf.result_backend = BROKER_URL
+
 @app.task
 def hello():
     note("task", "runs")
+
+@app.task
+def add(x, y):
+    return x + y
+
+if IN_WORKER:
+    add.delay(1, 2)
+
+@daemons.launcher
+def asks(ctx):
+    for number in range(10):
+        assert add.delay(number, number).get(timeout=10) == 2 * number
+    note(ctx.name, "has answers")
+    ctx.stopping.wait()
 
 @daemons.launcher
 def isolated(ctx):
@@ -164,6 +180,14 @@ def test_connections_that_an_app_opens_at_import_are_closed_or_named_and_daemons
         assert cluster.wait_event("isolated", "runs")["django"] is True
         cluster.wait_event("shared", "runs")
         cluster.wait_event("task", "runs")
+
+        # When two processes wait for results at once, then neither receives those of the other
+        names = ["asks-1", "asks-2"]
+        for name in names:
+            cluster.daemons.spawn(name, "asks")
+        for name in names:
+            cluster.wait_event(name, "has answers")
+            assert cluster.record(name).restarts == 0
         assert f"every daemon's process inherits them: 127.0.0.1:{valkey.port};" in worker.output
 
 

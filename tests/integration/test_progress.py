@@ -68,7 +68,7 @@ def test_a_daemon_without_progress_is_restarted_and_a_daemon_that_beats_runs_on(
     assert (found.error, found.restarts) == (TOLD, 1)
     assert cluster.daemons.locate(steady.name) == steady
 
-    # Then what cannot be stopped has cost its process
+    # Then the process of a daemon that cannot be stopped was killed
     first, second = cluster.events(name, "starts")
     assert (first["pid"] == second["pid"]) == ((place, how) == ("shared", "hang"))
 

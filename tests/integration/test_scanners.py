@@ -269,7 +269,7 @@ def all_of_them():
     assert told.startswith("ConfigurationError daemon huge: its arguments take 80000")
 
     # When one is spawned with arguments that the launcher does not take, then the command says which
-    refused = project.celery("daemons", "spawn", "feed", "wrong", "--kwargs", '{"documnt": "x"}')
+    refused = project.celery("daemons", "spawn", "feed", "wrong", "--kwargs", '{"file": "x"}')
     assert refused.returncode == 1
     assert "daemon wrong: launcher feed does not take these arguments: missing a required" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1

@@ -22,6 +22,7 @@ def find(client: Any, keys: Keys, before: set[str]) -> list[str]:
         keys.clock,
         keys.nodes,
         keys.leases,
+        keys.lease_lengths,
         keys.specs,
         keys.book,
         keys.traces,
@@ -37,6 +38,8 @@ def find(client: Any, keys: Keys, before: set[str]) -> list[str]:
     wrong += [f"trace of {name.decode()}: no entry in the book" for name in set(client.hkeys(keys.traces)) - entries]
     with_lease = {name.decode() for name in client.zrange(keys.leases, 0, -1)}
     wrong += [f"lease of {node}: the node is not registered" for node in sorted(with_lease - registered)]
+    with_length = {name.decode() for name in client.zrange(keys.lease_lengths, 0, -1)}
+    wrong += [f"length of the lease of {node}: the node is not registered" for node in sorted(with_length - registered)]
     if keys.monitor in ours and client.pttl(keys.monitor) < 0:
         wrong.append(f"{keys.monitor}: has no expiry")
     return wrong

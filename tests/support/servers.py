@@ -1,11 +1,13 @@
 """Real Redis and Valkey servers on loopback, each with its own folder and process handle."""
 
 import errno
+import os
 import random
 import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -110,13 +112,20 @@ class Server(ManagedProcess):
     What the folder holds is loaded at each start; with the defaults, that is nothing.
     """
 
-    def __init__(self, flavour: Flavour = "valkey", *config: str, port: int | None = None) -> None:
+    def __init__(
+        self,
+        flavour: Flavour = "valkey",
+        *config: str,
+        port: int | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.flavour = flavour
         self.port = port or free_port()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{flavour}-"))
         super().__init__(self.folder / "server.log")
         self._data = self.folder / "data"
         self._config = config
+        self._env = {**os.environ, **env} if env else None
         self._executable = executable(flavour)
 
     def __repr__(self) -> str:
@@ -153,7 +162,7 @@ class Server(ManagedProcess):
         self._data.mkdir(exist_ok=True)
         conf = self.folder / "server.conf"
         conf.write_text("\n".join([*self._defaults(), *self._config, ""]))
-        self._launch([self._executable, conf])
+        self._launch([self._executable, conf], env=self._env)
         try:
             wait_until(self._answers, within=START_LIMIT, because=f"{self} was just started")
         except BaseException as error:

@@ -73,7 +73,7 @@ def calls() -> None:
     print(moved, [(move.name, move.source, move.target, move.why) for move in moves])
     if place is not None:
         name: str = place.name
-        queue: str = place.queue
+        queue: str | None = place.queue
         token: int = place.token
         print(name, queue, token)
     print(spawned, places, nodes, list(records), preferred)

@@ -72,7 +72,7 @@ def launcher(factory: Any) -> Launcher:
 @pytest.mark.parametrize(
     ("args", "kwargs", "culprit"),
     [
-        (["x"], {"evry": 1}, "got an unexpected keyword argument 'evry'"),
+        (["x"], {"rate": 1}, "got an unexpected keyword argument 'rate'"),
         ([], {"every": 1}, "missing a required argument: 'url'"),
         (["x", 1, 2], {}, "too many positional arguments"),
         (["x"], {"url": "y"}, "multiple values for argument 'url'"),
@@ -112,7 +112,7 @@ def test_parameters_of_every_kind_are_called_as_they_were_given() -> None:
 
 def test_arguments_of_a_class_are_those_of_its_method_run() -> None:
     with pytest.raises(ConfigurationError, match=r"'number'.*\(number: int\)"):
-        launcher(Worker).spec("a", numbr=1)
+        launcher(Worker).spec("a", count=1)
 
 
 def test_a_function_under_a_decorator_is_asked_for_what_the_decorator_takes() -> None:

@@ -99,3 +99,12 @@ def test_a_new_monitor_waits_for_nodes_that_left_just_before_its_election(
     assert period.ends_at == clock.now + RETURN_WINDOW - 10.0
     period.on_nodes(nodes(a="up"))
     assert period.ends_at == clock.now + DELAY
+
+
+def test_a_node_that_left_in_the_future_of_a_clock_that_was_set_back_is_waited_for_no_longer(
+    clock: ManualClock, period: QuietPeriod
+) -> None:
+    """Attacks invariant 4."""
+    period.expect(NodeName("a"), gone_for=-3600.0)
+
+    assert period.ends_at == clock.now + RETURN_WINDOW

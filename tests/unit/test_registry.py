@@ -35,3 +35,10 @@ def test_an_unregistered_launcher_is_gone_and_its_name_free(daemons: Daemons) ->
     with pytest.raises(UnknownLauncher, match="no launcher 'feed' is registered"):
         daemons.launchers.unregister("feed")
     assert daemons.register_launcher("feed", Launcher(feed)).name == "feed"
+
+
+def test_a_launcher_with_a_long_first_delay_need_not_set_the_limit_of_it(daemons: Daemons) -> None:
+    launcher = daemons.register_launcher("feed", Launcher(feed, backoff=60))
+
+    assert (launcher.options.backoff, launcher.options.backoff_max) == (60, 60)
+    assert daemons.register_launcher("other", Launcher(feed, backoff=1)).options.backoff_max == 30

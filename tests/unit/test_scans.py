@@ -168,7 +168,7 @@ def test_one_bad_row_of_a_table_is_reported_and_all_others_count(scanner: Any) -
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        ({"evry": 3}, "launcher feed does not take these arguments: got an unexpected keyword argument 'evry'"),
+        ({"rate": 3}, "launcher feed does not take these arguments: got an unexpected keyword argument 'rate'"),
         ({"every": object()}, "its arguments do not serialise to JSON"),
         ({"document": "x" * 2_000_000}, "the limit is 1048576"),
     ],

@@ -1,16 +1,17 @@
 """What follows on the answer to a claim: the daemon starts on a host, is given back, or is forgotten."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from celery_daemons.domain.names import LauncherName
+from celery_daemons.domain.names import DaemonName, LauncherName, Token
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.restart import RestartHistory
 from celery_daemons.domain.runs import Assignment, ClaimResult, StartItem
-from celery_daemons.domain.states import Outcome
+from celery_daemons.domain.states import DaemonStatus, Outcome
 from celery_daemons.node.supervision.commands import HostId, KillHost, Resync
 from celery_daemons.node.supervision.local_daemon import LocalDaemon, LocalHost, State
 from celery_daemons.node.supervision.state import NodeState
+from celery_daemons.node.supervision.timers import StartOver
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,27 @@ class Starter:
         daemon.state, daemon.end, daemon.started_at = State.STARTING, None, now
         daemon.host.names.add(daemon.name)
         return daemon.host
+
+    def started(self, host_id: HostId, items: Iterable[tuple[DaemonName, Token]], now: float) -> None:
+        """Note that the code of daemons has been called."""
+        for name, token in items:
+            daemon = self._state.daemon_on(host_id, name, token)
+            if daemon is None or daemon.state is not State.STARTING:
+                continue
+            daemon.started_at = now
+            seconds = self._launchers[daemon.launcher].start_seconds
+            if seconds:
+                self._state.timers.set(now + seconds, StartOver(name, host_id, token))
+            else:
+                self.runs(host_id, name, token)
+
+    def runs(self, host_id: HostId, name: DaemonName, token: Token) -> None:
+        """Report that a daemon runs, unless that run is over or has been reported."""
+        daemon = self._state.daemon_on(host_id, name, token)
+        if daemon is not None and daemon.state is State.STARTING:
+            daemon.state = State.RUNNING
+            # An immediate restart had no report of its own; the cause of it is worth one.
+            self._state.report(daemon, DaemonStatus.RUNNING, error=daemon.error, trace=daemon.trace)
 
     def give_back_waiting(self) -> None:
         """Release the daemons that wait for a host: none has been sent to a host."""

@@ -19,7 +19,7 @@ from celery_daemons.node.supervision.local_daemon import AfterStop, LocalDaemon,
 from celery_daemons.node.supervision.starting import Starter
 from celery_daemons.node.supervision.state import NodeState
 from celery_daemons.node.supervision.stopping import Stopper
-from celery_daemons.node.supervision.timers import BackoffOver, GraceOver, ProbeOver
+from celery_daemons.node.supervision.timers import BackoffOver, GraceOver, ProbeOver, StartOver
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,11 @@ class Supervisor:
     def count(self) -> int:
         """How many daemons this node has."""
         return len(self._state.daemons)
+
+    @property
+    def names(self) -> list[DaemonName]:
+        """The names of these daemons."""
+        return list(self._state.daemons)
 
     @property
     def draining(self) -> bool:
@@ -196,13 +201,14 @@ class Supervisor:
             host.answered = True
 
     def started(self, host_id: HostId, items: Iterable[tuple[DaemonName, Token]], *, now: float) -> list[Command]:
-        """Report daemons that have started."""
+        """Report daemons whose code has been called, at once or after the ``start_seconds`` of their launchers."""
+        self._starter.started(host_id, items, now)
+        return self._decided(now)
+
+    def proven(self, host_id: HostId, items: Iterable[tuple[DaemonName, Token]], *, now: float) -> list[Command]:
+        """Report daemons that say that they are ready, before their ``start_seconds`` are over."""
         for name, token in items:
-            daemon = self._state.daemon_on(host_id, name, token)
-            if daemon is not None and daemon.state is State.STARTING:
-                daemon.state, daemon.started_at = State.RUNNING, now
-                # An immediate restart had no report of its own; the cause of it is worth one.
-                self._state.report(daemon, DaemonStatus.RUNNING, error=daemon.error, trace=daemon.trace)
+            self._starter.runs(host_id, name, token)
         return self._decided(now)
 
     def ended(self, host_id: HostId, ends: Iterable[End], *, now: float) -> list[Command]:
@@ -223,7 +229,7 @@ class Supervisor:
         """Stop daemons that make no progress, by force if need be; the restart policy counts a failure."""
         for name, token in items:
             daemon = self._state.daemon_on(host_id, name, token)
-            if daemon is None or daemon.host is None or daemon.state is not State.RUNNING:
+            if daemon is None or daemon.host is None or daemon.state not in (State.STARTING, State.RUNNING):
                 continue
             deadline = self._launchers[daemon.launcher].progress_deadline
             logger.warning("daemon %s: no progress for %s s, ending it", name, deadline)
@@ -264,6 +270,8 @@ class Supervisor:
             match timer:
                 case GraceOver():
                     self._stopper.grace_over(timer, now)
+                case StartOver(name, host, token):
+                    self._starter.runs(host, name, token)
                 case ProbeOver():
                     self._stopper.probe_over(timer)
                 case BackoffOver(name, serial):

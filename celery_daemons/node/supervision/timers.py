@@ -24,13 +24,21 @@ class BackoffOver(NamedTuple):
     serial: int
 
 
+class StartOver(NamedTuple):
+    """A run has lasted as long as its launcher requires before it counts as running."""
+
+    name: DaemonName
+    host: HostId
+    token: Token
+
+
 class ProbeOver(NamedTuple):
     """A host was asked for an answer, which must have arrived by now."""
 
     host: HostId
 
 
-Timer: TypeAlias = GraceOver | BackoffOver | ProbeOver
+Timer: TypeAlias = GraceOver | BackoffOver | StartOver | ProbeOver
 
 
 class Timers:

@@ -62,9 +62,9 @@ local ENTRY = {
 local NODE = {
   incarnation = TEXT, status = one_of('up', 'draining', 'lost'), queue = TEXT, spawn_queue = TEXT, host = TEXT,
   pid = WHOLE, weight = NUMBER, labels = TEXT, launchers = TEXT, started_ms = COUNT,
-  candidate = FLAG, needs = SPARE_TEXT, problem = SPARE_TEXT,
+  candidate = FLAG, needs = SPARE_TEXT, problem = SPARE_TEXT, scanners = SPARE_TEXT,
 }
-local LEADER = {node = TEXT, epoch = TOKEN}
+local LEADER = {node = TEXT, epoch = TOKEN, ttl_ms = {is = 'string', digits = true, spare = true}}
 
 local needed = {}
 -- Count the fields that a record of this shape must have.
@@ -133,6 +133,18 @@ local function column(items, key)
   return values
 end
 
+-- Return the length of the longest lease of a registered node in ms, 0 without nodes.
+local function longest_lease(lengths)
+  return tonumber(redis.call('ZREVRANGE', lengths, 0, 0, 'WITHSCORES')[2] or '0')
+end
+
+-- Forget that a monitor has confirmed another server: the data has been on this one meanwhile, and may lack the last
+-- writes when the other server has it again.
+local function unconfirm_others(cluster, server)
+  local confirmed = server ~= '' and redis.call('HGET', cluster, 'server')
+  if confirmed and confirmed ~= server then redis.call('HDEL', cluster, 'server') end
+end
+
 -- Return whether all known leases have ended: no node has reached Redis for a while.
 local function all_leases_ended(leases, now)
   local last = redis.call('ZREVRANGE', leases, 0, 0, 'WITHSCORES')[2]
@@ -163,9 +175,22 @@ local function remember(gone, node, record)
   end
 end
 
+-- Return the leader's record, or nil if nobody leads. A value that is corrupt, or that expires later than one lease from
+-- now, counts as absent: it has no expiry, or Redis's clock was set back, and would lock out all candidates.
+local function leader_of(monitor)
+  -- pcall: the key may hold another type.
+  local raw = redis.pcall('GET', monitor)
+  local leader = kind_of(raw) == 'string' and read(raw, LEADER) or nil
+  if not leader then return nil end
+  local left, ttl = redis.call('PTTL', monitor), tonumber(leader.ttl_ms or '')
+  if left < 0 or (ttl and left > ttl) then return nil end
+  return leader
+end
+
 -- Return whether the monitor's lease is held under this epoch.
 local function leads(monitor, epoch)
-  local leader = read(redis.call('GET', monitor), LEADER)
+  local raw = redis.pcall('GET', monitor)
+  local leader = kind_of(raw) == 'string' and read(raw, LEADER) or nil
   return leader ~= nil and leader.epoch == epoch
 end
 

@@ -5,11 +5,12 @@
 -- KEYS[3] leases      zset
 -- KEYS[4] generation  string
 -- KEYS[5] monitor     string
+-- KEYS[6] lease_lengths  zset
 -- ARGV[1] node
 -- ARGV[2] incarnation
 -- ARGV[3] ttl_ms
 --
--- Returns {1, generation, created_ms, 1 if a monitor leads else 0}; {0} if another incarnation is registered; {-1} if
+-- Returns {1, generation, created_ms, 1 if a monitor leads else 0, now_ms, longest lease in ms}; {0} if another incarnation is registered; {-1} if
 -- the data of the cluster or of the node is lost.
 local created = redis.call('HGET', KEYS[1], 'created_ms')
 if not created then return {-1} end
@@ -25,4 +26,6 @@ local silent = all_leases_ended(KEYS[3], now)
 redis.call('ZREM', KEYS[3], '')
 redis.call('ZADD', KEYS[3], now + tonumber(ARGV[3]), ARGV[1])
 if silent then redis.call('HSET', KEYS[1], 'heard_ms', text(now)) end
-return {1, tonumber(redis.call('GET', KEYS[4]) or '0'), created, redis.call('EXISTS', KEYS[5])}
+redis.call('ZADD', KEYS[6], ARGV[3], ARGV[1])
+local led = leader_of(KEYS[5]) and 1 or 0
+return {1, tonumber(redis.call('GET', KEYS[4]) or '0'), created, led, now, longest_lease(KEYS[6])}

@@ -1,6 +1,6 @@
 -- campaign: take the monitor's lease if it is free, or renew the caller's own.
 --
--- KEYS[1] monitor  string, PX  {node, incarnation, epoch}
+-- KEYS[1] monitor  string, PX  {node, incarnation, epoch, ttl_ms}
 -- KEYS[2] clock    string
 -- KEYS[3] journal  stream
 -- ARGV[1] node
@@ -14,10 +14,11 @@ if ARGV[4] ~= '' then
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
   return ARGV[4]
 end
--- A corrupt value counts as free: it has no expiry and would lock out all candidates. A leader whose lease it replaced
--- can no longer renew its epoch either.
-if read(redis.call('GET', KEYS[1]), LEADER) then return '' end
+-- A leader whose lease was replaced by a corrupt value can no longer renew its epoch either.
+if leader_of(KEYS[1]) then return '' end
 local epoch = text(mint(KEYS[2], 1))
-redis.call('SET', KEYS[1], cjson.encode({node = ARGV[1], incarnation = ARGV[2], epoch = epoch}), 'PX', ARGV[3])
+-- SET also replaces a key of another type.
+redis.call('SET', KEYS[1], cjson.encode({node = ARGV[1], incarnation = ARGV[2], epoch = epoch, ttl_ms = ARGV[3]}),
+  'PX', ARGV[3])
 journal(KEYS[3], 'lead', ARGV[1], epoch, ARGV[2])
 return epoch

@@ -8,4 +8,6 @@
 -- Returns 1, or 0 if the epoch is over.
 if not leads(KEYS[1], ARGV[1]) then return 0 end
 redis.call('HSET', KEYS[2], 'server', ARGV[2])
+-- Leases that are not registered have ended too.
+redis.call('HDEL', KEYS[2], 'lost_lease_ms')
 return 1

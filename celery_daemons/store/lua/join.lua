@@ -7,16 +7,23 @@
 -- KEYS[5] journal     stream
 -- KEYS[6] clock       string
 -- KEYS[7] gone        hash    queues of departed nodes
+-- KEYS[8] lease_lengths  zset   node -> length of its lease in ms
 -- ARGV[1] node
 -- ARGV[2] record      the node's record as JSON
 -- ARGV[3] ttl_ms
 -- ARGV[4] previous    an incarnation that the caller knows to be dead, or ''
 -- ARGV[5] layout      the caller's layout version
+-- ARGV[6] server      run id of the server that the caller is connected to, or ''
+-- ARGV[7] ended       end of another incarnation's lease that has ended by the caller's clock; '0' for none; '' to
+--                     decide by Redis's clock
 --
 -- Daemons of an earlier incarnation that was not swept stay assigned to the node, and the new incarnation claims them.
 --
--- Returns {'joined', generation, created_ms}; {'taken', ms left, incarnation} if the lease of another incarnation runs;
--- {'layout', layout of the namespace} if that differs from the caller's.
+-- A caller that waits for a name measures the wait by its own clock: Redis's clock may be set meanwhile.
+--
+-- Returns {'joined', generation, created_ms, now_ms, longest lease in ms}; {'taken', ms left, incarnation, now_ms, end of
+-- its lease, length of its lease in ms} if the lease of another incarnation runs; {'layout', layout of the namespace} if
+-- that differs from the caller's.
 local node, ttl, previous = ARGV[1], tonumber(ARGV[3]), ARGV[4]
 local now = now_ms()
 local layout = redis.call('HGET', KEYS[1], 'layout')
@@ -26,19 +33,24 @@ local held = get(KEYS[2], node, NODE)
 local lease = tonumber(redis.call('ZSCORE', KEYS[3], node) or '0')
 -- A corrupt record does not say which incarnation holds the lease. Until the lease ends, assume another one.
 local holder = held and held.incarnation or ''
+local lease_end = lease
+if ARGV[7] ~= '' and lease > 0 then lease = lease == tonumber(ARGV[7]) and 0 or math.huge end
 if lease > now and holder ~= record.incarnation and (holder == '' or holder ~= previous) then
-  return {'taken', lease - now, holder}
+  local length = tonumber(redis.call('ZSCORE', KEYS[8], node) or '0')
+  return {'taken', lease_end - now, holder, now, lease_end, length}
 end
 if not layout then
   redis.call('HSET', KEYS[1], 'layout', ARGV[5], 'created_ms', text(now))
   mint(KEYS[6], 1)
 end
+unconfirm_others(KEYS[1], ARGV[6])
 if all_leases_ended(KEYS[3], now) then redis.call('HSET', KEYS[1], 'heard_ms', text(now)) end
 record.started_ms = now
 redis.call('HDEL', KEYS[7], node)
 put(KEYS[2], node, record)
 redis.call('ZADD', KEYS[3], now + ttl, node)
+redis.call('ZADD', KEYS[8], ttl, node)
 -- Not counted from 1: after a loss of data, the counter could reach a value that an agent remembers as current.
 local generation = mint(KEYS[4], 1)
 journal(KEYS[5], 'join', node, nil, record.incarnation)
-return {'joined', generation, redis.call('HGET', KEYS[1], 'created_ms')}
+return {'joined', generation, redis.call('HGET', KEYS[1], 'created_ms'), now, longest_lease(KEYS[8])}

@@ -6,6 +6,7 @@
 -- KEYS[4] generation  string
 -- KEYS[5] journal     stream
 -- KEYS[6] gone        hash    queues of departed nodes
+-- KEYS[7] lease_lengths  zset
 -- ARGV[1] node
 -- ARGV[2] incarnation
 --
@@ -18,6 +19,7 @@ if held > 0 then return held end
 redis.call('HDEL', KEYS[1], ARGV[1])
 remember(KEYS[6], ARGV[1], record)
 redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[7], ARGV[1])
 redis.call('DEL', KEYS[4])
 journal(KEYS[5], 'leave', ARGV[1], nil, ARGV[2])
 return 0

@@ -11,11 +11,14 @@
 -- KEYS[8] clock       string
 -- KEYS[9] journal     stream
 -- KEYS[10] gone       hash    queues of departed nodes
+-- KEYS[11] lease_lengths  zset
 -- ARGV[1] node
 -- ARGV[2] record      the node's record as JSON
 -- ARGV[3] ttl_ms
 -- ARGV[4] layout
 -- ARGV[5] items       JSON [{name, token, launcher, arguments, version, status, pid, restarts}, ...]
+-- ARGV[6] server      run id of the server that the caller is connected to, or ''
+-- ARGV[7] longest_ms  the longest lease that the caller has seen registered before the loss, or '0'
 --
 -- Only for an incarnation whose lease still runs by the clock of its machine. A higher token in the book wins.
 --
@@ -28,6 +31,10 @@ local node, registered = cjson.decode(ARGV[2]), get(KEYS[2], ARGV[1], NODE)
 local lease = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[1]) or '0')
 if registered and registered.incarnation ~= node.incarnation and lease > now then return {'taken'} end
 if not layout then redis.call('HSET', KEYS[1], 'layout', ARGV[4], 'created_ms', text(now)) end
+unconfirm_others(KEYS[1], ARGV[6])
+-- A node with this lease may not have reported yet. The monitor waits for it before it confirms the server.
+local lost = math.max(tonumber(ARGV[7]), tonumber(redis.call('HGET', KEYS[1], 'lost_lease_ms') or '0') or 0)
+if lost > longest_lease(KEYS[11]) then redis.call('HSET', KEYS[1], 'lost_lease_ms', text(lost)) end
 node.started_ms = now
 if registered and registered.incarnation == node.incarnation then
   node.started_ms = registered.started_ms
@@ -37,6 +44,7 @@ end
 redis.call('HDEL', KEYS[10], ARGV[1])
 put(KEYS[2], ARGV[1], node)
 redis.call('ZADD', KEYS[3], now + tonumber(ARGV[3]), ARGV[1])
+redis.call('ZADD', KEYS[11], ARGV[3], ARGV[1])
 local highest = mint(KEYS[8], 1)
 local reply, done = {0}, {}
 for i, item in ipairs(cjson.decode(ARGV[5])) do
@@ -59,6 +67,15 @@ for i, item in ipairs(cjson.decode(ARGV[5])) do
       put(KEYS[4], item.name, {
         launcher = item.launcher, arguments = item.arguments, desired = 'running', version = item.version,
       })
+    elseif not record then
+      -- A client or a scanner has recorded the lost spec again. If that is what runs here, its new version must not
+      -- restart it.
+      local spec = get(KEYS[4], item.name, SPEC)
+      local same = spec and spec.launcher == item.launcher and spec.arguments == item.arguments
+      if same and not spec.target and not spec.avoid then
+        spec.version = item.version
+        put(KEYS[4], item.name, spec)
+      end
     end
     reply[i + 1] = 1
     done[#done + 1] = {item.name, item.token, item.status}

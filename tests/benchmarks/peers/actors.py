@@ -59,7 +59,7 @@ class Actors(Scene):
         wait_until(lambda: len(self.lives(warm)) == WARM, within=READY_LIMIT, because="the first actors were created")
 
     def spawn(self, names: Sequence[str]) -> None:
-        """Create an actor for each; no handle is kept, so a look-up is not answered by the one who created it."""
+        """Create an actor for each; no handle is kept, so a look-up is not answered by the creator."""
         for name in names:
             self._rest.options(name=name, **self._options).remote()
 
@@ -108,7 +108,7 @@ def _scene(*, config: Mapping[str, Any] | None = None, **options: Any) -> Iterat
     import ray
     from ray.cluster_utils import Cluster
 
-    # It tells of each node that was killed, on either.
+    # Ray prints a message for each killed node, on standard output and standard error.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         cluster = Cluster(
             initialize_head=True,
@@ -133,7 +133,7 @@ CONTENDERS = {
     ),
     "ray-tuned": Contender(
         title=TITLE,
-        setting="restarted without end, no CPU asked for, spread, looked at five times a second",
+        setting="restarted without end, no CPU asked for, spread, checked five times a second",
         count=40,
         scene=partial(_scene, config=QUICK, max_restarts=-1, num_cpus=0, scheduling_strategy="SPREAD"),
     ),

@@ -15,7 +15,7 @@ from tests.benchmarks.bare import times
 LIMIT: Final = 30.0
 #: How long all may take to run for the first time: the contender is broken if they do not.
 SPAWN_LIMIT: Final = 120.0
-#: How often it is asked who runs, in seconds; no time is told more exactly than that.
+#: Seconds between two checks of what runs; no time is measured more exactly than that.
 EVERY: Final = 0.02
 #: The names below this number are a contender's own, to have its processes started before the clock is.
 WARM: Final = 4
@@ -47,7 +47,7 @@ class Scene(ABC):
 
     @abstractmethod
     def lives(self, names: Sequence[str]) -> Mapping[str, Life]:
-        """Those that run, as the contender itself can tell."""
+        """Return the jobs that run, as the contender itself reports."""
 
     @abstractmethod
     def weigh(self, names: Sequence[str]) -> float:
@@ -149,7 +149,7 @@ def _look_up(call: Callable[[str], object], names: Sequence[str], tries: int) ->
 
 
 def _watch(scene: Scene, names: Sequence[str], within: float) -> Iterator[Mapping[str, Life]]:
-    """Look at who runs until the time is over."""
+    """Check what runs until the time is over."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         yield scene.lives(names)

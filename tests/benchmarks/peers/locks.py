@@ -22,7 +22,7 @@ TITLE: Final = "endless tasks with a lock"
 #: Slots beside those for the daemons: for tasks that find the lock taken, and for the one that sends again.
 SPARE: Final = 4
 
-#: The lock has our lease's length and is renewed three times in it. Its value says who holds it.
+#: The lock has our lease's length and is renewed three times in it. Its value names the holder.
 SOURCE: Final = """
 import os, time, uuid
 from celery import Celery
@@ -57,7 +57,7 @@ def resend():
             keep.delay(name)
 """
 
-#: A lost message is delivered again after five seconds and a look each second, instead of an hour and a hundred.
+#: A lost message is delivered again after five seconds and a check each second, instead of an hour and a hundred.
 LATE: Final = {
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
@@ -99,7 +99,7 @@ class Locks(Scene):
                 self._app.send_task("keep", [name], connection=connection)
 
     def lives(self, names: Sequence[str]) -> Mapping[str, Life]:
-        """By the locks: who holds one ran a moment ago, or was dead for less than the lock's length."""
+        """Return the holders of locks: each ran a moment ago, or has been dead for less than the lock's length."""
         holders = self._client.mget([f"lock:{name}" for name in names])
         held = {name: str(holder) for name, holder in zip(names, holders, strict=True) if holder}
         return {name: Life(holder.split()[0], holder) for name, holder in held.items()}

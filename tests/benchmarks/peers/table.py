@@ -7,7 +7,7 @@ from rich.table import Table
 
 from tests.benchmarks.peers.contender import LIMIT, Result
 
-#: Look-ups are many: their spread is told by the middle nine tenths.
+#: Look-ups are many: the middle nine tenths show their spread.
 FEW = 20
 KIB = 1024
 

@@ -230,6 +230,10 @@ class World:
     def _check_tokens(self, now: Contents) -> None:
         for name, record in now.book.items():
             token = int(record["token"])
+            if not token:
+                # Parked without ever having been assigned: a new record of a forgotten daemon. No run has token 0.
+                must(record.get("node") is None, f"{name} is on {record.get('node')} without a token")
+                continue
             must(token >= self._entered.get(name, 0), f"{name} has token {token} after {self._entered.get(name)}")
             self._entered[name] = token
 

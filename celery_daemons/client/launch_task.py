@@ -1,0 +1,27 @@
+"""The Celery task of a launcher, which spawns a daemon."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Final
+
+from celery_daemons.domain.records import Address
+from celery_daemons.errors import SpawnTimeout
+
+#: Seconds that a launcher's task waits for the daemon to run, to return the address.
+_TASK_WAIT: Final = 10.0
+
+
+def launch_task(
+    spawn: Callable[..., Address | None], launcher: str, *, runs: Callable[[], bool]
+) -> Callable[..., dict[str, Any] | None]:
+    """Return the function of the task; it does not wait unless ``runs`` says that daemons run at all."""
+
+    def spawn_daemon(name: str, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
+        """Record that a daemon should run, and return the address, or ``None`` if it does not run in time."""
+        try:
+            address = spawn(name, launcher, args=args, kwargs=kwargs, wait=_TASK_WAIT if runs() else None)
+        except SpawnTimeout:
+            return None
+        return asdict(address) if address else None
+
+    return spawn_daemon
