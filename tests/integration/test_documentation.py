@@ -17,6 +17,9 @@ from tests.support.projects import Project
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
+#: Its programs start one worker after another, which takes about two minutes.
+pytestmark = pytest.mark.heavy
+
 TUTORIAL = DOCS / "tutorial" / "first-daemon.md"
 FILE = re.compile(r"# (\S+\.py)\n")
 
