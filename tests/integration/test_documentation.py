@@ -17,6 +17,9 @@ from tests.support.projects import Project
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
+#: Its programs start one worker after another, which takes about two minutes.
+pytestmark = pytest.mark.heavy
+
 TUTORIAL = DOCS / "tutorial" / "first-daemon.md"
 FILE = re.compile(r"# (\S+\.py)\n")
 
@@ -76,7 +79,7 @@ def recipe(server: Server, new_project: NewProject) -> Callable[..., Project]:
 
 def wait_running(server: Server, *names: str) -> list[Address]:
     """Wait until daemons run, and return their addresses."""
-    with AddressBook.connect(server.url) as book:
+    with AddressBook.connect(server.url, "celery-daemons.proj") as book:
         return [book.wait_for(name, timeout=RUNS_WITHIN) for name in names]
 
 
@@ -94,7 +97,7 @@ def test_the_tutorial_gives_the_output_that_it_shows(
         if command[0] == "kill":
             (before,) = wait_running(server, "ticker.mine")
             next(worker for worker in workers if worker.node == before.node).kill()
-            with AddressBook.connect(server.url) as book:
+            with AddressBook.connect(server.url, "celery-daemons.proj") as book:
                 wait_until(
                     lambda book=book, node=before.node: (  # type: ignore[misc]
                         (found := book.locate("ticker.mine")) and found.node != node and found.status == "running"

@@ -32,7 +32,7 @@ def test_everything_works_under_the_documented_acl_and_nothing_else_is_allowed(
     url = server.url.replace("redis://", "redis://daemons:s3cret@")
     project = new_project(SOURCE, broker_url=url, settings={**QUICK, "redis_url": url})
     page = ROOT / "docs/how-to/least-privilege.md"
-    rules = [rule.replace("celery-daemons", project.namespace) for rule in documented_rules(page)]
+    rules = [rule.replace("celery-daemons.proj", project.namespace) for rule in documented_rules(page)]
     server.client().execute_command("ACL", "SETUSER", "daemons", "on", ">s3cret", *rules)
     client = client_of(project)
 

@@ -38,6 +38,8 @@ async def lasts(ctx):
 def cluster(tmp_path_factory: pytest.TempPathFactory, valkey: Server) -> Iterator[IntegrationCluster]:
     with IntegrationCluster(tmp_path_factory.mktemp("start"), valkey, SOURCE) as cluster:
         cluster.worker("w1")
+        # A new cluster places nothing for one lease.
+        cluster.daemons.spawn("first", "coroutine", wait=SOON)
         yield cluster
 
 

@@ -57,7 +57,7 @@ class Demo:
         self._workers = [Worker(name, folder, environment) for name in ("w1", "w2", "w3")]
         for worker in self._workers:
             stack.callback(worker.end)
-        book = stack.enter_context(AddressBook.connect(self._url))
+        book = stack.enter_context(AddressBook.connect(self._url, namespace="celery-daemons.log_shipper"))
         self._watch = Watch(book, self._url, self._feed)
         stack.callback(self._watch.close)
 
