@@ -78,7 +78,7 @@ class Daemons:
 
     @property
     def cluster(self) -> ClusterClient:
-        """The client that changes what should run, or what takes all its calls and records them."""
+        """The client that changes what should run, or a substitute that only records the calls."""
         return cast(ClusterClient, self.recorded or self._client)
 
     @property
@@ -255,7 +255,7 @@ class Daemons:
         return self.cluster.rebalance(self.settings, self.launchers.options_of, dry_run=dry_run)
 
     def pause_rebalance(self) -> None:
-        """Keep the monitor from moving daemons that may stay where they are; Redis remembers that until a resume."""
+        """Pause rebalancing until :meth:`resume_rebalance`: the monitor moves only daemons that cannot stay."""
         self.cluster.pause_rebalance()
 
     def resume_rebalance(self) -> None:

@@ -177,7 +177,7 @@ def _is_redis(url: str) -> bool:
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings that environment variables such as ``CELERY_DAEMONS_LEASE_TTL`` set, without their prefix.
+    """Return the settings from environment variables such as ``CELERY_DAEMONS_LEASE_TTL``, without the prefix.
 
     An empty variable counts as unset. A variable that names no setting is not read: Kubernetes, for one, sets
     ``CELERY_DAEMONS_PORT`` for a service of that name. Raises ConfigurationError if it is nearly the name of one.

@@ -60,7 +60,7 @@ def _requirement(value: Any) -> str:
 
 
 def _with(url: str, options: Mapping[str, Any]) -> str:
-    """Append options to the query of a URL, except those that it has."""
+    """Append options to the query of a URL, except those that the URL has already."""
     has = {pair.partition("=")[0] for pair in url.partition("?")[2].replace(";", "&").split("&")}
     query = urlencode({name: str(value) for name, value in options.items() if name not in has})
     if not query:

@@ -162,7 +162,7 @@ class ClusterClient:
         return bool(self.store.run(specs.forget(self.store.keys, [daemon_name(name)], cause="forgotten")))
 
     def rescan(self, launcher: str | None = None) -> None:
-        """Ask the monitor to run the recovery scanner of one launcher, or all scanners, now.
+        """Ask the monitor to run the recovery scanner of a launcher, or all scanners, now.
 
         Raises DaemonsError if the node of the monitor lacks a scanner that is meant.
         """

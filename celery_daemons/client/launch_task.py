@@ -14,10 +14,10 @@ _TASK_WAIT: Final = 10.0
 def launch_task(
     spawn: Callable[..., Address | None], launcher: str, *, runs: Callable[[], bool]
 ) -> Callable[..., dict[str, Any] | None]:
-    """Return the function of the task; it does not wait unless ``runs`` says that daemons run at all."""
+    """Return the function of the task, which waits for the daemon only if ``runs`` says that daemons run at all."""
 
     def spawn_daemon(name: str, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
-        """Record that a daemon should run, and return the address, or ``None`` if it does not run in time."""
+        """Record that a daemon should run; return the address, or ``None`` if the daemon does not run in time."""
         try:
             address = spawn(name, launcher, args=args, kwargs=kwargs, wait=_TASK_WAIT if runs() else None)
         except SpawnTimeout:

@@ -171,7 +171,7 @@ class Lookups:
                 yield entry
 
     def why_not_scanned(self, launcher: str | None) -> str | None:
-        """Return why the monitor does not run the scanner of a launcher, or every scanner; ``None`` if it does."""
+        """Return why the monitor does not run the scanner of a launcher, or all scanners; ``None`` if scans run."""
         leader, nodes = self.leader(), {name: row for name, (row, _) in queries.node_rows(self._store).items()}
         own = nodes[leader.node].scanner_set if leader is not None and leader.node in nodes else None
         if leader is None or own is None:

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class Participation:
-    """Answers for one app, from its settings; warns once where the answer is no."""
+    """Decides from an app's settings whether workers are nodes and calls go to a cluster; warns once if not."""
 
     def __init__(self, app: Any, *, overrides: Mapping[str, Any], settings: Callable[[], Settings]) -> None:
         self._app = app
@@ -23,7 +23,7 @@ class Participation:
         self._recorded: RecordedCluster | None = None
 
     def why_not(self, *, embedded: bool = False) -> str | None:
-        """Return why the workers of the app are no nodes, as a clause, or ``None`` if they are.
+        """Return why the workers of the app are not nodes, as a clause, or ``None`` if the workers are nodes.
 
         ``embedded`` says that the question is about Celery's worker for tests.
         """
@@ -36,7 +36,7 @@ class Participation:
         return "daemons_enabled is false"
 
     def why_recorded(self) -> str | None:
-        """Return why calls are recorded in memory, as a clause, or ``None`` if they go to a cluster."""
+        """Return why calls are recorded in memory, as a clause, or ``None`` if calls go to a cluster."""
         return "task_always_eager is set" if self._app.conf.task_always_eager else self.why_not()
 
     def recorded(self) -> RecordedCluster | None:

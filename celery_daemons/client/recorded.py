@@ -63,15 +63,15 @@ class RecordedCluster:
         return None
 
     def stop(self, name: str, wait: float | None = None) -> None:
-        """Record that a daemon should not run. Raises DaemonsError if it is not known."""
+        """Record that a daemon should not run. Raises DaemonsError for an unknown daemon."""
         self._desired[self._known(name)] = Desired.STOPPED
 
     def start(self, name: str) -> None:
-        """Record that a stopped daemon should run again. Raises DaemonsError if it is not known."""
+        """Record that a stopped daemon should run again. Raises DaemonsError for an unknown daemon."""
         self._desired[self._known(name)] = Desired.RUNNING
 
     def restart(self, name: str, wait: float | None = None) -> Address | None:
-        """Record that a daemon should run. Raises DaemonsError if it is not known."""
+        """Record that a daemon should run. Raises DaemonsError for an unknown daemon."""
         self.start(name)
         return None
 

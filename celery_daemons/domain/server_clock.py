@@ -43,7 +43,7 @@ class ServerClock:
         return [(one.first, one.last, one.low, one.high) for one in self._segments]
 
     def observe(self, server: float, *, sent: float, received: float, window: float) -> float:
-        """Note a reply that carries the server's time. Return by how much Redis's clock was set, 0.0 if it was not.
+        """Note a reply with the server's time. Return by how many seconds Redis's clock was set, or 0.0.
 
         ``sent`` and ``received`` are local times. Differences are forgotten ``window`` seconds after they have ended.
         """

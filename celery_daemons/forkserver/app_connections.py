@@ -69,7 +69,7 @@ def _close_celery() -> None:
 
 
 def _forget_result_backend(app: Any) -> None:
-    """Close the subscription and the connections of an app's result backend; each fork makes a backend of its own."""
+    """Close the subscription and the connections of an app's result backend; each fork then makes another."""
     backend = app._backend
     if backend is None:
         return

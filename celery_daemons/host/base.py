@@ -87,7 +87,7 @@ class Host(ABC):
         return launcher, args, kwargs
 
     def watch(self, launcher: Launcher, ctx: DaemonContext | BlockingDaemonContext) -> None:
-        """Watch the progress of a daemon whose launcher sets a progress deadline, and whether it says it is ready."""
+        """Watch a daemon as the launcher requires: ``ctx.ready()`` and progress are reported to the agent."""
         if launcher.options.start_seconds:
             ctx.when_ready(lambda: self.send(Proven([(ctx.name, ctx.token)])))
         if launcher.options.progress_deadline is not None:

@@ -42,7 +42,7 @@ class _Context(Generic[E]):
         self._report_ready: Callable[[], None] | None = None
 
     def ready(self) -> None:
-        """Say that the daemon is at work, before the ``start_seconds`` of its launcher are over.
+        """Report that the daemon is at work, before the ``start_seconds`` of the launcher are over.
 
         From now on its status is ``running``. Without ``start_seconds`` it is from the start, and this does nothing.
         """

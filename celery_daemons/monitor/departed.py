@@ -51,5 +51,5 @@ class DepartedNodes:
         self._next_run_at = now + _RETENTION
 
     def _is_gone(self, node: NodeName, queues: queries.Gone) -> bool:
-        """Return whether a node is still gone; the broker may have taken its time. Raises StoreUnavailable."""
+        """Return whether a node is still gone, as the broker may have taken long. Raises StoreUnavailable."""
         return queries.gone(self._store).get(node) == queues

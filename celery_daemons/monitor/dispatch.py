@@ -115,7 +115,7 @@ class Dispatcher:
             on_removed()
 
     def _delete_task_queue(self, connection: Any, queue: Queue) -> bool:
-        """Delete a task queue unless it holds tasks; return whether it was kept."""
+        """Delete a task queue unless tasks are waiting there; return whether the queue was kept."""
         try:
             # Passive only on AMQP: on a virtual transport, an empty queue may not exist, while its bindings do.
             waiting = queue(connection.default_channel).queue_declare(passive=_is_amqp(connection)).message_count
@@ -148,7 +148,7 @@ class Dispatcher:
 
 
 def _delete(connection: Any, queue: Queue, *, if_empty: bool = False) -> None:
-    """Delete a queue that nobody consumes, and its exchange."""
+    """Delete a queue that nobody consumes, and the exchange of that queue."""
     bound = queue(connection.default_channel)
     if not _is_amqp(connection):
         # A virtual transport deletes the bindings of a queue only after the channel has declared the queue. AMQP would

@@ -47,7 +47,7 @@ class HoldOff:
 
     @property
     def no_action_before(self) -> float:
-        """Return when the monitor may assign and sweep at the earliest; in the past if it may now."""
+        """Return the earliest time at which the monitor may assign and sweep; in the past if allowed now."""
         return max(0.0, self._waits_since + self.lease)
 
     @property
@@ -114,7 +114,7 @@ class HoldOff:
         return self.may_act
 
     def on_mass_loss(self, leases: Mapping[NodeName, int], lengths: Mapping[NodeName, int] | None = None) -> str | None:
-        """Wait one more lease if most nodes are lost at once: a network failure is likelier than so many dead machines.
+        """Wait another lease if most nodes are lost at once: a network failure is likelier than so many dead machines.
 
         ``leases`` are the milliseconds left to each node that Redis knows, ``lengths`` those of its whole lease.
         Return a description when the wait begins, else ``None``.

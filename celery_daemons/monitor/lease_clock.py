@@ -51,7 +51,7 @@ class LeaseClock:
         self._ends = ends
 
     def left_ms(self, overview: Overview, *, longest: float) -> dict[NodeName, int]:
-        """Return the milliseconds that may be left of each node's lease; not above 0 once it has ended for certain."""
+        """Return the milliseconds that may be left of each node's lease; 0 or less once the lease is certainly over."""
         now, left = self._clock(), {}
         for node, (end_ms, first_seen) in self._ends.items():
             length = overview.lease_lengths.get(node, 0) / 1000 or longest
@@ -60,7 +60,7 @@ class LeaseClock:
         return left
 
     def end_ms(self, node: NodeName) -> int:
-        """Return the end of a node's lease as Redis had it in the last overview."""
+        """Return the end of a node's lease according to the last overview of Redis."""
         return self._ends[node][0]
 
     def age_ms(self, what: str, age_ms: int | None, overview: Overview) -> int | None:

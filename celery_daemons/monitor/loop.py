@@ -119,7 +119,7 @@ class Monitor:
         self._succession.notify_candidates()
 
     def _check(self) -> None:
-        """Check that the replica agrees with Redis by its counts, and act on leases that have ended."""
+        """Check by counts that the replica agrees with Redis, and act on leases that have ended."""
         sent = self._clock()
         overview = self._store.run(queries.overview(self._store.keys))
         # At once: the time of the overview is a measurement of Redis's clock.

@@ -292,6 +292,6 @@ class Agent:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Return names for a log line, the first few of them if there are many."""
+    """Return names for a log line; only the first few of many names."""
     more = f" and {len(names) - _NAMES_LISTED} more" if len(names) > _NAMES_LISTED else ""
     return ", ".join(names[:_NAMES_LISTED]) + more

@@ -15,7 +15,7 @@ _HIGHEST: Final = 65_536
 
 
 def raise_limit() -> None:
-    """Raise the soft limit of this process to its hard limit, as far as useful; child processes inherit it."""
+    """Raise the soft limit of open files to the hard limit, as far as useful; child processes inherit the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _HIGHEST if hard == resource.RLIM_INFINITY else min(hard, _HIGHEST)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -24,7 +24,7 @@ def raise_limit() -> None:
 
 
 def check_room(hosts: int) -> None:
-    """Raise OSError with the limit if one more host than ``hosts`` does not fit.
+    """Raise OSError with the limit if another host besides ``hosts`` does not fit.
 
     Without this check, the agent would run out of descriptors in any place, and could not reach Redis either.
     """

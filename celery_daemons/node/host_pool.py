@@ -104,7 +104,7 @@ class HostProcess:
     async def run(
         self, spawner: Spawner, boot: HostBoot, handle: EventHandler, *, check_room: Callable[[], None]
     ) -> None:
-        """Fork the process and pass on what it reports until it is dead."""
+        """Fork the process and pass on the reports until the process is dead."""
         child = self._child = await self._fork(spawner, boot, handle, check_room)
         if child is None:
             handle(self._id, HostDied("was not forked"))

@@ -16,7 +16,7 @@ class Renewed:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """Redis may lack what it knew of this node: register again, with every daemon that runs here."""
+    """Redis may have lost this node's data: register again, with every daemon that runs here."""
 
 
 @dataclass(frozen=True, slots=True)

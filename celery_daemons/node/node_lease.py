@@ -173,7 +173,7 @@ class NodeLease:
         return self._renewed(Renewed(answer.generation, answer.led))
 
     def set_queues(self, *, queue: str, spawn_queue: str) -> None:
-        """Change the node's queues; the next heartbeat writes them to Redis, if the node has joined."""
+        """Change the node's queues; the next heartbeat writes the change to Redis, if the node has joined."""
         self._row = replace(self._row, queue=queue, spawn_queue=spawn_queue)
         self._row_outdated = self.incarnation is not None
 

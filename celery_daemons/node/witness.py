@@ -56,7 +56,7 @@ class ClusterWitness:
             )
 
     def on_cluster(self, *, server: str, created_ms: str, longest_lease_ms: int, received: float) -> None:
-        """Note which server answers, when its data was created, and the longest lease of a registered node."""
+        """Note which server answers, when the data there was created, and the longest lease of a registered node."""
         if (server, created_ms) != self._data:
             self._data = server, created_ms
             self._known_since = received

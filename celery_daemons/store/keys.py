@@ -20,7 +20,7 @@ class Keys:
 
     @property
     def cluster(self) -> str:
-        """Hash: layout, created_ms, server, heard_ms, lost_lease_ms, rebalance. Without it, Redis has lost the data."""
+        """Hash: layout, created_ms, server, heard_ms, lost_lease_ms, rebalance. A missing key means lost data."""
         return self._key("cluster")
 
     @property
@@ -45,7 +45,7 @@ class Keys:
 
     @property
     def lease_lengths(self) -> str:
-        """Sorted set: node → length of its lease in milliseconds."""
+        """Sorted set: node → length of the lease in milliseconds."""
         return self._key("lease_lengths")
 
     @property

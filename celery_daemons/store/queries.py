@@ -64,7 +64,7 @@ class Overview:
 
     @property
     def longest_lease_ms(self) -> int:
-        """Return the longest lease of a registered node, or of one that Redis has forgotten."""
+        """Return the longest lease of a registered node, or of a node that Redis has forgotten."""
         return max([self.lost_lease_ms, *self.lease_lengths.values()])
 
 

@@ -46,7 +46,7 @@ class HostBoot(msgspec.Struct, kw_only=True, tag=True):
 
 
 class Testimony(msgspec.Struct, kw_only=True, frozen=True):
-    """What an agent has seen of the cluster before it started a monitor; times are on the lease clock.
+    """What an agent saw of the cluster before starting a monitor; times are on the lease clock.
 
     ``clock`` are the segments of a ServerClock. ``known_since`` is when the present server with its present data first
     answered. ``longest_lease`` is the longest lease that may run, in seconds.
@@ -112,7 +112,7 @@ class Drain(msgspec.Struct, tag=True):
 
 
 class NodeQueues(msgspec.Struct, tag=True):
-    """Worker to agent: the queues that the worker consumes for this node; empty where the broker does not allow one."""
+    """Worker to agent: the queues that the worker consumes for this node; empty where the broker allows no queue."""
 
     queue: str
     spawn_queue: str

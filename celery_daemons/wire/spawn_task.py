@@ -45,7 +45,7 @@ def allow_task_queues(app: Any, namespace: Callable[[], str]) -> None:
     """Let tasks be sent to the queues of nodes by name, also in an app with ``task_create_missing_queues = False``."""
 
     class QueuesAndNodes(app.amqp.queues_cls):  # type: ignore[misc]
-        """The app's queues. Those of nodes are found, but not added: the app's workers must not consume them all."""
+        """The app's queues. Queues of nodes are found, but not added: the app's workers must not consume these."""
 
         def __missing__(self, name: Any) -> Any:
             if not self.create_missing and str(name).startswith(task_queue_name(namespace(), "")):

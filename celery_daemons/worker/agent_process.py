@@ -79,7 +79,7 @@ class AgentProcess:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start the agent in a new interpreter: this one may be monkey-patched or have threads, so a fork is unsafe.
+        """Start the agent in a new interpreter: a worker may be monkey-patched or have threads, so a fork is unsafe.
 
         If the system does not allow it, nothing is left behind, and :meth:`keep_alive` tries again.
         """
@@ -130,7 +130,7 @@ class AgentProcess:
         self._flush()
 
     def set_queues(self, *, queue: str, spawn_queue: str) -> None:
-        """Report which queues of the node the worker consumes; an empty name stands for a queue that it cannot have."""
+        """Report which queues of the node the worker consumes; an empty name stands for a queue that cannot exist."""
         if (queue, spawn_queue) != (self._boot.queue, self._boot.spawn_queue):
             # Also for the next agent, should this one die.
             self._boot.queue, self._boot.spawn_queue = queue, spawn_queue

@@ -50,7 +50,7 @@ class Guard:
         self._errors: set[str] = set()
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Call ``function`` and return its result; ``None`` if it failed or was skipped."""
+        """Call ``function`` and return the result; ``None`` if the call failed or was skipped."""
         if self._pauses and self._clock() < self._not_before:
             return None
         try:

@@ -32,7 +32,7 @@ _LEAST_PAUSE: Final = 1.0
 
 
 class NodeQueuesConsumer:
-    """Consumes the queues of one node over the connections that its worker has one after another."""
+    """Consumes the queues of a node over each connection that the worker opens."""
 
     def __init__(self, consumer: Any, *, namespace: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._consumer = consumer

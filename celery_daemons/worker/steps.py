@@ -114,7 +114,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
             self._guard.call(agent.keep_alive)
 
     def close(self, worker: Any) -> None:
-        """Start the drain when the shutdown starts, so that daemons move while the pool finishes its tasks."""
+        """Start the drain when the shutdown starts, so that daemons move while the pool finishes tasks."""
         if worker.daemons_agent is not None:
             self._ending_guard.call(self._drain, worker.daemons_agent)
 
@@ -156,14 +156,14 @@ class SpawnStep(bootsteps.StartStopStep):  # type: ignore[misc]
         return consumer.controller.daemons_agent is not None
 
     def start(self, consumer: Any) -> None:
-        """Consume the node's task queue with the worker's other queues, and its spawn queue on a separate channel."""
+        """Consume the node's task queue with the worker's other queues, and the spawn queue on a separate channel."""
         if self._queues is None:
             namespace = daemons_of_app(consumer.app).settings.namespace
             self._queues = NodeQueuesConsumer(consumer, namespace=namespace)
         self._queues.start()
 
     def stop(self, consumer: Any) -> None:
-        """Stop consuming. A worker that exits, unlike one that loses its broker, deletes the spawn queue."""
+        """Stop consuming. A worker that exits, unlike a worker that loses the broker, deletes the spawn queue."""
         if self._queues is not None:
             self._queues.stop(delete=consumer.blueprint.state == bootsteps.CLOSE)
 

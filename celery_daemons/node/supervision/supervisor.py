@@ -201,12 +201,12 @@ class Supervisor:
             host.answered = True
 
     def started(self, host_id: HostId, items: Iterable[tuple[DaemonName, Token]], *, now: float) -> list[Command]:
-        """Report daemons whose code has been called, at once or after the ``start_seconds`` of their launchers."""
+        """Report daemons whose code has been called, at once or after the ``start_seconds`` of the launchers."""
         self._starter.started(host_id, items, now)
         return self._decided(now)
 
     def proven(self, host_id: HostId, items: Iterable[tuple[DaemonName, Token]], *, now: float) -> list[Command]:
-        """Report daemons that say that they are ready, before their ``start_seconds`` are over."""
+        """Report daemons that have called ``ctx.ready()`` before the ``start_seconds`` are over."""
         for name, token in items:
             self._starter.runs(host_id, name, token)
         return self._decided(now)

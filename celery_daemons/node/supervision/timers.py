@@ -25,7 +25,7 @@ class BackoffOver(NamedTuple):
 
 
 class StartOver(NamedTuple):
-    """A run has lasted as long as its launcher requires before it counts as running."""
+    """A run has lasted for the ``start_seconds`` of the launcher, and the daemon now counts as running."""
 
     name: DaemonName
     host: HostId
