@@ -20,7 +20,7 @@ from celery_daemons.errors import ConfigurationError
 from celery_daemons.launcher import Launcher, Registry, attach_daemons, daemons_of_app
 from celery_daemons.settings import Settings
 from celery_daemons.wire.spawn_task import allow_task_queues
-from celery_daemons.worker.options import worker_options
+from celery_daemons.worker.command_line import worker_options
 
 
 class Daemons:

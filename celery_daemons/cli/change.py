@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
+from celery_daemons.cli.common import Command, daemons_of, json_of, json_option, notify, prog, wait_option, waiting
 from celery_daemons.cli.documents import emit
 from celery_daemons.cli.hints import basic_hints
-from celery_daemons.cli.session import Command, daemons_of, json_of, json_option, notify, prog, wait_option, waiting
 from celery_daemons.client.lookups import Lookups
 from celery_daemons.domain.records import Address
 from celery_daemons.domain.states import Desired, NodeStatus

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import click
 
+from celery_daemons.cli.common import Command, as_called, daemons_of, json_option, prog, screen_of
 from celery_daemons.cli.documents import emit, events_of
 from celery_daemons.cli.events import EVERYTHING, event_line
 from celery_daemons.cli.render import cell, first_line, since
-from celery_daemons.cli.session import Command, as_called, daemons_of, json_option, prog, screen_of
 from celery_daemons.client.lookups import Lookups
 from celery_daemons.domain.records import DaemonRecord
 from celery_daemons.domain.states import DaemonStatus, Desired

@@ -9,9 +9,9 @@ from typing import Final
 
 import click
 
+from celery_daemons.cli.common import Command, daemons_of, json_option, notify, screen_of
 from celery_daemons.cli.documents import Event, emit_line, events_of
 from celery_daemons.cli.render import cell, first_line
-from celery_daemons.cli.session import Command, daemons_of, json_option, notify, screen_of
 from celery_daemons.client.lookups import Lookups
 from celery_daemons.domain.records import JournalEntry
 from celery_daemons.errors import StoreUnavailable

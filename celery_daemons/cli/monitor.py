@@ -9,7 +9,7 @@ import click
 from celery.bin.base import LOG_LEVEL
 from celery.utils.nodenames import default_nodename, host_format
 
-from celery_daemons.cli.session import Command, daemons_of
+from celery_daemons.cli.common import Command, daemons_of
 from celery_daemons.errors import DaemonsError, StoreUnavailable
 from celery_daemons.forkserver.logs import like_celery
 from celery_daemons.worker.agent_process import AgentProcess

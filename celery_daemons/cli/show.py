@@ -6,10 +6,10 @@ from typing import Final
 
 import click
 
+from celery_daemons.cli.common import Command, as_called, daemons_of, json_option, notify, prog, screen_of
 from celery_daemons.cli.documents import emit, status_document
 from celery_daemons.cli.hints import hints
 from celery_daemons.cli.render import age, first_line, plural, since, tally
-from celery_daemons.cli.session import Command, as_called, daemons_of, json_option, notify, prog, screen_of
 from celery_daemons.domain.records import Node
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
 from celery_daemons.errors import DaemonsError

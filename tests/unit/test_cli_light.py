@@ -14,7 +14,7 @@ HEAVY = {
     "asyncio",
     "celery",
     "celery_daemons.app",
-    "celery_daemons.cli.session",
+    "celery_daemons.cli.common",
     "celery_daemons.store",
     "difflib",
     "kombu",

@@ -13,6 +13,8 @@ LONGEST = 300
 #: Longer files, as the test prints their path: how long each may be, and why the file is not split. An entry may shrink
 #: and must go once the file fits; an entry that is higher than the file is long fails, so that files cannot grow back.
 EXCEPTIONS: dict[str, tuple[int, str]] = {}
+#: Module names that several packages have: each package of a process has its entry point.
+ENTRY_POINTS = {"__init__", "__main__", "main"}
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -83,6 +85,12 @@ def test_a_class_name_is_used_once_in_the_package() -> None:
     names = Counter(node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
 
     assert [name for name, uses in names.items() if uses > 1] == []
+
+
+def test_a_module_name_is_used_once_in_the_package() -> None:
+    names = Counter(path.stem for path in SOURCES if path.suffix == ".py" and path.is_relative_to(PACKAGE))
+
+    assert {name for name, uses in names.items() if uses > 1} <= ENTRY_POINTS
 
 
 @pytest.mark.parametrize("path", LUA, ids=shown)

@@ -4,9 +4,7 @@ from collections import Counter
 
 import click
 
-from celery_daemons.cli.documents import emit
-from celery_daemons.cli.render import plural
-from celery_daemons.cli.session import (
+from celery_daemons.cli.common import (
     Command,
     daemons_of,
     json_option,
@@ -16,6 +14,8 @@ from celery_daemons.cli.session import (
     wait_option,
     waiting,
 )
+from celery_daemons.cli.documents import emit
+from celery_daemons.cli.render import plural
 from celery_daemons.client.cluster_client import listed
 from celery_daemons.domain.states import NodeStatus
 
