@@ -77,9 +77,9 @@ def recipe(server: Server, new_project: NewProject) -> Callable[..., Project]:
     return make
 
 
-def wait_running(server: Server, *names: str) -> list[Address]:
-    """Wait until daemons run, and return their addresses."""
-    with AddressBook.connect(server.url, "celery-daemons.proj") as book:
+def wait_running(server: Server, *names: str, app: str = "proj") -> list[Address]:
+    """Wait until daemons of the app with the main name ``app`` run, and return the addresses."""
+    with AddressBook.connect(server.url, f"celery-daemons.{app}") as book:
         return [book.wait_for(name, timeout=RUNS_WITHIN) for name in names]
 
 
@@ -206,7 +206,7 @@ def test_the_recipe_for_django_runs(recipe: Callable[..., Project], server: Serv
 
     # When
     worker = new_worker(project)
-    wait_running(server, "shop.feed.1", "shop.feed.2")
+    wait_running(server, "shop.feed.1", "shop.feed.2", app="mysite")
 
     # Then
     def polled() -> Any:
@@ -217,7 +217,7 @@ def test_the_recipe_for_django_runs(recipe: Callable[..., Project], server: Serv
         DJANGO_SETUP + "Shop(pk=7).save()\nfrom shop.daemons import feed\nfeed.spawn('shop.feed.7', shop_id=7)"
     )
     assert spawned == ""
-    (address,) = wait_running(server, "shop.feed.7")
+    (address,) = wait_running(server, "shop.feed.7", app="mysite")
     assert address.node == worker.node
 
 
@@ -234,7 +234,7 @@ def test_the_tests_that_the_how_to_page_shows_pass(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
