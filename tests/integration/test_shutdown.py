@@ -159,7 +159,7 @@ def test_a_shutdown_stops_and_reports_daemons_that_no_other_node_can_take(cluste
 
     # And the last node says that there is no other
     assert cluster.workers["w1"].stop() == 0
-    assert "no other node takes daemons: its 1 run again once one does" in cluster.workers["w1"].output
+    assert "no other node takes daemons; the 1 on this node run again once one does" in cluster.workers["w1"].output
 
 
 def test_the_drain_command_names_daemons_that_cannot_move_and_does_not_wait_for_them(
