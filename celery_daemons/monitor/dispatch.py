@@ -128,7 +128,7 @@ class Dispatcher:
             self._kept.add(queue.name)
             logger.warning(
                 "queue %s: its node is gone and %d tasks wait in it, keeping the queue; consume it with `celery -A … "
-                "worker -Q %s`, or purge it, and it is deleted",
+                "worker -Q %s`, or purge it; it is deleted once it is empty",
                 queue.name,
                 waiting,
                 queue.name,

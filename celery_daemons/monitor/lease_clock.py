@@ -37,7 +37,7 @@ class LeaseClock:
         step = self._server_clock.observe(overview.now_ms / 1000, sent=sent, received=now, window=window)
         if abs(step) >= _REPORTED_STEP:
             logger.warning(
-                "monitor: Redis's clock was set %s by %.1f s; leases that it had given out before are measured by this "
+                "monitor: Redis's clock was set %s by %.1f s; leases granted before that are measured by this "
                 "machine's clock, for at most one lease",
                 "forward" if step > 0 else "back",
                 abs(step),

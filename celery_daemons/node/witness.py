@@ -66,7 +66,7 @@ class ClusterWitness:
             self._warned_of = longest
             logger.warning(
                 "node %s: another node has a lease of %g s, longer than this node's %g s; set daemons_lease_ttl_max to "
-                "at least %g here until no such node is left: that long a loss of Redis's data is waited out",
+                "at least %g here until no such node is left: a monitor waits that long after Redis has lost its data",
                 self._node,
                 longest,
                 self._allowed,

@@ -173,7 +173,7 @@ class AgentProcess:
         while self._process is not None:
             if not hurrying and hurried():
                 hurrying = True
-                logger.warning("node %s: asked to hurry, killing its daemons", self._boot.node)
+                logger.warning("node %s: asked to stop at once, killing its daemons", self._boot.node)
                 self.send(Drain(0.0))
                 deadline = min(deadline, time.monotonic() + _HURRY)
             self._flush()
