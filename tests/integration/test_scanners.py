@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from celery_daemons.wire.arguments import encode_arguments
 from tests.conftest import NewProject, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
@@ -227,6 +229,8 @@ def rows():
     assert client.locate("a") == before["a"]
 
 
+# Alone: a machine that is busy elsewhere may lose the short lease of these tests, which restarts daemons too.
+@pytest.mark.timing
 def test_daemons_with_large_arguments_run_and_kill_no_host(
     new_project: NewProject, new_worker: NewWorker, client_of: Callable[[Project], Client]
 ) -> None:
