@@ -75,6 +75,8 @@ def never_ends(ctx):
 
 STOPS = """
 import uvloop
+
+pytestmark = pytest.mark.heavy
 if IN_WORKER:
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 

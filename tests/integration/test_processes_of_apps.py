@@ -112,6 +112,8 @@ if IN_WORKER and "worker" not in sys.argv:
 
 from celery.signals import worker_process_init
 
+pytestmark = pytest.mark.heavy
+
 @worker_process_init.connect
 def load_much(**_):
     time.sleep(2.5)
