@@ -3,10 +3,14 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 from tests.support.workers import CeleryProcess, Worker
+
+pytestmark = pytest.mark.heavy
 
 #: True in the worker's processes; the tests import the module too, and must not be patched by it.
 IN_WORKER = 'IN_WORKER = "CELERY_DAEMONS_TEST" in os.environ\n'
@@ -111,8 +115,6 @@ if IN_WORKER and "worker" not in sys.argv:
     monkey.patch_all()
 
 from celery.signals import worker_process_init
-
-pytestmark = pytest.mark.heavy
 
 @worker_process_init.connect
 def load_much(**_):
