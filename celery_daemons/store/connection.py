@@ -9,7 +9,7 @@ import redis.asyncio
 import redis.asyncio.sentinel
 import redis.sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.errors import ConfigurationError, StoreUnavailable
@@ -39,7 +39,10 @@ def _unavailable(url: str, error: Exception) -> StoreUnavailable:
 
 
 def _is_read_only(error: Exception) -> bool:
-    """Return whether a replica refused a write; before Redis 7, a script reports that as an error of the script."""
+    """Return whether a replica refused a write, for the message only.
+
+    Before Redis 7, a script reports that as an error of the script.
+    """
     return isinstance(error, ReadOnlyError) or (isinstance(error, ResponseError) and "READONLY" in str(error))
 
 
@@ -169,9 +172,10 @@ class Store:
                 except NoScriptError:
                     reply = self.client.execute_command(*_pack_whole(call))
             except ResponseError as error:
-                if _is_read_only(error):
-                    # Reconnect for the next call: the address may then lead to the new primary.
-                    self.client.connection_pool.disconnect()
+                if not isinstance(error, OutOfMemoryError):
+                    # Reconnect for the next call, whatever the error says: a server that has become a replica words its
+                    # refusal by its version and by what it refuses, and the address may now lead to the new primary.
+                    self.client.connection_pool.disconnect(inuse_connections=False)
                 raise
         return call.decode(reply)
 
@@ -238,8 +242,8 @@ class AsyncStore:
                 except NoScriptError:
                     reply = await self.client.execute_command(*_pack_whole(call))
             except ResponseError as error:
-                if _is_read_only(error):
-                    await self.client.connection_pool.disconnect()
+                if not isinstance(error, OutOfMemoryError):
+                    await self.client.connection_pool.disconnect(inuse_connections=False)
                 raise
         return call.decode(reply)
 
