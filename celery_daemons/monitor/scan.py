@@ -36,7 +36,7 @@ class Scan:
     """A single run of a recovery scanner."""
 
     def __init__(
-        self, launcher: Launcher, *, registry: Registry, known: Mapping[DaemonName, SpecRow], began_at: float
+        self, launcher: Launcher[...], *, registry: Registry, known: Mapping[DaemonName, SpecRow], began_at: float
     ) -> None:
         self.launcher = launcher
         self.began_at = began_at
@@ -111,7 +111,7 @@ class Scan:
 
     def _specs(self) -> Iterator[object]:
         assert self.launcher.scanner is not None
-        found = self.launcher.scanner()
+        found: Any = self.launcher.scanner()
         if inspect.iscoroutine(found):
             found = asyncio.run(_awaited(found))
         if inspect.isasyncgen(found) or hasattr(found, "__aiter__"):
