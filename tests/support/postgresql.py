@@ -105,11 +105,18 @@ class PostgreSQL(ManagedProcess):
 
     def value(self, query: str) -> Any:
         """Return the first value of a query's answer."""
-        import psycopg
-
-        with psycopg.connect(
-            f"host={HOST} port={self.port} dbname=postgres user=tester", connect_timeout=10
-        ) as connection:
+        with self._connected() as connection:
             row = connection.execute(query).fetchone()
         assert row is not None
         return row[0]
+
+    def execute(self, command: str) -> None:
+        """Run a command that has no answer."""
+        with self._connected() as connection:
+            connection.execute(command)
+
+    def _connected(self) -> Any:
+        import psycopg
+
+        address = f"host={HOST} port={self.port} dbname=postgres user=tester"
+        return psycopg.connect(address, connect_timeout=10)

@@ -1,9 +1,9 @@
 """Close database connections between the rounds of daemons, as Django does between requests.
 
-A round is to a daemon what a request is to a web server: ``close_old_connections`` closes connections that are broken
-or older than ``CONN_MAX_AGE``, in the thread that has them, and never inside of a transaction. A coroutine reaches the
-database through ``sync_to_async``, hence in a thread of asgiref's; its connections are closed in that thread, and the
-event loop does not wait for it: calls to that thread are carried out in the order in which they are made.
+A round is to a daemon what a request is to a web server: connections that are broken or older than ``CONN_MAX_AGE`` are
+closed, in the thread that has them, but not inside of ``transaction.atomic()``. A coroutine reaches the database through
+``sync_to_async``, hence in a thread of asgiref's; its connections are closed in that thread, and the event loop does not
+wait for it: calls to that thread are carried out in the order in which they are made.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any
 from weakref import WeakSet
 
 from asgiref.sync import SyncToAsync, sync_to_async
-from django.db import close_old_connections
+from django.db import connections
 from django.db.backends.signals import connection_created
 
 from celery_daemons.host.context import BlockingDaemonContext, DaemonContext
@@ -60,7 +60,7 @@ class _Upkeep:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            close_old_connections()
+            _close_in_this_thread()
             return
         # A call that waits in the queue of the shared thread will do: later queries come after it. Without a limit, the
         # calls of thousands of daemons would pile up while a query hangs.
@@ -80,7 +80,7 @@ class _Upkeep:
         def close() -> None:
             if shared:
                 self._queued = False
-            close_old_connections()
+            _close_in_this_thread()
 
         try:
             await sync_to_async(close)()
@@ -89,6 +89,13 @@ class _Upkeep:
         finally:
             # Also if the task was cancelled before the thread came to the call.
             self._queued = self._queued and not shared
+
+
+def _close_in_this_thread() -> None:
+    # What close_old_connections does, which a request does not call inside of a transaction, as a daemon may.
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
 
 
 _upkeep = _Upkeep()
