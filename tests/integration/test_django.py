@@ -54,6 +54,31 @@ for error, name, arguments in (
 """
 
 
+SLOW_QUERY = """
+import asyncio, threading
+from asgiref.sync import SyncToAsync, sync_to_async
+from django.db import connection
+from celery_daemons import DaemonContext
+
+def is_open():
+    return connection.connection is not None
+
+async def main():
+    await sync_to_async(connection.ensure_connection)()
+    answers = threading.Event()
+    query = asyncio.create_task(sync_to_async(answers.wait)())
+    await asyncio.sleep(0)
+    contexts = [DaemonContext(f"d.{number}", "feed", "w1", 1, asyncio.Event()) for number in range(100)]
+    await asyncio.gather(*(ctx.sleep(0.001) for ctx in contexts))
+    print("slept", "waiting calls:", SyncToAsync.single_thread_executor._work_queue.qsize())
+    answers.set()
+    await query
+    print("open:", await sync_to_async(is_open)())
+
+asyncio.run(main())
+"""
+
+
 def manage(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run ``manage.py`` to its end, whatever its exit status."""
     return subprocess.run(
@@ -141,3 +166,10 @@ def test_a_check_finds_what_is_wrong(new_project: NewProject, source: str, check
 
     assert done.returncode == 1
     assert f"({check})" in done.stderr
+
+
+def test_coroutine_daemons_do_not_wait_for_a_slow_query_of_another(project: Project) -> None:
+    """Attacks: with a call for each sleep, calls would pile up behind the query, or every daemon would wait for it."""
+    done = project.python(SETUP + SLOW_QUERY)
+
+    assert done.splitlines() == ["slept waiting calls: 1", "open: False"]

@@ -30,7 +30,7 @@ def program(name: str) -> Path:
 
 
 class PostgreSQL(ManagedProcess):
-    """One PostgreSQL server with the database ``postgres`` and the superuser ``tester``, who needs no password.
+    """One PostgreSQL server with the database ``postgres`` and the superuser ``tester`` without a password.
 
     It keeps its port and its data through restarts.
     """

@@ -1,9 +1,9 @@
 """Close database connections between the rounds of daemons, as Django does between requests.
 
-A round is to a daemon what a request is to a web server: connections that are broken or older than ``CONN_MAX_AGE`` are
-closed, in the thread that has them, but not inside of ``transaction.atomic()``. A coroutine reaches the database through
-``sync_to_async``, hence in a thread of asgiref's; its connections are closed in that thread, and the event loop does not
-wait for it: calls to that thread are carried out in the order in which they are made.
+A round is to a daemon what a request is to a web server: connections that are broken or older than ``CONN_MAX_AGE``
+are closed, in the thread that has them, but not inside of ``transaction.atomic()``. A coroutine reaches the database
+through ``sync_to_async``, hence in a thread of asgiref's. Its connections are closed in that thread, and the event loop
+does not wait for it: calls to that thread are carried out in the order in which they are made.
 """
 
 import asyncio
