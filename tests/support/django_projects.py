@@ -1,7 +1,8 @@
 """Temporary Django projects: the Celery app ``proj``, settings, and an app ``shop`` with a table of shops."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.support.projects import Project
 
@@ -41,6 +42,104 @@ execute_from_command_line(sys.argv)
 SETUP = "import proj, django\ndjango.setup()\nfrom shop.models import Shop\n"
 
 CONTRIB = "celery_daemons.contrib.django"
+
+#: Daemons and scanners of every kind. A daemon plays the rounds up to the number in the file ``rounds``.
+ROUNDS = """
+import asyncio
+from pathlib import Path
+from asgiref.sync import sync_to_async
+from django.db import OperationalError, InterfaceError
+from proj import FOLDER, daemons, note
+from shop.models import Shop
+
+def wanted():
+    path = Path(FOLDER, "rounds")
+    return int(path.read_text() or 0) if path.exists() else 0
+
+def work(name, number):
+    try:
+        note(name, "works" if Shop.objects.count() == 2 else "is wrong", round=number)
+    except (OperationalError, InterfaceError) as error:
+        note(name, "fails", round=number, error=str(error))
+
+def rounds(ctx):
+    done = 0
+    while not ctx.stopping.is_set():
+        if wanted() > done:
+            done += 1
+            work(ctx.name, done)
+        ctx.sleep(0.05)
+
+@daemons.launcher
+def process(ctx):
+    rounds(ctx)
+
+@daemons.launcher(isolation="thread")
+def thread(ctx):
+    rounds(ctx)
+
+@daemons.launcher
+async def coroutine(ctx):
+    done = 0
+    while True:
+        if wanted() > done:
+            done += 1
+            await sync_to_async(work)(ctx.name, done)
+        await ctx.sleep(0.05)
+
+@daemons.launcher
+async def beats(ctx):
+    done = 0
+    while True:
+        if wanted() > done:
+            done += 1
+            await sync_to_async(work)(ctx.name, done)
+        ctx.beat()
+        await asyncio.sleep(0.05)
+
+@daemons.launcher(isolation="process")
+async def alone(ctx):
+    await coroutine(ctx)
+
+@daemons.launcher(backoff=0.1, backoff_max=0.1, max_restarts=1000)
+async def restarts(ctx):
+    done = 0
+    while True:
+        if wanted() > done:
+            done += 1
+            note(ctx.name, "works" if await Shop.objects.acount() == 2 else "is wrong", round=done)
+        await asyncio.sleep(0.05)
+
+@process.recovery_scanner
+def plain():
+    note("plain", "lists", shops=Shop.objects.count())
+    for launcher in ("process", "thread", "coroutine", "beats", "alone", "restarts"):
+        yield daemons.launchers[launcher].spec(launcher)
+
+@thread.recovery_scanner
+async def awaited():
+    note("awaited", "lists", shops=await Shop.objects.acount())
+    return []
+
+@coroutine.recovery_scanner
+async def generated():
+    note("generated", "lists", shops=len([shop async for shop in Shop.objects.all()]))
+    for _ in ():
+        yield None
+"""
+
+
+class NewDjango(Protocol):
+    """Writes a Django project with tables; the options are those of ``DATABASES``."""
+
+    def __call__(
+        self,
+        daemons: str,
+        *,
+        installed: tuple[str, ...] = (CONTRIB,),
+        more: dict[str, str] | None = None,
+        **options: Any,
+    ) -> Project: ...
 
 
 def add_django(
@@ -84,3 +183,10 @@ def create_tables(project: Project) -> None:
         "call_command('migrate', run_syncdb=True, verbosity=0)\n"
         "Shop.objects.create(name='amsterdam'); Shop.objects.create(name='lisbon')"
     )
+
+
+def events(project: Project, name: str, event: str | None = None) -> list[dict[str, Any]]:
+    """Return the logged events of a daemon or scanner, oldest first."""
+    path = project.folder / "events"
+    entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [one for one in entries if one["name"] == name and event in (None, one["event"])]

@@ -11,7 +11,7 @@ from celery_daemons.errors import ConfigurationError
 from celery_daemons.forkserver.apploader import import_string
 
 
-class Command(BaseCommand):  # type: ignore[misc]
+class DaemonsCommand(BaseCommand):  # type: ignore[misc]
     """Show and manage the daemons of the cluster."""
 
     help = "Show and manage the daemons of the cluster: what `celery -A … daemons` does. See `daemons --help`."
@@ -55,3 +55,7 @@ def _run(arguments: Sequence[str]) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+#: The name by which Django finds the class.
+Command = DaemonsCommand
