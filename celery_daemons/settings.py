@@ -232,9 +232,10 @@ def refuse_unread(conf: Mapping[str, Any], namespace: str) -> None:
         spaced = bool(namespace) and key.startswith(namespace)
         name = key.removeprefix(namespace).lower() if spaced else key
         if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in NAMES and not callable(conf[key]):
-            near = get_close_matches(name, [PREFIX + known for known in NAMES], n=1, cutoff=0.0)[0]
-            meant = namespace + near.upper() if spaced else near
-            raise ConfigurationError(f"there is no setting {key}; is {meant} meant? see docs/reference/settings.md")
+            keys = {one: namespace + (PREFIX + one).upper() if spaced else PREFIX + one for one in NAMES}
+            near = get_close_matches(name.removeprefix(PREFIX), keys, n=1)
+            meant = f"is {keys[near[0]]} meant?" if near else f"the settings are {', '.join(sorted(keys.values()))}"
+            raise ConfigurationError(f"there is no setting {key}; {meant}")
         if not namespace and key != key.lower() and key.lower() in [PREFIX + known for known in NAMES]:
             raise ConfigurationError(f"the setting {key} is not read: write {key.lower()}, or configure a namespace")
 
