@@ -40,8 +40,9 @@ class Taken:
 class Beat:
     """The answer to a heartbeat; ``led`` says whether a monitor leads.
 
-    ``server_ms`` is the time by Redis's clock, ``longest_lease_ms`` the longest lease of a registered node. ``fenced``
-    means that another incarnation has joined, ``data_lost`` that Redis does not know the node.
+    ``server_ms`` is the time by Redis's clock, ``longest_lease_ms`` the longest lease of a registered node,
+    ``draining`` whether the node was asked to drain. ``fenced`` means that another incarnation has joined,
+    ``data_lost`` that Redis does not know the node.
     """
 
     verdict: Literal["ok", "fenced", "data_lost"]
@@ -50,6 +51,7 @@ class Beat:
     led: bool = False
     server_ms: int = field(default=0, compare=False)
     longest_lease_ms: int = field(default=0, compare=False)
+    draining: bool = field(default=False, compare=False)
 
 
 def layout_mismatch(found: str) -> LayoutMismatch:
@@ -107,7 +109,9 @@ def beat(keys: Keys, node: NodeName, incarnation: Incarnation, *, ttl_ms: int) -
 
     def decode(reply: Any) -> Beat:
         if reply[0] == 1:
-            return Beat("ok", int(reply[1]), text(reply[2]), bool(reply[3]), int(reply[4]), int(reply[5]))
+            return Beat(
+                "ok", int(reply[1]), text(reply[2]), bool(reply[3]), int(reply[4]), int(reply[5]), bool(reply[6])
+            )
         return Beat("data_lost" if reply[0] == -1 else "fenced")
 
     return ScriptCall(
