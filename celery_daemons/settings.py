@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypedDict
 from urllib.parse import urlsplit
 
 from celery_daemons.errors import ConfigurationError
+from celery_daemons.http_endpoint import is_endpoint
 
 PREFIX: Final = "daemons_"
 #: Of the environment variables with these names, each is read before ``app.conf``.
@@ -23,7 +24,6 @@ DEFAULT_VNODES: Final = 40
 _BEATS_PER_LEASE: Final = 3
 #: With fewer heartbeats before the holder's own end of the lease, the first late one would end it.
 _BEATS_AFTER_MARGIN: Final = 2
-_LARGEST_PORT: Final = 65535
 _ABOVE_ZERO: Final = (
     "heartbeat_interval",
     "lease_ttl",
@@ -290,29 +290,9 @@ def _check(s: Settings) -> None:
     _rule(
         s,
         "http",
-        s.http is None or _is_endpoint(s.http),
+        s.http is None or is_endpoint(s.http),
         'must be host:port, for example "127.0.0.1:9549" or "[::1]:9549"; "0.0.0.0:9549" is every address of the host',
     )
-
-
-def http_endpoint(text: str) -> tuple[str, int]:
-    """Return host and port of a value of ``daemons_http``. Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    host = host[1:-1] if bracketed else host
-    if not colon or not host or (":" in host) != bracketed or not port.isascii() or not port.isdigit():
-        raise ValueError(text)
-    if int(port) > _LARGEST_PORT:
-        raise ValueError(text)
-    return host, int(port)
-
-
-def _is_endpoint(text: str) -> bool:
-    try:
-        http_endpoint(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _rule(settings: Settings, name: str, holds: bool, rule: str) -> None:
