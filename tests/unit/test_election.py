@@ -22,7 +22,7 @@ SHORT = 1.5
 
 
 class Redis:
-    """Elects whoever asks, and refuses every renewal: another node was elected meanwhile."""
+    """Elects every candidate, and refuses every renewal: another node was elected meanwhile."""
 
     def __init__(self) -> None:
         self.keys = Keys("test")
