@@ -16,6 +16,8 @@ from tests.support.servers import Server
 from tests.support.waiting import wait_until
 from tests.support.workers import Worker
 
+pytestmark = pytest.mark.heavy
+
 SOURCE = (
     EVENT_LOG
     + """

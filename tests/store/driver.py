@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from celery_daemons.client.cluster_io import BlockingIO
+from celery_daemons.client.lookups import AsyncLookups, Lookups
 from celery_daemons.domain import runs
 from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName, Token
 from celery_daemons.domain.records import JournalEntry, NodeRow
@@ -57,6 +59,11 @@ def names(values: Iterable[str]) -> list[DaemonName]:
     return [DaemonName(value) for value in values]
 
 
+def lookups_of(store: Store) -> Lookups:
+    """Return the look-ups of a store."""
+    return Lookups(AsyncLookups(BlockingIO(store), vnodes=40))
+
+
 class StoreDriver:
     """Run verbs on one namespace and read its contents."""
 
@@ -64,6 +71,11 @@ class StoreDriver:
         self.store = store
         self.keys: Keys = store.keys
         self.client: Any = store.client
+
+    @property
+    def lookups(self) -> Lookups:
+        """Look-ups that remember no lease yet."""
+        return lookups_of(self.store)
 
     def run(self, call: ScriptCall[Any]) -> Any:
         """Run any verb."""

@@ -90,7 +90,7 @@ def test_daemons_may_have_any_valid_name(cluster: StoreDriver) -> None:
     assert cluster.held() == set(ODD)
     entries = queries.entries(cluster.store, names(ODD))
     assert [entry.token for entry in entries] == list(tokens.values())
-    assert {record.name for record in queries.records(cluster.store)} == set(ODD)
+    assert {record.name for record in cluster.lookups.list()} == set(ODD)
     assert cluster.recall(epoch, *ODD).tokens == tuple(tokens.values())
     for name, token in tokens.items():
         assert cluster.release(name, token)
@@ -107,11 +107,11 @@ def test_nodes_may_have_any_valid_name(cluster: StoreDriver) -> None:
         cluster.assign(epoch, f"d{number}", node=node)
 
     assert [cluster.held(node) for node in nodes] == [{f"d{number}"} for number in range(len(nodes))]
-    assert {node.name for node in queries.nodes(cluster.store)} == set(nodes)
+    assert {node.name for node in cluster.lookups.nodes()} == set(nodes)
     for node in nodes:
         cluster.end_lease(node)
         assert len(cluster.sweep(epoch, node).names) == 1
-    assert queries.nodes(cluster.store) == []
+    assert cluster.lookups.nodes() == []
 
 
 def test_arguments_are_returned_unchanged(cluster: StoreDriver) -> None:

@@ -7,12 +7,12 @@ import pytest
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from celery_daemons.errors import ConfigurationError, DaemonsError, StoreUnavailable
-from celery_daemons.store import assignments, journal, lease, queries, specs
+from celery_daemons.store import assignments, journal, lease, specs
 from celery_daemons.store.connection import AsyncStore, Store
 from celery_daemons.store.fence import FencedRedis
 from celery_daemons.store.keys import Keys
 from tests.conftest import NewServer
-from tests.store.driver import ARGUMENTS, I1, N1, TAIL, TTL_MS, StoreDriver, names
+from tests.store.driver import ARGUMENTS, I1, N1, TAIL, TTL_MS, StoreDriver, lookups_of, names
 from tests.support.servers import Flavour, Server, free_port
 from tests.support.waiting import wait_until
 
@@ -49,7 +49,7 @@ def unavailable(store: Store) -> StoreUnavailable:
     for use in (
         lambda: store.run(WANT),
         lambda: store.entry(names(["x"])[0]),
-        lambda: queries.nodes(store),
+        lambda: lookups_of(store).nodes(),
         lambda: journal.last_id(store),
     ):
         began = time.monotonic()
