@@ -24,7 +24,7 @@ SHORT = 1.5
 
 
 class Redis:
-    """Elects any node that asks, and refuses every renewal: another node was elected meanwhile."""
+    """Elects every candidate, and refuses every renewal: another node was elected meanwhile."""
 
     def __init__(self) -> None:
         self.keys = Keys("test")
