@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from celery_daemons.node.supervision.supervisor import Supervisor
 from tests.unit.protocol.clock import Clock, virtual_time
 from tests.unit.protocol.double import Double
 from tests.unit.protocol.explore import explore, explore_all
-from tests.unit.protocol.mistakes import plant_in_script, plant_in_supervisor
+from tests.unit.protocol.mistakes import plant_in_method, plant_in_script
 from tests.unit.protocol.scene import Loss, Rations
 from tests.unit.protocol.world import Broken
 
@@ -77,7 +78,7 @@ def test_an_early_release_of_the_supervisor_is_found(
     double: Double, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a supervisor that gives a daemon back when its run has ended but its process still lives
-    plant_in_supervisor(monkeypatch, "ended", "if not host.isolated:", "if True:")
+    plant_in_method(monkeypatch, Supervisor, "ended", "if not host.isolated:", "if True:")
 
     # When a user restarts the daemon, and everything else happens in any order
     with pytest.raises(Broken) as broken:
