@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from celery_daemons.monitor.lease_clock import LeaseClock
 from celery_daemons.node.supervision.supervisor import Supervisor
 from tests.unit.protocol.clock import Clock, virtual_time
 from tests.unit.protocol.double import Double
@@ -86,6 +87,21 @@ def test_an_early_release_of_the_supervisor_is_found(
 
     # Then it is found to run twice, or to start while its process lives
     assert "y " in str(broken.value)
+
+
+@pytest.mark.timeout(600)
+def test_a_monitor_that_measures_leases_by_the_clock_of_redis_is_found(
+    double: Double, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a monitor that takes what Redis's clock says for the time that is left of a lease
+    plant_in_method(monkeypatch, LeaseClock, "left_ms", "round((ends_at - now) * 1000)", "overview.leases[node]")
+
+    # When Redis's clock is set once, and everything else happens in any order
+    with pytest.raises(Broken) as broken:
+        explore(double, clock, seconds=60, loss="data", rations=Rations(steps=1))
+
+    # Then a node is found to be swept that is alive
+    assert "set_clock forward" in str(broken.value)
 
 
 @pytest.mark.timeout(600)

@@ -63,7 +63,7 @@ class Scene:
         #: The node that does not reach the server.
         self._cut_off = ""
         #: The forms of the world when it was saved, with the times.
-        self._saved: list[tuple[int, bytes]] = []
+        self._saved: list[tuple[int, str]] = []
         self._nodes = Nodes(world)
         self._monitor = ModelMonitor(world, "m")
         self._settings_of = dict(zip(NODES, settings or (SETTINGS, SETTINGS), strict=True))
@@ -90,7 +90,7 @@ class Scene:
             self._monitor, self._monitor.unread(), self._rations, self._stopped, self._cut_off, self._snapshots()
         )
 
-    def _snapshots(self) -> list[tuple[int, bytes]]:
+    def _snapshots(self) -> list[tuple[int, str]]:
         """Return how old each snapshot is, and what it holds; nothing once none can be restored."""
         if not self._rations.losses:
             return []
@@ -226,7 +226,7 @@ class Scene:
 
     def save(self) -> None:
         """Save what the server holds."""
-        self._saved.append((self.world.now, self.form()))
+        self._saved.append((self.world.now, self.form().hex()))
         self.world.save()
         self._rations = replace(self._rations, saves=self._rations.saves - 1)
 
