@@ -1,5 +1,6 @@
 """Run script calls and queries on Redis, blocking or async, and translate the client's errors."""
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -55,6 +56,23 @@ def _translated(url: str) -> Iterator[None]:
         yield
     except (RedisError, OSError) as error:
         raise _unavailable(url, error) from error
+
+
+@contextmanager
+def _cancellation_kept() -> Iterator[None]:
+    """Raise CancelledError at the end if the task was cancelled meanwhile.
+
+    The Redis client sends with asyncio.wait_for, which in Python 3.11 swallows a cancellation that arrives together
+    with the end of what it waits for. A caller that waits in a loop would go on forever.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    requests = task.cancelling()
+    try:
+        yield
+    finally:
+        if task.cancelling() > requests:
+            raise asyncio.CancelledError
 
 
 def _pack(call: ScriptCall[Any]) -> tuple[Any, ...]:
@@ -255,7 +273,7 @@ class AsyncStore:
 
     async def check(self) -> None:
         """Raise ConfigurationError or LayoutMismatch for an unsuitable server or namespace."""
-        with _translated(self.url):
+        with _cancellation_kept(), _translated(self.url):
             replies = await _ask_server(self.client, self.keys)
         _check_server(replies, self.url)
 
@@ -270,7 +288,7 @@ class AsyncStore:
         return call.decode(reply)
 
     async def _reply(self, call: ScriptCall[Any]) -> Any:
-        with _translated(self.url):
+        with _cancellation_kept(), _translated(self.url):
             try:
                 try:
                     reply = await self.client.execute_command(*_pack(call))
@@ -284,7 +302,7 @@ class AsyncStore:
 
     async def read(self, query: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         """Await ``query``, called with the client, and translate the client's errors. Raises StoreUnavailable."""
-        with _translated(self.url):
+        with _cancellation_kept(), _translated(self.url):
             return await query(self.client)
 
     async def close(self) -> None:
