@@ -1,10 +1,10 @@
 """The settings of the package: read from a mapping of ``daemons_*`` keys, checked once, then frozen."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, Literal, TypedDict
 from urllib.parse import urlsplit
 
 from celery_daemons.errors import ConfigurationError
@@ -18,6 +18,7 @@ _INTERNAL_VARIABLES: Final = frozenset(("CELERY_DAEMONS_PRELOAD",))
 _MISSPELT: Final = 0.85
 #: The namespace of an app without a main name; other apps append their names.
 DEFAULT_NAMESPACE: Final = "celery-daemons"
+DEFAULT_VNODES: Final = 40
 #: A lease of fewer heartbeats would end after one late heartbeat.
 _BEATS_PER_LEASE: Final = 3
 #: With fewer heartbeats before the holder's own end of the lease, the first late one would end it.
@@ -53,7 +54,7 @@ class Settings:
     scan_timeout: float = 30.0
     reconcile_interval: float = 5.0
     load_factor: float = 1.25
-    vnodes: int = 40
+    vnodes: int = DEFAULT_VNODES
     rebalance: str = "auto"
     rebalance_limit: float = 0.1
     settle_delay: float = 5.0
@@ -81,6 +82,32 @@ class Settings:
         The margin covers a difference in clock rates, and the time that the kernel takes to end a process.
         """
         return max(0.2, self.lease_ttl * 0.1)
+
+
+class GivenSettings(TypedDict, total=False):
+    """Settings as a program gives them: those of :class:`Settings`, each with its types. ``None`` means unset."""
+
+    redis_url: str | None
+    enabled: bool | None
+    namespace: str | None
+    heartbeat_interval: float | None
+    lease_ttl: float | None
+    lease_ttl_max: float | None
+    monitor: bool | None
+    scan_interval: float | None
+    scan_timeout: float | None
+    reconcile_interval: float | None
+    load_factor: float | None
+    vnodes: int | None
+    rebalance: Literal["auto", "manual", "off"] | None
+    rebalance_limit: float | None
+    settle_delay: float | None
+    hosts: int | None
+    host_max_memory: float | None
+    node_labels: Iterable[str] | None
+    node_weight: float | None
+    drain_timeout: float | None
+    on_store_loss: Literal["stop", "keep"] | None
 
 
 def _number(value: Any) -> float:

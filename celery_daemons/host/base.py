@@ -82,13 +82,13 @@ class Host(ABC):
         """Report the host as ready; from now on the agent may send daemons."""
         self.send(Ready(os.getpid()))
 
-    def prepare(self, item: StartItem) -> tuple[Launcher, tuple[object, ...], dict[str, object]]:
+    def prepare(self, item: StartItem) -> tuple[Launcher[...], tuple[object, ...], dict[str, object]]:
         """Return the launcher and the arguments of a daemon. Raises DaemonsError or ValueError."""
         launcher = self._registry[item.launcher]
         args, kwargs = decode_arguments(item.arguments)
         return launcher, args, kwargs
 
-    def watch(self, launcher: Launcher, ctx: DaemonContext | BlockingDaemonContext) -> None:
+    def watch(self, launcher: Launcher[...], ctx: DaemonContext | BlockingDaemonContext) -> None:
         """Watch a daemon as the launcher requires: ``ctx.ready()`` and progress are reported to the agent."""
         if launcher.options.start_seconds:
             ctx.when_ready(lambda: self.send(Proven([(ctx.name, ctx.token)])))

@@ -133,7 +133,7 @@ class IsolatedHost(Host):
             self._caught_up.get(timeout=_CATCH_UP_TIMEOUT)
 
     def _run_daemon(
-        self, item: StartItem, launcher: Launcher, args: tuple[object, ...], kwargs: dict[str, object]
+        self, item: StartItem, launcher: Launcher[...], args: tuple[object, ...], kwargs: dict[str, object]
     ) -> None:
         if launcher.is_async:
             asyncio.run(self._run_coroutine(item, launcher, args, kwargs))
@@ -145,7 +145,7 @@ class IsolatedHost(Host):
             launcher.start(ctx, args, kwargs)
 
     async def _run_coroutine(
-        self, item: StartItem, launcher: Launcher, args: tuple[object, ...], kwargs: dict[str, object]
+        self, item: StartItem, launcher: Launcher[...], args: tuple[object, ...], kwargs: dict[str, object]
     ) -> None:
         loop = asyncio.get_running_loop()
         end_forks_after_their_step(loop)

@@ -88,7 +88,7 @@ class SharedHost(Host):
         self._flush()
 
     def _begin_one(
-        self, item: StartItem, launcher: Launcher, args: tuple[object, ...], kwargs: dict[str, object]
+        self, item: StartItem, launcher: Launcher[...], args: tuple[object, ...], kwargs: dict[str, object]
     ) -> None:
         if launcher.options.isolation == "thread":
             blocking = BlockingDaemonContext(item.name, item.launcher, self._node, item.token, threading.Event())
@@ -115,7 +115,7 @@ class SharedHost(Host):
         self._new.append((item.name, item.token))
 
     def _run_thread(
-        self, launcher: Launcher, ctx: BlockingDaemonContext, args: tuple[object, ...], kwargs: dict[str, object]
+        self, launcher: Launcher[...], ctx: BlockingDaemonContext, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> None:
         error: BaseException | None = None
         try:

@@ -15,7 +15,7 @@ _Run = Callable[[Awaitable[Any]], Any]
 
 
 @contextmanager
-def scan_thread(launcher: Launcher) -> Iterator[None]:
+def scan_thread(launcher: Launcher[...]) -> Iterator[None]:
     """Prepare the calling thread for the recovery scanner of a launcher, and leave no connection of the scan open.
 
     Celery and Django close connections after tasks and requests only, and this thread ends with the scan.

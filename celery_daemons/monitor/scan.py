@@ -36,7 +36,7 @@ class Scan:
     """A single run of a recovery scanner."""
 
     def __init__(
-        self, launcher: Launcher, *, registry: Registry, known: Mapping[DaemonName, SpecRow], began_at: float
+        self, launcher: Launcher[...], *, registry: Registry, known: Mapping[DaemonName, SpecRow], began_at: float
     ) -> None:
         self.launcher = launcher
         self.began_at = began_at

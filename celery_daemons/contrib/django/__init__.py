@@ -4,14 +4,16 @@ The app imports ``daemons.py`` of every installed app, closes database connectio
 the configuration, and adds ``manage.py daemons …``. It has no models.
 """
 
-from typing import Any
+from typing import ParamSpec
 
 from celery_daemons.launcher import Launcher
 
 __all__ = ["spawn_on_commit"]
 
+P = ParamSpec("P")
 
-def spawn_on_commit(launcher: Launcher, name: str, /, *args: Any, **kwargs: Any) -> None:
+
+def spawn_on_commit(launcher: Launcher[P], name: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
     """Spawn daemon ``name`` with these arguments once the current transaction of the default database is committed.
 
     If the transaction is rolled back, nothing is spawned; outside of a transaction the daemon is spawned at once.
