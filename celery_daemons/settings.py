@@ -23,6 +23,7 @@ DEFAULT_VNODES: Final = 40
 _BEATS_PER_LEASE: Final = 3
 #: With fewer heartbeats before the holder's own end of the lease, the first late one would end it.
 _BEATS_AFTER_MARGIN: Final = 2
+_LARGEST_PORT: Final = 65535
 _ABOVE_ZERO: Final = (
     "heartbeat_interval",
     "lease_ttl",
@@ -64,6 +65,8 @@ class Settings:
     node_weight: float = 1.0
     drain_timeout: float = 25.0
     on_store_loss: str = "stop"
+    http: str | None = None
+    health_file: str | None = None
 
     @property
     def lease_ttl_ms(self) -> int:
@@ -158,6 +161,8 @@ _KINDS: Final = {f.name: str(getattr(f.type, "__name__", f.type)) for f in field
     "node_labels": "tuple[str, ...]",
     "host_max_memory": "float",
     "lease_ttl_max": "float",
+    "http": "str",
+    "health_file": "str",
 }
 #: The default of every setting except redis_url, which is derived from the broker.
 DEFAULTS: Final[dict[str, Any]] = {f.name: f.default for f in fields(Settings) if f.name != "redis_url"}
@@ -232,9 +237,10 @@ def refuse_unread(conf: Mapping[str, Any], namespace: str) -> None:
         spaced = bool(namespace) and key.startswith(namespace)
         name = key.removeprefix(namespace).lower() if spaced else key
         if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in NAMES and not callable(conf[key]):
-            near = get_close_matches(name, [PREFIX + known for known in NAMES], n=1, cutoff=0.0)[0]
-            meant = namespace + near.upper() if spaced else near
-            raise ConfigurationError(f"there is no setting {key}; is {meant} meant? see docs/reference/settings.md")
+            keys = {one: namespace + (PREFIX + one).upper() if spaced else PREFIX + one for one in NAMES}
+            near = get_close_matches(name.removeprefix(PREFIX), keys, n=1)
+            meant = f"is {keys[near[0]]} meant?" if near else f"the settings are {', '.join(sorted(keys.values()))}"
+            raise ConfigurationError(f"there is no setting {key}; {meant}")
         if not namespace and key != key.lower() and key.lower() in [PREFIX + known for known in NAMES]:
             raise ConfigurationError(f"the setting {key} is not read: write {key.lower()}, or configure a namespace")
 
@@ -281,6 +287,32 @@ def _check(s: Settings) -> None:
         s.lease_ttl_max is None or s.lease_ttl_max >= s.lease_ttl,
         f"must be at least {PREFIX}lease_ttl ({s.lease_ttl}): it is the longest lease of any node, this one included",
     )
+    _rule(
+        s,
+        "http",
+        s.http is None or _is_endpoint(s.http),
+        'must be host:port, for example "127.0.0.1:9549" or "[::1]:9549"; "0.0.0.0:9549" is every address of the host',
+    )
+
+
+def http_endpoint(text: str) -> tuple[str, int]:
+    """Return host and port of a value of ``daemons_http``. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not colon or not host or (":" in host) != bracketed or not port.isascii() or not port.isdigit():
+        raise ValueError(text)
+    if int(port) > _LARGEST_PORT:
+        raise ValueError(text)
+    return host, int(port)
+
+
+def _is_endpoint(text: str) -> bool:
+    try:
+        http_endpoint(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _rule(settings: Settings, name: str, holds: bool, rule: str) -> None:

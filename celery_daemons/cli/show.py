@@ -45,6 +45,7 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
                 for name, scan in sorted(failing.items())
             ),
             *(("problem", f"{node}: {first_line(why)}") for node, why in sorted(found.problems.items())),
+            *(("warning", f"{node}: {first_line(why)}") for node, why in sorted(found.warnings.items())),
             *(("hint", hint) for hint in hints(found, prog(ctx))),
         ]
     )

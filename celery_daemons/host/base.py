@@ -24,7 +24,21 @@ from celery_daemons.signals import daemon_failed, daemon_started, daemon_stopped
 from celery_daemons.store.codec import printable
 from celery_daemons.wire.arguments import decode_arguments
 from celery_daemons.wire.channel import Channel, ChannelClosed
-from celery_daemons.wire.messages import Ended, Hung, Lease, Leave, Probe, Proven, Ready, Start, Started, Stop, ToHost
+from celery_daemons.wire.messages import (
+    CheckLoop,
+    Ended,
+    HostNumbers,
+    Hung,
+    Lease,
+    Leave,
+    Probe,
+    Proven,
+    Ready,
+    Start,
+    Started,
+    Stop,
+    ToHost,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +77,10 @@ class Host(ABC):
     @abstractmethod
     def probe(self) -> None:
         """Answer a probe of the agent from the event loop that runs daemons. Called in the receiving thread."""
+
+    def check_loop(self) -> None:
+        """Report the host's numbers from the event loop, if the host has one. Called in the receiving thread."""
+        self.send(HostNumbers())
 
     @abstractmethod
     def leave(self) -> None:
@@ -184,6 +202,8 @@ class Host(ABC):
                 self.stop(message.names)
             case Probe():
                 self.probe()
+            case CheckLoop():
+                self.check_loop()
             case Leave():
                 self.leave()
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import time
 from contextvars import copy_context
 from functools import partial
 from typing import Final
@@ -16,7 +17,7 @@ from celery_daemons.host.base import Host, end_forks_after_their_step, end_of_ru
 from celery_daemons.host.context import BlockingDaemonContext, DaemonContext
 from celery_daemons.launcher import Launcher, Registry
 from celery_daemons.wire.channel import Channel
-from celery_daemons.wire.messages import Alive, ToHost
+from celery_daemons.wire.messages import Alive, HostNumbers, ToHost
 
 #: Daemons in one message to the agent.
 _BATCH: Final = 1000
@@ -67,6 +68,13 @@ class SharedHost(Host):
     def probe(self) -> None:
         """Answer the probe from the loop, so that a blocked loop does not answer."""
         self._loop.call_soon_threadsafe(self.send, Alive())
+
+    def check_loop(self) -> None:
+        """Report from the loop how long the loop took to get to the question."""
+        self._loop.call_soon_threadsafe(self._report_numbers, time.monotonic())
+
+    def _report_numbers(self, asked_at: float) -> None:
+        self.send(HostNumbers(loop_lag=time.monotonic() - asked_at))
 
     def leave(self) -> None:
         """Stop the loop."""

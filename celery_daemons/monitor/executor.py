@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from celery_daemons.domain.names import DaemonName, Epoch, NodeName
 from celery_daemons.domain.planner import Plan
 from celery_daemons.domain.runs import Assignment
+from celery_daemons.monitor.cluster_tally import ClusterTally
 from celery_daemons.monitor.dispatch import Dispatcher
 from celery_daemons.monitor.leases import LeaseActions
 from celery_daemons.monitor.reconciler import Reconciler
@@ -34,6 +35,7 @@ class PlanExecutor:
         replica: Replica,
         reconciler: Reconciler,
         dispatcher: Dispatcher,
+        tally: ClusterTally,
         report_progress: Callable[[], None],
     ) -> None:
         self._store = store
@@ -42,6 +44,7 @@ class PlanExecutor:
         self._replica = replica
         self._reconciler = reconciler
         self._dispatcher = dispatcher
+        self._tally = tally
         self._report_progress = report_progress
 
     def carry_out(self, plan: Plan) -> bool:
@@ -67,20 +70,22 @@ class PlanExecutor:
                 logger.warning("monitor: Redis was replaced by earlier data while it was checked; it is not confirmed")
                 return
         if actions.mass_failure is not None:
+            self._tally.mass_failure()
             self._store.run(journal.note(self._keys, "mass-failure", cause=actions.mass_failure))
         for node, ended_ms in actions.sweep.items():
-            self._sweep(node, ended_ms)
+            if self._sweep(node, ended_ms):
+                self._tally.node_lost()
 
-    def _sweep(self, node: NodeName, ended_ms: int | None = None) -> None:
-        """Release the daemons of a node whose lease has ended, and forget the node."""
+    def _sweep(self, node: NodeName, ended_ms: int | None = None) -> bool:
+        """Release the daemons of a node whose lease has ended, and forget the node; False if the node is back."""
         while True:
             swept = self._store.run(book.sweep(self._keys, self._epoch, node, limit=BATCH, ended_ms=ended_ms))
             self._report_progress()
             if swept.alive_ms:
-                return
+                return False
             logger.warning("node %s: lease ended, released %d daemons to other nodes", node, len(swept.names))
             if swept.left == 0:
-                return
+                return True
 
     def _park(self, items: _Items) -> None:
         known = self._replica.book
@@ -91,6 +96,8 @@ class PlanExecutor:
             self._store.run(book.park(self._keys, self._epoch, batch))
 
     def _recall(self, node: NodeName, batch: _Items) -> None:
+        for name, why in batch:
+            self._tally.recalled(name, why)
         recalled = self._store.run(book.recall(self._keys, self._epoch, node, batch))
         names = [name for name, _ in batch]
         self._notify(node, recalled, names, recalled=True)

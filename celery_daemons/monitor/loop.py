@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from celery_daemons.errors import StoreUnavailable
+from celery_daemons.monitor.cluster_tally import ClusterTally
 from celery_daemons.monitor.departed import DepartedNodes
 from celery_daemons.monitor.executor import PlanExecutor
 from celery_daemons.monitor.hold_off import HoldOff
@@ -44,6 +45,7 @@ class Monitor:
         scans: Scans,
         succession: Succession,
         missing_scanners: MissingScanners,
+        tally: ClusterTally,
         report_progress: Callable[[], None],
         max_wait: float,
         clock: Callable[[], float],
@@ -61,6 +63,7 @@ class Monitor:
         self._scans = scans
         self._succession = succession
         self._missing_scanners = missing_scanners
+        self._tally = tally
         self._report_progress = report_progress
         self._max_wait = max_wait
         self._clock = clock
@@ -88,6 +91,7 @@ class Monitor:
 
     def turn(self) -> float:
         """Check, decide and act once. Return the seconds until there may be something to do, if nothing changes."""
+        began_at = self._clock()
         if not self._loaded:
             self._replica.load()
             self._snapshot_loaded()
@@ -103,6 +107,7 @@ class Monitor:
         self._executor.carry_out(self._reconciler.next_wave())
         # A plan may have taken long.
         self._report_progress()
+        self._tally.turn_ended(began_at)
         scans_due_at = max(self._scans.next_due_at, self._hold_off.no_action_before)
         next_at = min(self._next_check_at, scans_due_at, self._reconciler.next_action_at)
         return min(self._max_wait, next_at - self._clock())
@@ -142,6 +147,7 @@ class Monitor:
             if not changes.entries:
                 self._reload()
         self._rebalancer.pause_changed(paused=overview.paused)
+        self._tally.leases_checked(overview)
         self._executor.act_on_leases(actions)
         self._departed.remove_queues()
         self._missing_scanners.check()
@@ -154,9 +160,11 @@ class Monitor:
     def _snapshot_loaded(self) -> None:
         self._loaded = True
         self._next_check_at = 0.0
+        self._tally.snapshot_loaded()
         self._reconciler.snapshot_loaded()
 
     def _take(self, changes: Changes) -> None:
+        self._tally.followed(changes)
         for entry in changes.entries:
             if entry.event == "rescan":
                 self._scans.request(entry.cause)

@@ -11,6 +11,7 @@ from celery_daemons.domain.planner import Snapshot
 from celery_daemons.domain.records import DaemonSpec, SpecRow
 from celery_daemons.errors import DaemonsError, LeaseLost
 from celery_daemons.launcher import Launcher, Registry
+from celery_daemons.monitor.cluster_tally import ClusterTally
 from celery_daemons.monitor.scanner_items import items_of, scan_thread
 from celery_daemons.settings import Settings
 from celery_daemons.store import specs
@@ -144,6 +145,7 @@ class Scans:
         store: Store,
         epoch: Epoch,
         snapshot: Snapshot,
+        tally: ClusterTally,
         clock: Callable[[], float],
     ) -> None:
         self._registry = registry
@@ -151,6 +153,7 @@ class Scans:
         self._store = store
         self._epoch = epoch
         self._snapshot = snapshot
+        self._tally = tally
         self._clock = clock
         self._due_at = {name: 0.0 for name in registry if registry[name].scanner is not None}
         self._running: dict[str, Scan] = {}
@@ -250,14 +253,15 @@ class Scans:
     def _report(self, scan: Scan, error: str | None) -> None:
         if error is not None:
             logger.error("launcher %s: recovery scanner: %s", scan.launcher.name, error)
-        took_ms = int((self._clock() - scan.began_at) * 1000)
+        seconds, listed = self._clock() - scan.began_at, len(scan.listed)
+        self._tally.scanned(scan.launcher.name, seconds=seconds, listed=listed, failed=error is not None)
         self._store.run(
             specs.scanned(
                 self._store.keys,
                 self._epoch,
                 scan.launcher.name,
-                listed=len(scan.listed),
-                took_ms=took_ms,
+                listed=listed,
+                took_ms=int(seconds * 1000),
                 error=error,
             )
         )

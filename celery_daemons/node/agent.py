@@ -18,6 +18,7 @@ from celery_daemons.node.host_pool import HostPool
 from celery_daemons.node.lease_answers import Forgotten, Renewed
 from celery_daemons.node.lifetime import Lifetime
 from celery_daemons.node.node_lease import NodeLease
+from celery_daemons.node.other_nodes import has_other_nodes
 from celery_daemons.node.outbox import Outbox
 from celery_daemons.node.outbox_sender import OutboxSender
 from celery_daemons.node.serving import Serving
@@ -224,7 +225,7 @@ class Agent:
                 if self._lease.incarnation is not None:
                     self._lifetime.start(self._campaign(led=False))
             case NodeQueues(queue, spawn_queue):
-                self._lease.set_queues(queue=queue, spawn_queue=spawn_queue)
+                self._lease.change_row(queue=queue, spawn_queue=spawn_queue)
             case Drain():
                 self._lifetime.leave(message.timeout)
 
@@ -250,7 +251,7 @@ class Agent:
             return
         with contextlib.suppress(StoreUnavailable):
             await self._lease.drain()
-            if self._supervisor.count and not await self._lease.has_other_nodes():
+            if self._supervisor.count and not await has_other_nodes(self._store, self._node):
                 logger.warning(
                     "node %s: no other node takes daemons; the %d on this node run again once one does",
                     self._node,

@@ -10,7 +10,9 @@ from typing import Final
 from celery_daemons.domain.names import Epoch, Incarnation, NodeName
 from celery_daemons.errors import StoreUnavailable
 from celery_daemons.forkserver.spawner import Child, Spawner
+from celery_daemons.node.measurements import Measurements
 from celery_daemons.node.repeats import RepeatedFault
+from celery_daemons.node.vitals import Vitals
 from celery_daemons.node.witness import ClusterWitness
 from celery_daemons.settings import Settings
 from celery_daemons.store import lease
@@ -19,6 +21,7 @@ from celery_daemons.store.connection import AsyncStore
 from celery_daemons.wire.channel import AsyncChannel, ChannelClosed
 from celery_daemons.wire.messages import (
     Boot,
+    ClusterNumbers,
     FromMonitor,
     HandOver,
     Lease,
@@ -56,6 +59,8 @@ class Election:
         spawner: Spawner,
         store: AsyncStore,
         witness: ClusterWitness,
+        vitals: Vitals,
+        measurements: Measurements,
         rng: random.Random,
     ) -> None:
         self._boot = boot
@@ -63,6 +68,8 @@ class Election:
         self._spawner = spawner
         self._store = store
         self._witness = witness
+        self._vitals = vitals
+        self._measurements = measurements
         self._rng = rng
         self._child: Child | None = None
         self._channel: AsyncChannel[FromMonitor] | None = None
@@ -108,6 +115,7 @@ class Election:
             )
         )
         if renewed is None:
+            self._measurements.fenced["campaign"] += 1
             logger.warning("monitor %s: lease lost, stepping down", self._boot.node)
             self._end_monitor(failed=False)
             return
@@ -168,6 +176,7 @@ class Election:
     async def _lead(self, epoch: Epoch) -> None:
         logger.info("monitor %s: elected, epoch %d", self._boot.node, epoch)
         self.epoch = epoch
+        self._measurements.elections += 1
         self._progress_by = time.monotonic() + _FIRST_PROGRESS
         # A monitor that keeps failing right after its first progress must still back off.
         self._proven_at = time.monotonic() + self._settings.lease_ttl
@@ -196,17 +205,20 @@ class Election:
             await self.step_down("cannot be forked")
             return
         self._fork_fault.over()
+        self._vitals.monitor_turned(time.monotonic())
         if self.epoch != epoch:
             child.signal(signal.SIGKILL)
         receiving = asyncio.create_task(self._receive(channel))
         await dead.wait()
+        self._vitals.monitor_gone()
+        self._measurements.monitor_ended()
         channel.close()
         receiving.cancel()
         if self._child is child:  # otherwise the next one has been forked already
             self._child = self._channel = None
         ended = await asyncio.to_thread(child.reap)
         if self.epoch == epoch:
-            logger.error("monitor %s: its process %d %s, resigning", self._boot.node, child.pid, ended)
+            logger.error("monitor %s: its process %d %s, resigning", self._boot.node, child.pid, ended.cause)
             await self.step_down("its process ended")
 
     async def _receive(self, channel: AsyncChannel[FromMonitor]) -> None:
@@ -218,9 +230,12 @@ class Election:
             match message:
                 case Progress():
                     now = time.monotonic()
+                    self._vitals.monitor_turned(now)
                     if now >= self._proven_at:
                         self._failures = 0
                     self._progress_by = now + _STALLED_AFTER * self._settings.lease_ttl
+                case ClusterNumbers():
+                    self._measurements.monitor_reported(message)
                 case LoadFailed(error):
                     logger.error("monitor %s: %s", self._boot.node, error)
                 case SteppedDown():

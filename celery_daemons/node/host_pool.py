@@ -11,14 +11,25 @@ from typing import Final
 
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.runs import StartItem
-from celery_daemons.forkserver.spawner import Child, Spawner
+from celery_daemons.forkserver.spawner import Child, ProcessEnd, Spawner
 from celery_daemons.node import descriptors
 from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.repeats import RepeatedFault
 from celery_daemons.node.supervision.commands import HostId
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.wire.channel import AsyncChannel, ChannelClosed, batches
-from celery_daemons.wire.messages import Boot, FromHost, HostBoot, Lease, Leave, Probe, Start, Stop
+from celery_daemons.wire.messages import (
+    Boot,
+    CheckLoop,
+    FromHost,
+    HostBoot,
+    HostNumbers,
+    Lease,
+    Leave,
+    Probe,
+    Start,
+    Stop,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +44,9 @@ _LAST_MESSAGES: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class HostDied:
-    """The host process is dead, or was killed before the fork; ``cause`` says how the process ended."""
+    """The host process is dead, or was killed before the fork."""
 
-    cause: str
+    end: ProcessEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,8 @@ class HostProcess:
         self._child: Child | None = None
         self._channel: AsyncChannel[FromHost] | None = None
         self._killed = False
+        #: It was asked for numbers, and has not answered.
+        self._asked = False
 
     @property
     def pid(self) -> int:
@@ -94,6 +107,12 @@ class HostProcess:
         """Ask the event loop for an answer."""
         self._send(Probe())
 
+    def check_loop(self) -> None:
+        """Ask for numbers from the loop, unless the last question is not answered: the socket must not fill."""
+        if not self._asked:
+            self._asked = self._channel is not None
+            self._send(CheckLoop())
+
     def kill(self) -> None:
         """Kill the process now; the death is reported like any other."""
         self._killed = True
@@ -110,7 +129,7 @@ class HostProcess:
         """Fork the process and pass on the reports until the process is dead."""
         child = self._child = await self._fork(spawner, boot, handle, check_room)
         if child is None:
-            handle(self._id, HostDied("was not forked"))
+            handle(self._id, HostDied(ProcessEnd("was not forked")))
             return
         death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         child.on_death(lambda: death.set_result(None))
@@ -152,7 +171,10 @@ class HostProcess:
     async def _receive(self, channel: AsyncChannel[FromHost], handle: EventHandler) -> None:
         with contextlib.suppress(ChannelClosed):
             while True:
-                handle(self._id, await channel.receive())
+                event = await channel.receive()
+                if isinstance(event, HostNumbers):
+                    self._asked = False
+                handle(self._id, event)
 
 
 class HostPool:
@@ -199,6 +221,11 @@ class HostPool:
     def pids(self) -> dict[HostId, int]:
         """Return the process id of each host that has been forked."""
         return {host_id: host.pid for host_id, host in self._hosts.items() if host.pid}
+
+    def check_loops(self) -> None:
+        """Ask every host for numbers from its loop, unless the host has not answered the last question."""
+        for host in self._hosts.values():
+            host.check_loop()
 
     def renew(self) -> None:
         """Pass the lease on to every host."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -20,9 +21,9 @@ from celery_daemons.settings import Settings
 from celery_daemons.store import book, journal
 from celery_daemons.store import lease as verbs
 from celery_daemons.store.clock import lease_clock
-from celery_daemons.store.codec import decode_or_none, printable
+from celery_daemons.store.codec import printable
 from celery_daemons.store.connection import AsyncStore
-from celery_daemons.store.script import BATCH, text
+from celery_daemons.store.script import BATCH
 from celery_daemons.store.server_pin import server_id
 from celery_daemons.wire.channel import batches
 
@@ -45,7 +46,10 @@ class NodeLease:
         node: NodeName,
         row: NodeRow,
         witness: ClusterWitness | None = None,
+        on_renewal: Callable[[float], None] | None = None,
     ) -> None:
+        """``on_renewal`` gets the seconds that were left when a heartbeat was answered."""
+        self._on_renewal = on_renewal
         self._witness = witness or ClusterWitness(settings=settings, node=node)
         self._name_wait = NameWait(self._witness.clock)
         self._store = store
@@ -54,7 +58,7 @@ class NodeLease:
         self._row = row
         self._previous: Incarnation | None = row.incarnation or None
         self._reported_taken = False
-        #: The row in Redis does not name the queues that this node has now.
+        #: The row in Redis differs from this one.
         self._row_outdated = False
         #: The errors since Redis last answered: each is logged once.
         self._errors: set[str] = set()
@@ -62,6 +66,8 @@ class NodeLease:
         self._sent_at = 0.0
         self.incarnation: Incarnation | None = None
         self.until = 0.0
+        #: The node has joined once; it was asked to drain.
+        self.has_joined = self.draining = False
 
     def is_running(self) -> bool:
         """Whether the lease runs, as far as this process can know."""
@@ -140,9 +146,10 @@ class NodeLease:
             self._trust.on_join(answer.history)
             self._errors.clear()
             self._note_cluster(answer, received)
-            # Its queues may have changed while the call was on its way.
-            self._row_outdated = (self._row.queue, self._row.spawn_queue) != (row.queue, row.spawn_queue)
+            # It may have changed while the call was on its way.
             self._row = replace(self._row, incarnation=row.incarnation)
+            self._row_outdated = self._row != row
+            self.has_joined, self.draining = True, False
             self.incarnation = self._previous = row.incarnation
             self._extend(sent)
             logger.info("node %s: joined as incarnation %s", self._node, row.incarnation)
@@ -161,6 +168,7 @@ class NodeLease:
             return None
         renewed = answer.verdict == "ok"
         if renewed:
+            self.draining = answer.draining
             received = lease_clock()
             self._witness.on_time(answer.server_ms, sent=self._sent_at, received=received)
             self._note_cluster(answer, received)
@@ -179,9 +187,9 @@ class NodeLease:
             await self._update_row()
         return self._renewed(Renewed(answer.generation, answer.led))
 
-    def set_queues(self, *, queue: str, spawn_queue: str) -> None:
-        """Change the node's queues; the next heartbeat writes the change to Redis, if the node has joined."""
-        self._row = replace(self._row, queue=queue, spawn_queue=spawn_queue)
+    def change_row(self, **texts: str) -> None:
+        """Change fields of the node's record; the next heartbeat writes them to Redis, if the node has joined."""
+        self._row = replace(self._row, **texts)  # type: ignore[arg-type]
         self._row_outdated = self.incarnation is not None
 
     async def _update_row(self) -> None:
@@ -226,6 +234,8 @@ class NodeLease:
         return self._renewed(Renewed(generation, led=True))
 
     def _renewed(self, answer: Renewed) -> Renewed:
+        if self._on_renewal is not None:
+            self._on_renewal(self.until - lease_clock())
         self._extend(self._sent_at)
         if self._errors:
             logger.info("node %s: Redis answers again", self._node)
@@ -252,12 +262,6 @@ class NodeLease:
         """Ask the monitor to assign nothing more to this node. Raises StoreUnavailable."""
         if self.incarnation is not None:
             await self._store.run(verbs.drain(self._store.keys, self._node, incarnation=self.incarnation))
-
-    async def has_other_nodes(self) -> bool:
-        """Return whether another node takes daemons. Raises StoreUnavailable."""
-        raw = await self._store.read(lambda client: client.hgetall(self._store.keys.nodes))
-        rows = {text(name): decode_or_none(NodeRow, row) for name, row in raw.items()}
-        return any(row is not None and row.takes_daemons for name, row in rows.items() if name != self._node)
 
     async def leave(self, *, nothing_runs: bool) -> None:
         """Leave the cluster. Raises StoreUnavailable.

@@ -1,5 +1,6 @@
 """Run script calls and queries on Redis, blocking or async, and translate the client's errors."""
 
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -230,9 +231,12 @@ class AsyncStore:
         retries: int = 0,
         client: Any = None,
         pin_server: bool = False,
+        on_call: Callable[[str, float, bool], None] = lambda _verb, _seconds, _answered: None,
     ) -> None:
+        """``on_call`` gets the verb of each script call, the seconds it took, and whether Redis answered."""
         self.url = url
         self.keys = keys
+        self._on_call = on_call
         self.client: Any = client or _client(
             redis.asyncio,
             url,
@@ -257,6 +261,15 @@ class AsyncStore:
 
     async def run(self, call: ScriptCall[T]) -> T:
         """Run a verb and decode the reply. Raises StoreUnavailable, and what the verb raises."""
+        began_at, answered = time.monotonic(), False
+        try:
+            reply = await self._reply(call)
+            answered = True
+        finally:
+            self._on_call(call.verb, time.monotonic() - began_at, answered)
+        return call.decode(reply)
+
+    async def _reply(self, call: ScriptCall[Any]) -> Any:
         with _translated(self.url):
             try:
                 try:
@@ -267,7 +280,7 @@ class AsyncStore:
                 if not isinstance(error, OutOfMemoryError):
                     await self.client.connection_pool.disconnect(inuse_connections=False)
                 raise
-        return call.decode(reply)
+        return reply
 
     async def read(self, query: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         """Await ``query``, called with the client, and translate the client's errors. Raises StoreUnavailable."""

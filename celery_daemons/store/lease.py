@@ -45,8 +45,9 @@ class Beat:
     """The answer to a heartbeat; ``led`` says whether a monitor leads.
 
     ``server_ms`` is the time by Redis's clock, ``longest_lease_ms`` the longest lease of a registered node, ``history``
-    that of the server, ``problem`` what the node's record has as the reason why it takes no daemons. ``fenced`` means
-    that another incarnation has joined, ``data_lost`` that Redis does not know the node.
+    that of the server, ``problem`` what the node's record has as the reason why it takes no daemons, ``draining``
+    whether the node was asked to drain. ``fenced`` means that another incarnation has joined, ``data_lost`` that Redis does not
+    know the node.
     """
 
     verdict: Literal["ok", "fenced", "data_lost"]
@@ -57,6 +58,7 @@ class Beat:
     longest_lease_ms: int = field(default=0, compare=False)
     history: str = field(default="", compare=False)
     problem: str = field(default="", compare=False)
+    draining: bool = field(default=False, compare=False)
 
 
 def epoch_over(epoch: Epoch) -> LeaseLost:
@@ -126,9 +128,17 @@ def beat(keys: Keys, node: NodeName, incarnation: Incarnation, *, ttl_ms: int) -
 
     def decode(reply: Any) -> Beat:
         if reply[0] == 1:
-            generation, created, led, now, longest, history, problem = reply[1:]
+            generation, created, led, now, longest, history, problem, draining = reply[1:]
             return Beat(
-                "ok", int(generation), text(created), bool(led), int(now), int(longest), text(history), text(problem)
+                "ok",
+                int(generation),
+                text(created),
+                bool(led),
+                int(now),
+                int(longest),
+                text(history),
+                text(problem),
+                bool(draining),
             )
         return Beat("data_lost" if reply[0] == -1 else "fenced")
 

@@ -226,6 +226,7 @@ def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:
         started_at=row.started_ms / 1000,
         lease_ms=max(0, lease_ms),
         problem=row.problem or None,
+        warning=row.warning or None,
     )
 
 

@@ -1,18 +1,21 @@
 """The programs in the documentation run: the tutorial with its output, and the recipes of the how-to pages."""
 
+import os
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from celery_daemons import Address, AddressBook
 from tests.conftest import NewProject, NewServer, NewWorker
-from tests.support.pages import DOCS, ROOT, blocks
+from tests.support.pages import DOCS, README, ROOT, blocks
 from tests.support.projects import Project
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -122,6 +125,55 @@ def test_the_tutorial_gives_the_output_that_it_shows(
         else:
             assert shape(printed[0]) == shape(shown[0])
     assert seen == ["status", "list", "spawn", "nodes", "locate", "describe", "stop", "locate", "forget"]
+
+
+@contextmanager
+def shell(script: str, project: Project) -> Iterator[Path]:
+    """Run a script in a project's folder, yield the file with its output, then terminate its background processes."""
+    output = project.folder / "shell.log"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with (
+        output.open("wb") as file,
+        subprocess.Popen(
+            ["sh", "-c", f"{script}\nwait"],
+            cwd=project.folder,
+            env=project.environment(PATH=path),
+            stdout=file,
+            stderr=file,
+        ) as process,
+    ):
+        try:
+            yield output
+        finally:
+            for child in psutil.Process(process.pid).children():
+                child.terminate()
+            process.wait(RUNS_WITHIN)
+
+
+def test_the_commands_of_the_readme_print_a_line_of_each_file_at_once(
+    recipe: Callable[..., Project], server: Server
+) -> None:
+    # Given
+    project = recipe(README)
+    (block,) = blocks(README, "console")
+    lines = [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
+    (_, shown_status), (_, shown_table) = list(commands(README))[-2:]
+
+    # When
+    with shell("\n".join(lines[:3]), project) as output:
+        # Then
+        wait_until(
+            lambda: (
+                {"tail.web-1", "tail.web-2", "tail.web-3"}
+                == set(re.findall(r"daemon (\S+): hello \(token \d+\)", output.read_text()))
+            ),
+            within=RUNS_WITHIN,
+            because="each file has a daemon, which prints its line",
+        )
+        status, locate = (project.celery(*shlex.split(line)[3:]).stdout.splitlines() for line in lines[3:])
+        assert [line.split()[0] for line in status] == [line.split()[0] for line in shown_status]
+        assert status[0] == shown_status[0]
+        assert shape(locate[0]) == shape(shown_table[0])
 
 
 def ticked(line: str) -> bool:

@@ -8,9 +8,9 @@ from typing import ParamSpec
 
 from celery_daemons.launcher import Launcher
 
-__all__ = ["spawn_on_commit"]
-
 P = ParamSpec("P")
+
+__all__ = ["spawn_on_commit"]
 
 
 def spawn_on_commit(launcher: Launcher[P], name: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
