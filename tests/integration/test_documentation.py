@@ -185,7 +185,7 @@ def test_the_recipe_for_flask_runs(recipe: Callable[..., Project], server: Serve
 
     # Then
     assert answer.split() == [worker.node, "None"]
-    for line in ("feed of amsterdam starts", "WARNING in proj: 2 feeds", "the task counts 2 feeds"):
+    for line in ("feed of amsterdam starts", "] 2 feeds", "the task counts 2 feeds"):
         wait_until(lambda line=line: line in worker.output, within=RUNS_WITHIN, because="it has a context")  # type: ignore[misc]
     assert "Working outside of application context" not in worker.output
 

@@ -3,6 +3,7 @@
 from celery import Celery  # type: ignore[import-untyped]
 
 from celery_daemons import AddressBook, BlockingDaemonContext, DaemonContext, Daemons, DaemonSpec, Launcher
+from celery_daemons.contrib.django import spawn_on_commit
 
 app = Celery("proj", broker="redis://localhost:6379/0")
 daemons = Daemons(app)
@@ -51,6 +52,7 @@ def tasks() -> None:
     """Send the tasks of launchers with wrong arguments."""
     tail.delay("tail.1", pth="/var/log/syslog")  # wrong
     tail.spawn("tail.1")  # wrong
+    spawn_on_commit(tail, "tail.1", pth="/var/log/syslog")  # wrong
     tail.s("tail.1", pth="/var/log/syslog")  # wrong
     tail.s(path="/var/log/syslog")
     tail.si(path="/var/log/syslog")  # wrong
