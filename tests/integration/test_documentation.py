@@ -129,7 +129,7 @@ def test_the_tutorial_gives_the_output_that_it_shows(
 
 @contextmanager
 def shell(script: str, project: Project) -> Iterator[Path]:
-    """Run a script in a project's folder, yield the file with its output, then terminate what runs in its background."""
+    """Run a script in a project's folder, yield the file with its output, then end its background processes."""
     output = project.folder / "shell.log"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with (
