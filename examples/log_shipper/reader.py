@@ -1,4 +1,4 @@
-"""Receive the shipped lines of the writer's files and check their numbers: ``python -m examples.log_shipper.reader``."""
+"""Receive the shipped lines of the writer's files and check them: ``python -m examples.log_shipper.reader``."""
 
 import time
 from collections.abc import Iterable, Iterator
