@@ -1,10 +1,10 @@
 """The settings of the package: read from a mapping of ``daemons_*`` keys, checked once, then frozen."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, Literal, TypedDict
 from urllib.parse import urlsplit
 
 from celery_daemons.errors import ConfigurationError
@@ -18,10 +18,12 @@ _INTERNAL_VARIABLES: Final = frozenset(("CELERY_DAEMONS_PRELOAD",))
 _MISSPELT: Final = 0.85
 #: The namespace of an app without a main name; other apps append their names.
 DEFAULT_NAMESPACE: Final = "celery-daemons"
+DEFAULT_VNODES: Final = 40
 #: A lease of fewer heartbeats would end after one late heartbeat.
 _BEATS_PER_LEASE: Final = 3
 #: With fewer heartbeats before the holder's own end of the lease, the first late one would end it.
 _BEATS_AFTER_MARGIN: Final = 2
+_LARGEST_PORT: Final = 65535
 _ABOVE_ZERO: Final = (
     "heartbeat_interval",
     "lease_ttl",
@@ -53,7 +55,7 @@ class Settings:
     scan_timeout: float = 30.0
     reconcile_interval: float = 5.0
     load_factor: float = 1.25
-    vnodes: int = 40
+    vnodes: int = DEFAULT_VNODES
     rebalance: str = "auto"
     rebalance_limit: float = 0.1
     settle_delay: float = 5.0
@@ -63,6 +65,8 @@ class Settings:
     node_weight: float = 1.0
     drain_timeout: float = 25.0
     on_store_loss: str = "stop"
+    http: str | None = None
+    health_file: str | None = None
 
     @property
     def lease_ttl_ms(self) -> int:
@@ -81,6 +85,32 @@ class Settings:
         The margin covers a difference in clock rates, and the time that the kernel takes to end a process.
         """
         return max(0.2, self.lease_ttl * 0.1)
+
+
+class GivenSettings(TypedDict, total=False):
+    """Settings as a program gives them: those of :class:`Settings`, each with its types. ``None`` means unset."""
+
+    redis_url: str | None
+    enabled: bool | None
+    namespace: str | None
+    heartbeat_interval: float | None
+    lease_ttl: float | None
+    lease_ttl_max: float | None
+    monitor: bool | None
+    scan_interval: float | None
+    scan_timeout: float | None
+    reconcile_interval: float | None
+    load_factor: float | None
+    vnodes: int | None
+    rebalance: Literal["auto", "manual", "off"] | None
+    rebalance_limit: float | None
+    settle_delay: float | None
+    hosts: int | None
+    host_max_memory: float | None
+    node_labels: Iterable[str] | None
+    node_weight: float | None
+    drain_timeout: float | None
+    on_store_loss: Literal["stop", "keep"] | None
 
 
 def _number(value: Any) -> float:
@@ -131,6 +161,8 @@ _KINDS: Final = {f.name: str(getattr(f.type, "__name__", f.type)) for f in field
     "node_labels": "tuple[str, ...]",
     "host_max_memory": "float",
     "lease_ttl_max": "float",
+    "http": "str",
+    "health_file": "str",
 }
 #: The default of every setting except redis_url, which is derived from the broker.
 DEFAULTS: Final[dict[str, Any]] = {f.name: f.default for f in fields(Settings) if f.name != "redis_url"}
@@ -255,6 +287,32 @@ def _check(s: Settings) -> None:
         s.lease_ttl_max is None or s.lease_ttl_max >= s.lease_ttl,
         f"must be at least {PREFIX}lease_ttl ({s.lease_ttl}): it is the longest lease of any node, this one included",
     )
+    _rule(
+        s,
+        "http",
+        s.http is None or _is_endpoint(s.http),
+        'must be host:port, for example "127.0.0.1:9549" or "[::1]:9549"; "0.0.0.0:9549" is every address of the host',
+    )
+
+
+def http_endpoint(text: str) -> tuple[str, int]:
+    """Return host and port of a value of ``daemons_http``. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not colon or not host or (":" in host) != bracketed or not port.isascii() or not port.isdigit():
+        raise ValueError(text)
+    if int(port) > _LARGEST_PORT:
+        raise ValueError(text)
+    return host, int(port)
+
+
+def _is_endpoint(text: str) -> bool:
+    try:
+        http_endpoint(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _rule(settings: Settings, name: str, holds: bool, rule: str) -> None:

@@ -5,6 +5,7 @@ import time
 from typing import Any, Final
 
 from celery import bootsteps
+from celery.concurrency.solo import TaskPool as SoloPool
 from celery.utils.nodenames import node_format
 from celery.worker import state
 
@@ -37,6 +38,15 @@ def _is_set(status: Any) -> bool:
 
 def _shutting_down() -> bool:
     return _is_set(state.should_stop) or _is_set(state.should_terminate)
+
+
+def _no_ticks(worker: Any) -> str:
+    """Return why the worker's timer says nothing about its loop; empty if it does."""
+    if issubclass(worker.pool_cls, SoloPool):
+        return "the solo pool runs tasks in the worker's loop, which stands still meanwhile"
+    if not worker.use_eventloop:
+        return "Celery's timer is a thread with this pool or broker, and ticks whatever the worker does"
+    return ""
 
 
 def _is_embedded(worker: Any) -> bool:
@@ -89,6 +99,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
                 worker.app,
                 settings,
                 node=worker.hostname,
+                no_ticks=_no_ticks(worker),
                 loglevel=worker.loglevel,
                 logfile=_expanded(worker.logfile, worker.hostname),
             )
@@ -164,10 +175,12 @@ class SpawnStep(bootsteps.StartStopStep):  # type: ignore[misc]
             namespace = daemons_of_app(consumer.app).settings.namespace
             self._queues = NodeQueuesConsumer(consumer, namespace=namespace)
         self._queues.start()
+        consumer.controller.daemons_agent.set_consuming(True)
 
     def stop(self, consumer: Any) -> None:
         """Stop consuming. A worker that exits, unlike a worker that loses the broker, deletes the spawn queue."""
         if self._queues is not None:
+            consumer.controller.daemons_agent.set_consuming(False)
             self._queues.stop(delete=consumer.blueprint.state == bootsteps.CLOSE)
 
     def shutdown(self, consumer: Any) -> None:

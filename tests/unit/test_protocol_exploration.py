@@ -47,7 +47,7 @@ def test_no_order_of_few_accidents_breaks_an_invariant(
     double: Double, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Attacks invariants 1, 2, 3 and 5 of the design, for some seconds of processor time."""
-    for line in explore_all(double, clock, seconds=10):
+    for line in explore_all(double, clock, seconds=5):
         with capsys.disabled():
             print(f"\n{line}", end="")  # noqa: T201 - how far it came is the result
 

@@ -24,7 +24,7 @@ from tests.unit.protocol.monitors import ModelBroker, ModelMonitor
 _LEFT_OUT: Mapping[type, frozenset[str]] = {
     BookRow: frozenset({"pid", "started_ms"}),
     Caller: frozenset({"_world", "_agent", "_store", "_name"}),
-    DepartedNodes: frozenset({"_next_run_at", "_removed"}),
+    DepartedNodes: frozenset({"_next_run_at", "_removed", "_seen"}),
     LocalDaemon: frozenset({"error", "trace", "serial"}),
     LocalHost: frozenset({"opened_at", "pid", "id"}),
     ModelAgent: frozenset({"world", "rate"}),
