@@ -5,7 +5,7 @@ from typing import Literal, TypedDict
 
 
 class GivenSettings(TypedDict, total=False):
-    """Settings as a program gives them: those of :class:`~celery_daemons.settings.Settings`, each with its types. ``None`` means unset."""
+    """Settings as a program gives them: those of ``Settings``, each with its types. ``None`` means unset."""
 
     redis_url: str | None
     enabled: bool | None
