@@ -1,13 +1,14 @@
 """The settings of the package: read from a mapping of ``daemons_*`` keys, checked once, then frozen."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from math import isfinite
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from celery_daemons.errors import ConfigurationError
+from celery_daemons.http_endpoint import is_endpoint
 
 PREFIX: Final = "daemons_"
 #: Of the environment variables with these names, each is read before ``app.conf``.
@@ -64,6 +65,8 @@ class Settings:
     node_weight: float = 1.0
     drain_timeout: float = 25.0
     on_store_loss: str = "stop"
+    http: str | None = None
+    health_file: str | None = None
 
     @property
     def lease_ttl_ms(self) -> int:
@@ -82,32 +85,6 @@ class Settings:
         The margin covers a difference in clock rates, and the time that the kernel takes to end a process.
         """
         return max(0.2, self.lease_ttl * 0.1)
-
-
-class GivenSettings(TypedDict, total=False):
-    """Settings as a program gives them: those of :class:`Settings`, each with its types. ``None`` means unset."""
-
-    redis_url: str | None
-    enabled: bool | None
-    namespace: str | None
-    heartbeat_interval: float | None
-    lease_ttl: float | None
-    lease_ttl_max: float | None
-    monitor: bool | None
-    scan_interval: float | None
-    scan_timeout: float | None
-    reconcile_interval: float | None
-    load_factor: float | None
-    vnodes: int | None
-    rebalance: Literal["auto", "manual", "off"] | None
-    rebalance_limit: float | None
-    settle_delay: float | None
-    hosts: int | None
-    host_max_memory: float | None
-    node_labels: Iterable[str] | None
-    node_weight: float | None
-    drain_timeout: float | None
-    on_store_loss: Literal["stop", "keep"] | None
 
 
 def _number(value: Any) -> float:
@@ -158,6 +135,8 @@ _KINDS: Final = {f.name: str(getattr(f.type, "__name__", f.type)) for f in field
     "node_labels": "tuple[str, ...]",
     "host_max_memory": "float",
     "lease_ttl_max": "float",
+    "http": "str",
+    "health_file": "str",
 }
 #: The default of every setting except redis_url, which is derived from the broker.
 DEFAULTS: Final[dict[str, Any]] = {f.name: f.default for f in fields(Settings) if f.name != "redis_url"}
@@ -232,9 +211,10 @@ def refuse_unread(conf: Mapping[str, Any], namespace: str) -> None:
         spaced = bool(namespace) and key.startswith(namespace)
         name = key.removeprefix(namespace).lower() if spaced else key
         if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in NAMES and not callable(conf[key]):
-            near = get_close_matches(name, [PREFIX + known for known in NAMES], n=1, cutoff=0.0)[0]
-            meant = namespace + near.upper() if spaced else near
-            raise ConfigurationError(f"there is no setting {key}; is {meant} meant? see docs/reference/settings.md")
+            keys = {one: namespace + (PREFIX + one).upper() if spaced else PREFIX + one for one in NAMES}
+            near = get_close_matches(name.removeprefix(PREFIX), keys, n=1)
+            meant = f"is {keys[near[0]]} meant?" if near else f"the settings are {', '.join(sorted(keys.values()))}"
+            raise ConfigurationError(f"there is no setting {key}; {meant}")
         if not namespace and key != key.lower() and key.lower() in [PREFIX + known for known in NAMES]:
             raise ConfigurationError(f"the setting {key} is not read: write {key.lower()}, or configure a namespace")
 
@@ -280,6 +260,12 @@ def _check(s: Settings) -> None:
         "lease_ttl_max",
         s.lease_ttl_max is None or s.lease_ttl_max >= s.lease_ttl,
         f"must be at least {PREFIX}lease_ttl ({s.lease_ttl}): it is the longest lease of any node, this one included",
+    )
+    _rule(
+        s,
+        "http",
+        s.http is None or is_endpoint(s.http),
+        'must be host:port, for example "127.0.0.1:9549" or "[::1]:9549"; "0.0.0.0:9549" is every address of the host',
     )
 
 

@@ -21,6 +21,7 @@ _STYLES: Final = {
     "unplaceable": "red",
     "hint": "yellow",
     "problem": "red",
+    "warning": "yellow",
 }
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _MINUTE: Final = 60

@@ -63,8 +63,8 @@ class AddressBook:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._last_read_at = 0.0
-        #: The server that the monitor had confirmed when everything was read.
-        self._confirmed = ""
+        #: The server that the monitor had confirmed when everything was read, and the history of the one that answered.
+        self._server = ("", "")
         #: The book was open in the process that this one was forked from.
         self._forked = False
         self._opening = threading.Lock()
@@ -258,9 +258,9 @@ class AddressBook:
         # return an invalid one.
         self._table.ends = {node: asked_at + left / 1000 for node, left in overview.leases.items()}
         if loading:
-            self._confirmed = overview.server
+            self._server = overview.server, overview.history
         # A server that became a replica meanwhile keeps its connections and has the data of another one.
-        return overview.created_ms != self._replica.created_ms or overview.server != self._confirmed
+        return overview.created_ms != self._replica.created_ms or (overview.server, overview.history) != self._server
 
     def _lease_read_interval(self) -> float:
         now = lease_clock()

@@ -44,7 +44,7 @@ class ClusterStatus:
 
     ``nodes`` and ``daemons`` are numbers by status; ``daemons["desired"]`` is the number of daemons that should run.
     ``scanners`` has the last scan by launcher. ``leader`` is ``None`` while no monitor is elected.
-    ``problems`` says by node why it can start no daemons.
+    ``problems`` says by node why it can start no daemons, ``warnings`` what should be corrected although it can.
     """
 
     namespace: str
@@ -54,6 +54,7 @@ class ClusterStatus:
     scanners: dict[str, ScanRecord]
     rebalance_paused: bool = False
     problems: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
 
 
 class AsyncLookups:
@@ -143,8 +144,11 @@ class AsyncLookups:
         """Return a summary of the cluster. Reads every spec and every entry of the address book."""
         nodes = {str(NodeStatus.UP): 0, str(NodeStatus.DRAINING): 0, str(NodeStatus.LOST): 0}
         problems: dict[str, str] = {}
+        warnings: dict[str, str] = {}
         for node in await self.nodes():
             nodes[node.status] += 1
+            if node.warning is not None:
+                warnings[node.name] = node.warning
             if node.problem is not None:
                 problems[node.name] = node.problem
         daemons = {"desired": 0, **{str(status): 0 for status in DaemonStatus}}
@@ -162,6 +166,7 @@ class AsyncLookups:
             },
             rebalance_paused=await self.rebalance_paused(),
             problems=problems,
+            warnings=warnings,
         )
 
     async def events(self, *, last: int = 100) -> Sequence[JournalEntry]:

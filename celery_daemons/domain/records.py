@@ -37,7 +37,8 @@ class Node:
     """A worker that is registered in the address book; ``lease_ms`` is the time left of the lease.
 
     ``queue`` is ``None`` if the broker does not allow the node a task queue of its own.
-    ``problem`` is why the node can start no daemons, ``None`` if it can.
+    ``problem`` is why the node can start no daemons, ``None`` if it can. ``warning`` is what a person should correct
+    although daemons run as usual, ``None`` for nothing.
     """
 
     name: NodeName
@@ -53,6 +54,7 @@ class Node:
     started_at: float
     lease_ms: int
     problem: str | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +137,8 @@ class NodeRow:
     The names of queues are empty where the broker does not allow the node a queue. ``candidate`` says whether the node
     runs for election as monitor. ``needs`` has the labels and weights that its launchers require, as :func:`needs_text`
     writes them, and ``scanners`` the launchers that have a recovery scanner. ``problem`` is why the node cannot start
-    processes, empty if it can: a node with a problem keeps what runs there and takes nothing else.
+    processes, empty if it can: a node with a problem keeps what runs there and takes nothing else. ``warning`` is what
+    a person should correct although daemons run as usual.
     """
 
     incarnation: Incarnation
@@ -152,6 +155,7 @@ class NodeRow:
     scanners: str = _UNKNOWN
     started_ms: int = 0
     problem: str = ""
+    warning: str = ""
 
     @property
     def takes_daemons(self) -> bool:

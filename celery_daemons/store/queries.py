@@ -39,21 +39,22 @@ class Overview:
     """The cluster in numbers.
 
     ``age_ms`` is the age of the cluster's data, ``None`` if there is none. ``first_beat_age_ms`` is the time since the
-    first heartbeat after a period in which no lease ran, ``None`` if there was no such period. ``server`` is the run id
-    of the server that a monitor last confirmed, empty for none. ``paused`` says whether rebalancing is paused.
+    first heartbeat after a period in which no lease ran, ``None`` if there was no such period. ``server`` is the id of
+    the server that a monitor last confirmed, empty for none; ``history`` is that of the server that answers. ``paused``
+    says whether rebalancing is paused.
     ``leases`` has the milliseconds left of each node's lease, negative after its end, and ``lease_lengths`` the length
     of each. ``lost_lease_ms`` is the longest lease that a node may have that Redis has forgotten, 0 for none. ``led``
     says whether a monitor leads. All ages, and ``now_ms``, are by Redis's clock.
     """
 
     now_ms: int
-
     created_ms: str
     age_ms: int | None
     first_beat_age_ms: int | None
     specs: int
     entries: int
     server: str
+    history: str
     paused: bool
     leases: dict[NodeName, int]
     lease_lengths: dict[NodeName, int]
@@ -71,7 +72,7 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
 
     def decode(reply: Any) -> Overview:
         now, created, first_beat = int(reply[0]), text(reply[1]), text(reply[5])
-        ends, lengths = zip(reply[10::2], reply[11::2], strict=True), zip(reply[9][::2], reply[9][1::2], strict=True)
+        ends, lengths = zip(reply[11::2], reply[12::2], strict=True), zip(reply[9][::2], reply[9][1::2], strict=True)
         return Overview(
             now_ms=now,
             created_ms=created,
@@ -80,6 +81,7 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
             specs=int(reply[2]),
             entries=int(reply[3]),
             server=text(reply[4]),
+            history=text(reply[10]),
             paused=bool(reply[6]),
             leases={NodeName(text(name)): int(float(end)) - now for name, end in ends},
             lease_lengths={NodeName(text(name)): int(float(length)) for name, length in lengths},
@@ -224,6 +226,7 @@ def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:
         started_at=row.started_ms / 1000,
         lease_ms=max(0, lease_ms),
         problem=row.problem or None,
+        warning=row.warning or None,
     )
 
 

@@ -11,10 +11,11 @@ from celery_daemons.domain import runs
 from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName, Token
 from celery_daemons.domain.records import JournalEntry, NodeRow
 from celery_daemons.domain.states import DaemonStatus, NodeStatus, Outcome
-from celery_daemons.store import book, journal, lease, specs
+from celery_daemons.store import book, journal, lease, queries, specs
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.script import ScriptCall
+from celery_daemons.store.server_pin import server_id
 
 #: Longer than any test. A test that needs the end of a lease ends the lease itself.
 TTL_MS = 60_000
@@ -94,6 +95,12 @@ class StoreDriver:
         assert epoch is not None
         return Epoch(epoch)
 
+    def confirm(self, epoch: Epoch, run_id: str) -> str:
+        """Confirm the server under a run id, and return its id."""
+        server = server_id(run_id, self.run(queries.overview(self.keys)).history)
+        assert self.run(lease.confirm_server(self.keys, epoch, server))
+        return server
+
     def depose(self) -> Epoch:
         """Elect another monitor and return its epoch."""
         self.client.delete(self.keys.monitor)
@@ -114,10 +121,10 @@ class StoreDriver:
 
     def assign(
         self, epoch: Epoch, *assigned: str, node: NodeName = N1, incarnation: Incarnation = I1
-    ) -> book.Dispatch | None:
+    ) -> book.Dispatch | book.NotAssigned:
         """Assign daemons to a node."""
         items = [(name, "test") for name in names(assigned)]
-        dispatch: book.Dispatch | None = self.run(book.assign(self.keys, epoch, node, incarnation, items))
+        dispatch: book.Dispatch | book.NotAssigned = self.run(book.assign(self.keys, epoch, node, incarnation, items))
         return dispatch
 
     def recall(self, epoch: Epoch, *recalled: str, node: NodeName = N1) -> book.Dispatch:
@@ -165,12 +172,19 @@ class StoreDriver:
         epoch = self.lead()
         self.want(*wanted)
         dispatch = self.assign(epoch, *wanted)
-        assert dispatch is not None
+        assert isinstance(dispatch, book.Dispatch)
         tokens = dict(zip(wanted, dispatch.tokens, strict=True))
         for name, token in tokens.items():
             assert self.claim(name, token).token == token
             assert self.report(name, token)
         return epoch, tokens
+
+    def started_again(self, epoch: Epoch, name: str) -> Token:
+        """Record a daemon and start it on node 1; return the token."""
+        self.want(name)
+        dispatch = self.assign(epoch, name)
+        assert isinstance(dispatch, book.Dispatch)
+        return self.claim(name, dispatch.tokens[0]).token
 
     def end_lease(self, node: NodeName = N1) -> None:
         """End the lease of a node."""

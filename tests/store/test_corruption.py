@@ -139,7 +139,7 @@ def test_a_daemon_with_a_corrupt_entry_is_neither_assigned_nor_parked(cluster: S
 
     dispatch = cluster.assign(epoch, "x")
 
-    assert dispatch is not None
+    assert isinstance(dispatch, book.Dispatch)
     assert dispatch.tokens == (0,)
     assert cluster.run(book.park(cluster.keys, epoch, [(X, "why")])) == 0
     assert cluster.client.hget(cluster.keys.book, "x") == b"{corrupt"

@@ -6,6 +6,7 @@ out, and calls :meth:`Supervisor.due` at :attr:`Supervisor.next_due_at`.
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from celery_daemons.domain.names import DaemonName, LauncherName, Token
@@ -16,14 +17,13 @@ from celery_daemons.domain.states import DaemonStatus, Outcome
 from celery_daemons.node.supervision.commands import Command, HostId, KillHost
 from celery_daemons.node.supervision.ending import RunEnds
 from celery_daemons.node.supervision.local_daemon import AfterStop, LocalDaemon, State
+from celery_daemons.node.supervision.run_tally import RunTally
 from celery_daemons.node.supervision.starting import Starter
 from celery_daemons.node.supervision.state import NodeState
 from celery_daemons.node.supervision.stopping import Stopper
 from celery_daemons.node.supervision.timers import BackoffOver, GraceOver, ProbeOver, StartOver
 
 logger = logging.getLogger(__name__)
-
-_STATUS = {State.RUNNING: DaemonStatus.RUNNING, State.STARTING: DaemonStatus.STARTING}
 
 
 class Supervisor:
@@ -51,6 +51,16 @@ class Supervisor:
         return list(self._state.daemons)
 
     @property
+    def tally(self) -> RunTally:
+        """What has happened to runs on this node."""
+        return self._state.tally
+
+    def running_by_launcher(self) -> Counter[LauncherName]:
+        """Return how many daemons run; visits every daemon of this node."""
+        daemons = self._state.daemons.values()
+        return Counter(daemon.launcher for daemon in daemons if daemon.state is State.RUNNING)
+
+    @property
     def draining(self) -> bool:
         """Whether the node gives everything back and starts nothing."""
         return self._state.draining
@@ -67,20 +77,7 @@ class Supervisor:
 
     def running(self) -> list[Running]:
         """Return every daemon that Redis once confirmed: what Redis must know again after a loss of data."""
-        return [
-            Running(
-                name=daemon.name,
-                token=daemon.token,
-                launcher=daemon.launcher,
-                arguments=daemon.arguments,
-                version=daemon.version,
-                status=_STATUS.get(daemon.state, DaemonStatus.BACKOFF),
-                pid=daemon.host.pid if daemon.host else 0,
-                restarts=daemon.restarts,
-            )
-            for daemon in self._state.daemons.values()
-            if daemon.launcher
-        ]
+        return self._state.confirmed()
 
     # From the monitor
 
