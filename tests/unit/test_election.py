@@ -10,6 +10,8 @@ import pytest
 from celery_daemons.domain.names import Epoch, Incarnation, NodeName
 from celery_daemons.node import election as election_module
 from celery_daemons.node.election import Election
+from celery_daemons.node.measurements import Measurements
+from celery_daemons.node.vitals import Vitals
 from celery_daemons.node.witness import ClusterWitness
 from celery_daemons.settings import Settings
 from celery_daemons.store.keys import Keys
@@ -55,6 +57,8 @@ class Scene:
             store=store,
             witness=ClusterWitness(settings=SETTINGS, node=NodeName("w1@here")),
             rng=random.Random(7),
+            vitals=Vitals(no_ticks="", now=self.now),
+            measurements=Measurements(),
         )
 
     async def _start(self, *_: object) -> Any:
