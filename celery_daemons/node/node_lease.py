@@ -171,7 +171,7 @@ class NodeLease:
             # A report without an answer may have been carried out all the same, and later than the next one.
             self._row = replace(self._row, problem=answer.problem)
             if self._trust.on_history(answer.history, now=received, longest_lease=self._witness.longest_lease):
-                logger.warning("node %s: Redis was a replica meanwhile, and may lack the last writes", self._node)
+                logger.warning("node %s: Redis begins a new history and may lack the last writes", self._node)
         # No monitor may sweep a lease that still runs on this node's clock: an unknown lease was lost by Redis.
         if not renewed and self._sent_at < self.until:
             self._trust.on_data_lost()
