@@ -42,7 +42,7 @@ def specs() -> None:
     tail.spec("tail.1", pth="/var/log/syslog")  # wrong
     tail.spec("tail.1", "/var/log/syslog", depth="deep")  # wrong
     tail.spec("tail.1", "/var/log/syslog", depth=2)
-    poll.spec("poll.1", evry=1)  # wrong
+    poll.spec("poll.1", seconds=1)  # wrong
     poll.spec("poll.1", every=1)
     watch.spec("watch.1", "/etc", 5)  # wrong
     watch.spec("watch.1", "/etc", "/var")
