@@ -16,7 +16,7 @@ class ServerTrust:
         return now >= self._no_claims_before
 
     def on_join(self, history: str) -> None:
-        """Note the server that the node has joined: nothing runs here that the server must be told."""
+        """Note the server that the node has joined: nothing runs here yet."""
         self.must_reassert = False
         self._history = history
 

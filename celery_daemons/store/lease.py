@@ -46,8 +46,8 @@ class Beat:
 
     ``server_ms`` is the time by Redis's clock, ``longest_lease_ms`` the longest lease of a registered node, ``history``
     that of the server, ``problem`` what the node's record has as the reason why it takes no daemons, ``draining``
-    whether the node was asked to drain. ``fenced`` means that another incarnation has joined, ``data_lost`` that Redis does not
-    know the node.
+    whether the node was asked to drain. ``fenced`` means that another incarnation has joined, ``data_lost`` that Redis
+    does not know the node.
     """
 
     verdict: Literal["ok", "fenced", "data_lost"]

@@ -252,7 +252,7 @@ def test_a_failover_and_back_that_no_connection_notices_starts_no_daemon_twice(
         want_another(cluster, "watch.unlisted")
         moved = cluster.wait_all_running()
 
-        # When the replica leads for a moment, while their node is not heard
+        # When the replica leads for a moment, while their node is cut off
         cluster.proxies[B].hole()
         replica.promote()
         primary.replicaof("127.0.0.1", replica.server.port)

@@ -10,6 +10,8 @@ import pytest
 from celery_daemons.domain.names import Epoch, Incarnation, NodeName
 from celery_daemons.node import election as election_module
 from celery_daemons.node.election import Election
+from celery_daemons.node.measurements import Measurements
+from celery_daemons.node.vitals import Vitals
 from celery_daemons.node.witness import ClusterWitness
 from celery_daemons.settings import Settings
 from celery_daemons.store.keys import Keys
@@ -22,7 +24,7 @@ SHORT = 1.5
 
 
 class Redis:
-    """Elects whoever asks, and refuses every renewal: another node was elected meanwhile."""
+    """Elects every candidate, and refuses every renewal: another node was elected meanwhile."""
 
     def __init__(self) -> None:
         self.keys = Keys("test")
@@ -54,6 +56,8 @@ class Scene:
             spawner=spawner,
             store=store,
             witness=ClusterWitness(settings=SETTINGS, node=NodeName("w1@here")),
+            vitals=Vitals(no_ticks="", now=self.now),
+            measurements=Measurements(),
             rng=random.Random(7),
         )
 
