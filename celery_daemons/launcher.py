@@ -116,9 +116,9 @@ class Launcher:
             given["labels"] = tuple(sorted(labels.split(",") if isinstance(labels, str) else labels))
         options = LauncherOptions(**given)
         options.check(name)
-        if options.isolation == "shared" and not self.is_async:
+        if options.isolation in ("shared", "auto") and not self.is_async:
             raise ConfigurationError(
-                f"launcher {name}: isolation='shared' runs on an event loop and needs an async def; "
+                f"launcher {name}: isolation={options.isolation!r} runs on an event loop and needs an async def; "
                 "use isolation='process' or 'thread' for a def"
             )
         if options.isolation == "thread" and self.is_async:

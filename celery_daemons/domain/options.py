@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from celery_daemons.domain.names import check_name
 from celery_daemons.errors import ConfigurationError
 
-Isolation = Literal["shared", "process", "thread"]
+Isolation = Literal["shared", "process", "thread", "auto"]
 Restart = Literal["permanent", "transient", "temporary"]
 
 

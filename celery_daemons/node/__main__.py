@@ -62,16 +62,21 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
     from celery_daemons.forkserver.spawner import Spawner
     from celery_daemons.node.agent import Agent
     from celery_daemons.node.assignment_sync import AssignmentSync
+    from celery_daemons.node.bell import READ_TIMEOUT, Bell
     from celery_daemons.node.candidate import Candidate
     from celery_daemons.node.command_runner import CommandRunner
+    from celery_daemons.node.conditions import Conditions
     from celery_daemons.node.election import Election
     from celery_daemons.node.host_pool import HostPool
+    from celery_daemons.node.inspector import Inspector
     from celery_daemons.node.lifetime import Lifetime
+    from celery_daemons.node.log_files import LogFiles
     from celery_daemons.node.node_lease import NodeLease
     from celery_daemons.node.node_row import command_timeout, row_of
     from celery_daemons.node.outbox import Outbox
     from celery_daemons.node.outbox_sender import OutboxSender
     from celery_daemons.node.serving import Serving
+    from celery_daemons.node.stall_counts import StallCounts
     from celery_daemons.node.supervision.supervisor import Supervisor
     from celery_daemons.node.witness import ClusterWitness
     from celery_daemons.node.worker_link import WorkerLink
@@ -107,10 +112,26 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
     supervisor = Supervisor(boot.launchers, shared_hosts=settings.hosts, rng=random.Random())  # noqa: S311
     outbox = Outbox(keys=keys, node=node)
     sender = OutboxSender(store=store, node=node, lease=lease, outbox=outbox)
-    hosts = HostPool(boot=boot, spawner=spawner, lease=lease)
+    files = LogFiles(boot.tempdir)
+    hosts = HostPool(boot=boot, spawner=spawner, lease=lease, files=files)
     sync = AssignmentSync(store=store, node=node, lease=lease, supervisor=supervisor, outbox=outbox)
     serving = Serving()
-    runner = CommandRunner(supervisor=supervisor, outbox=outbox, sender=sender, hosts=hosts, sync=sync, serving=serving)
+    inspector = Inspector(supervisor=supervisor, hosts=hosts, files=files)
+    runner = CommandRunner(
+        supervisor=supervisor,
+        outbox=outbox,
+        sender=sender,
+        hosts=hosts,
+        sync=sync,
+        serving=serving,
+        stall_counts=StallCounts(),
+        inspector=inspector,
+    )
+    listener = AsyncStore(settings.redis_url, keys, timeout=READ_TIMEOUT)
+    bell = Bell(listener=listener, store=store, node=node, lease=lease, answer=inspector.answer)
+    conditions = Conditions(
+        node=node, store=store, lease=lease, supervisor=supervisor, runner=runner, spawner=spawner, serving=serving
+    )
     agent = Agent(
         settings=settings,
         node=node,
@@ -123,8 +144,9 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket) -> 
         hosts=hosts,
         sync=sync,
         runner=runner,
-        spawner=spawner,
         serving=serving,
+        conditions=conditions,
+        bell=bell,
         election=election,
         worker_link=worker_link,
     )

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from celery_daemons.node.alarm import Alarm
 from celery_daemons.node.assignment_sync import AssignmentSync
 from celery_daemons.node.host_pool import ForkFailed, HostDied, HostEvent, HostPool
+from celery_daemons.node.inspector import Inspector
 from celery_daemons.node.outbox import ClaimsAnswered, Outbox, Reply
 from celery_daemons.node.outbox_sender import OutboxSender
 from celery_daemons.node.serving import Serving
+from celery_daemons.node.stall_counts import StallCounts
 from celery_daemons.node.supervision.commands import (
     Command,
     DiscardPending,
@@ -27,7 +29,19 @@ from celery_daemons.node.supervision.commands import (
     WithdrawClaim,
 )
 from celery_daemons.node.supervision.supervisor import Supervisor
-from celery_daemons.wire.messages import Alive, Ended, Hung, LoadFailed, Proven, Ready, Started
+from celery_daemons.wire.messages import (
+    Alive,
+    Ended,
+    Hung,
+    LoadFailed,
+    LoopBlocked,
+    LoopFree,
+    Proven,
+    Ready,
+    StackAnswer,
+    Stalled,
+    Started,
+)
 
 
 class CommandRunner:
@@ -42,6 +56,8 @@ class CommandRunner:
         hosts: HostPool,
         sync: AssignmentSync,
         serving: Serving,
+        stall_counts: StallCounts,
+        inspector: Inspector,
     ) -> None:
         self._supervisor = supervisor
         self._outbox = outbox
@@ -49,6 +65,8 @@ class CommandRunner:
         self._hosts = hosts
         self._sync = sync
         self._serving = serving
+        self._stall_counts = stall_counts
+        self._inspector = inspector
         self._alarm = Alarm(self._on_alarm)
         self._first_host: HostId | None = None
         #: Whether the first host has loaded the app; False if it died before that.
@@ -104,6 +122,15 @@ class CommandRunner:
                 self.apply(self._supervisor.ended(host, ends, now=now))
             case Hung(items):
                 self.apply(self._supervisor.hung(host, items, now=now))
+            case Stalled(stalls):
+                self._stall_counts.add(stalls)
+                self.apply(self._supervisor.stalled(host, stalls, now=now))
+            case LoopBlocked(name, _, seconds):
+                self.apply(self._supervisor.loop_blocked(host, name, seconds, now=now))
+            case LoopFree():
+                self._supervisor.loop_free(host)
+            case StackAnswer(question, answer):
+                self._inspector.on_stack(question, answer)
             case Alive():
                 self._supervisor.host_answered(host)
             case Ready(pid):

@@ -93,6 +93,10 @@ class NodeLease:
         self._row = replace(self._row, problem=printable(problem))
         return True
 
+    def set_blocked(self, blocked: str) -> None:
+        """Keep what the node's record says of blocked event loops, to write it again after a loss of data."""
+        self._row = replace(self._row, blocked=blocked)
+
     @property
     def pause(self) -> float:
         """Seconds between heartbeats."""

@@ -129,6 +129,21 @@ def serving(keys: Keys, node: NodeName, incarnation: Incarnation, problem: str) 
     return ScriptCall("serving", (keys.nodes, keys.journal), (node, incarnation, printable(problem)), bool)
 
 
+def blocked(
+    keys: Keys, node: NodeName, incarnation: Incarnation, loops: list[tuple[int, int, str]]
+) -> ScriptCall[str | None]:
+    """Record the pid of each host whose event loop is blocked, for how many milliseconds, and by which daemon.
+
+    Returns the text that :attr:`NodeRow.blocked` then has, ``None`` if fenced.
+    """
+
+    def decode(reply: Any) -> str | None:
+        recorded = text(reply)
+        return None if recorded == "-" else recorded
+
+    return ScriptCall("blocked", (keys.nodes,), (node, incarnation, encode(loops)), decode)
+
+
 def leave(keys: Keys, node: NodeName, incarnation: Incarnation) -> ScriptCall[int]:
     """Leave the cluster; answer 0 when done, -1 if fenced, else how many daemons the node still holds."""
     return ScriptCall(

@@ -8,6 +8,7 @@ from celery_daemons.domain.names import DaemonName, Incarnation, LauncherName, T
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.runs import Assignment, End, StartItem
 from celery_daemons.settings import Settings
+from celery_daemons.wire.inspection import Refusal, Stack
 
 #: Environment variable that carries the Preload message from the agent to its fork server: multiprocessing leaves no
 #: other way to hand data to the modules that a fork server preloads.
@@ -36,12 +37,16 @@ class Boot(msgspec.Struct, kw_only=True):
 
 
 class HostBoot(msgspec.Struct, kw_only=True, tag=True):
-    """Agent to host, first message; ``until`` is the end of the node's lease on the lease clock, less the margin."""
+    """Agent to host, first message; ``until`` is the end of the node's lease on the lease clock, less the margin.
+
+    ``log_ring`` is the file for the last log lines of the host's daemons; empty for none.
+    """
 
     node: str
     settings: Settings
     title: str
     isolated: bool
+    log_ring: str = ""
     until: float = 0.0
 
 
@@ -154,6 +159,13 @@ class Leave(msgspec.Struct, tag=True):
     """Agent to shared host: no daemon is left and none will come; end the process."""
 
 
+class AskStack(msgspec.Struct, tag=True):
+    """Agent to host: answer where the code of a daemon is."""
+
+    id: int
+    name: DaemonName
+
+
 class Ready(msgspec.Struct, tag=True):
     """Host to agent: the app is loaded, and the host can start daemons."""
 
@@ -194,6 +206,34 @@ class Alive(msgspec.Struct, tag=True):
     """Host to agent: the answer to a probe; the event loop is not blocked."""
 
 
+class StackAnswer(msgspec.Struct, tag=True):
+    """Host to agent: the answer to a question."""
+
+    id: int
+    answer: Stack | Refusal
+
+
+class Stalled(msgspec.Struct, tag=True):
+    """Host to agent: these daemons have blocked the event loop, each for so many seconds.
+
+    The name is empty for code outside of daemons.
+    """
+
+    items: list[tuple[DaemonName, Token, float]]
+
+
+class LoopBlocked(msgspec.Struct, tag=True):
+    """Host to agent: a daemon has blocked the event loop for ``seconds`` and still does."""
+
+    name: DaemonName
+    token: Token
+    seconds: float
+
+
+class LoopFree(msgspec.Struct, tag=True):
+    """Host to agent: the event loop is no longer blocked."""
+
+
 class SteppedDown(msgspec.Struct, tag=True):
     """Monitor to agent: the monitor has given the lease back, so that another node can lead."""
 
@@ -203,7 +243,7 @@ class Progress(msgspec.Struct, tag=True):
 
 
 FromWorker = AssignmentsChanged | Campaign | Rejected | Drain | NodeQueues
-ToHost = Lease | Start | Stop | Probe | Leave
-FromHost = Ready | LoadFailed | Started | Proven | Ended | Hung | Alive
+ToHost = Lease | Start | Stop | Probe | Leave | AskStack
+FromHost = Ready | LoadFailed | Started | Proven | Ended | Hung | Alive | StackAnswer | Stalled | LoopBlocked | LoopFree
 FromMonitor = Progress | LoadFailed | SteppedDown
 ToMonitor = Lease | HandOver

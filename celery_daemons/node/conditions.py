@@ -1,0 +1,78 @@
+"""Tell Redis what is wrong with this node: that it can start no processes, or that event loops are blocked."""
+
+import contextlib
+import logging
+import time
+
+from celery_daemons.domain.names import NodeName
+from celery_daemons.errors import StoreUnavailable
+from celery_daemons.forkserver.spawner import Spawner
+from celery_daemons.node.command_runner import CommandRunner
+from celery_daemons.node.node_lease import NodeLease
+from celery_daemons.node.serving import Serving
+from celery_daemons.node.supervision.supervisor import Supervisor
+from celery_daemons.store import lease as verbs
+from celery_daemons.store.connection import AsyncStore
+
+logger = logging.getLogger(__name__)
+
+
+class Conditions:
+    """Checked after each heartbeat; writes only what has changed."""
+
+    def __init__(
+        self,
+        *,
+        node: NodeName,
+        store: AsyncStore,
+        lease: NodeLease,
+        supervisor: Supervisor,
+        runner: CommandRunner,
+        spawner: Spawner,
+        serving: Serving,
+    ) -> None:
+        self._node = node
+        self._store = store
+        self._lease = lease
+        self._supervisor = supervisor
+        self._runner = runner
+        self._spawner = spawner
+        self._serving = serving
+        self._reported: list[tuple[int, float, str]] = []
+
+    async def check(self) -> None:
+        """Report what has changed, and try again to start processes if that is due."""
+        await self._check_serving()
+        await self._check_loops()
+
+    async def _check_serving(self) -> None:
+        """Report whether this node can start processes, give back what waits for one, and try again."""
+        problem = self._serving.problem
+        if bool(problem) != bool(self._lease.problem):
+            if not await self._lease.report_problem(problem):
+                return
+            if problem:
+                # After the report: the monitor must not assign to this node what the node now gives back.
+                logger.error("node %s: takes no daemons: %s", self._node, problem)
+                self._runner.apply(self._supervisor.cannot_start(problem))
+            else:
+                logger.info("node %s: can start processes again, takes daemons", self._node)
+                self._runner.apply(self._supervisor.can_start(now=time.monotonic()))
+        if self._serving.retry_due(time.monotonic()):
+            if self._serving.take_new_server():
+                await self._spawner.replace_server()
+            self._runner.apply(self._supervisor.probe(now=time.monotonic()))
+
+    async def _check_loops(self) -> None:
+        """Report the event loops that are blocked, when they change."""
+        blocked = self._supervisor.blocked_loops()
+        if blocked == self._reported or self._lease.incarnation is None:
+            return
+        now = time.monotonic()
+        loops = [(pid, round(1000 * (now - since)), by) for pid, since, by in blocked]
+        call = verbs.blocked(self._store.keys, self._node, self._lease.incarnation, loops)
+        with contextlib.suppress(StoreUnavailable):
+            recorded = await self._store.run(call)
+            if recorded is not None:
+                self._lease.set_blocked(recorded)
+                self._reported = blocked
