@@ -7,6 +7,7 @@ from celery_daemons.client.locator import Locator
 from celery_daemons.domain.names import DaemonName, LauncherName, NodeName, daemon_name
 from celery_daemons.domain.records import (
     Address,
+    BlockedLoop,
     DaemonRecord,
     JournalEntry,
     Leader,
@@ -41,7 +42,7 @@ class ClusterStatus:
 
     ``nodes`` and ``daemons`` are numbers by status; ``daemons["desired"]`` is the number of daemons that should run.
     ``scanners`` has the last scan by launcher. ``leader`` is ``None`` while no monitor is elected.
-    ``problems`` says by node why it can start no daemons.
+    ``problems`` says by node why it can start no daemons, ``blocked`` which event loops of its hosts are blocked.
     """
 
     namespace: str
@@ -51,6 +52,7 @@ class ClusterStatus:
     scanners: dict[str, ScanRecord]
     rebalance_paused: bool = False
     problems: dict[str, str] = field(default_factory=dict)
+    blocked: dict[str, tuple[BlockedLoop, ...]] = field(default_factory=dict)
 
 
 class Lookups:
@@ -140,10 +142,13 @@ class Lookups:
         """Return a summary of the cluster. Reads every spec and every entry of the address book."""
         nodes = {str(NodeStatus.UP): 0, str(NodeStatus.DRAINING): 0, str(NodeStatus.LOST): 0}
         problems: dict[str, str] = {}
+        blocked: dict[str, tuple[BlockedLoop, ...]] = {}
         for node in self.nodes():
             nodes[node.status] += 1
             if node.problem is not None:
                 problems[node.name] = node.problem
+            if node.blocked:
+                blocked[node.name] = node.blocked
         daemons = {"desired": 0, **{str(status): 0 for status in DaemonStatus}}
         for record in queries.records(self._store):
             daemons["desired"] += record.desired is Desired.RUNNING
@@ -156,6 +161,7 @@ class Lookups:
             scanners=queries.scans(self._store, ScanRecord),
             rebalance_paused=self.rebalance_paused(),
             problems=problems,
+            blocked=blocked,
         )
 
     def events(self, *, last: int = 100) -> Sequence[JournalEntry]:

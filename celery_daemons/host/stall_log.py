@@ -45,12 +45,11 @@ class StallLog:
         if now < silence.until:
             silence.skipped += 1
             return
-        # A daemon that was quiet for as long as that begins anew.
-        quiet = now - silence.until > _LONGEST_SILENCE
-        silence.length = _FIRST_SILENCE if quiet else min(_LONGEST_SILENCE, 2 * silence.length)
+        first = not silence.length or now - silence.until > _LONGEST_SILENCE
+        silence.length = _FIRST_SILENCE if first else min(_LONGEST_SILENCE, 2 * silence.length)
         silence.until = now + silence.length
         skipped, silence.skipped = silence.skipped, 0
-        more = f", and {skipped} times more since the last warning" if skipped else ""
+        more = f", and {skipped} times since the last warning" if skipped else ""
         self._warn(run, f"blocked the event loop of host {os.getpid()} for {seconds:.2f} s{more}", frames, others)
 
     def lasts(self, run: Run | None, seconds: float, frames: list[StackFrame], *, others: int) -> None:

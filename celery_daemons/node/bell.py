@@ -51,6 +51,7 @@ class Bell:
         self._answering: set[asyncio.Task[None]] = set()
         self._reading: asyncio.Task[questions.Question | None] | None = None
         self._server: str | None = None
+        self._reported = False
 
     async def run(self) -> None:
         """Answer questions forever."""
@@ -59,7 +60,8 @@ class Bell:
             self._reading = asyncio.ensure_future(questions.take(self._listener, self._node, seconds=_READ))
             try:
                 question = await self._reading
-            except StoreUnavailable:
+            except StoreUnavailable as error:
+                self._report(error)
                 await asyncio.sleep(_RETRY)
                 continue
             except asyncio.CancelledError:
@@ -67,10 +69,17 @@ class Bell:
                     continue
                 self._reading.cancel()
                 raise
+            self._reported = False
             if question is not None and question.incarnation == self._lease.incarnation:
                 task = asyncio.ensure_future(self._handle(question))
                 self._answering.add(task)
                 task.add_done_callback(self._answering.discard)
+
+    def _report(self, error: StoreUnavailable) -> None:
+        # Once per outage. Without a running lease, the heartbeats have said it.
+        if not self._reported and self._lease.is_running():
+            self._reported = True
+            logger.warning("node %s: cannot take questions, such as those of `daemons logs`: %s", self._node, error)
 
     def check_server(self) -> None:
         """Read from the present server, if the heartbeats have changed to another one."""
