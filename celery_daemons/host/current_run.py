@@ -22,8 +22,8 @@ class Run:
         #: How often, and for how many seconds together, the daemon has blocked the event loop.
         self.stalls = 0
         self.stall_seconds = 0.0
-        #: What was printed to each stream since the last line break.
-        self.partial: dict[str, str] = {}
+        #: What was printed to each stream since the last line break; ``None`` if nothing was printed.
+        self.partial: dict[str, str] | None = None
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:

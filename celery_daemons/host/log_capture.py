@@ -51,6 +51,8 @@ class LogCapture:
         run = current_run() or self._only
         if run is None or self._ring is None:
             return
+        if run.partial is None:
+            run.partial = {}
         *lines, rest = (run.partial.pop(stream, "") + text).split("\n")
         if rest:
             run.partial[stream] = rest

@@ -10,20 +10,20 @@ from celery_daemons.host.step_clock import STALL, Stall, StepClock
 from celery_daemons.wire.inspection import StackFrame
 from celery_daemons.wire.messages import LoopBlocked, LoopFree, Stalled
 
-#: Seconds between two looks at the event loop: each stall is seen at least once while it lasts, with its stack.
+#: Seconds between two checks of the event loop: each stall is seen at least once while it lasts, with its stack.
 TICK: Final = STALL / 2
 #: Seconds after which a stall that lasts is reported to the agent.
 LASTING: Final = 1.0
 #: A stall that lasts is in the log after that time, and after each time that is this much longer.
 _LOG_FACTOR: Final = 10.0
-#: Seconds between two looks above which the whole process was stopped, or waited for a call that holds the GIL.
+#: Seconds between two checks above which the whole process was stopped, or waited for a call that holds the GIL.
 _GAP: Final = 0.5
 #: The share of a gap that has to be processor time of the loop, for a call that held the GIL.
 _GAP_CPU_SHARE: Final = 0.5
 
 
 class StallWatch:
-    """Compares the step that the loop executes with the one of the last look. Times are by ``perf_counter``."""
+    """Compares the step that the loop executes with the one of the last check. Times are by ``perf_counter``."""
 
     def __init__(
         self, clock: StepClock, *, send: Callable[[object], None], stack: Callable[[], list[StackFrame]], log: StallLog
@@ -32,7 +32,7 @@ class StallWatch:
         self._send = send
         self._stack = stack
         self._log = log
-        self._last_look = 0.0
+        self._last_check = 0.0
         #: Steps count from here at the earliest: before, the whole process was stopped.
         self._not_before = 0.0
         #: The start of the last step that was seen to stall, and its stack.
@@ -42,21 +42,21 @@ class StallWatch:
         self._reported_began: float | None = None
         self._log_after = LASTING
 
-    def look(self, now: float, *, others: int) -> None:
-        """Report what has happened since the last look; ``others`` is the number of the other daemons of the loop."""
-        gap = now - self._last_look if self._last_look else 0.0
-        self._last_look = now
+    def check(self, now: float, *, others: int) -> None:
+        """Report what has happened since the last check; ``others`` is the number of the other daemons of the loop."""
+        gap = now - self._last_check if self._last_check else 0.0
+        self._last_check = now
         if gap > _GAP:
             self._not_before = now
-        self._look_at_ended(gap, now, others)
+        self._check_ended(gap, now, others)
         handle, began = self._clock.handle, self._clock.began
         if self._reported_began is not None and (handle is None or began != self._reported_began):
             self._reported_began = None
             self._send(LoopFree())
         if handle is not None:
-            self._look_at_current(handle, began, now, others)
+            self._check_current(handle, began, now, others)
 
-    def _look_at_current(self, handle: Any, began: float, now: float, others: int) -> None:
+    def _check_current(self, handle: Any, began: float, now: float, others: int) -> None:
         seconds = now - max(began, self._not_before)
         if seconds < TICK / 2:
             return
@@ -74,7 +74,7 @@ class StallWatch:
             self._log.lasts(run, seconds, self._seen_frames, others=others)
             self._log_after *= _LOG_FACTOR
 
-    def _look_at_ended(self, gap: float, now: float, others: int) -> None:
+    def _check_ended(self, gap: float, now: float, others: int) -> None:
         ended: list[Stall] = []
         while self._clock.stalls:
             stall = self._clock.stalls.popleft()

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Watcher:
-    """Runs the looks of a StallWatch, if there is one, and answers questions."""
+    """Runs the checks of a StallWatch, if there is one, and answers questions."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Watcher:
                 self._answer(question)
             if self._watch is not None:
                 try:
-                    self._watch.look(time.perf_counter(), others=self._count() - 1)
+                    self._watch.check(time.perf_counter(), others=self._count() - 1)
                 except Exception:
                     # Frames, coroutines and exceptions are the user's objects. Daemons run on without a watcher.
                     logger.exception("host: the event loop is no longer watched")

@@ -1,4 +1,4 @@
-"""Tell Redis what is wrong with this node: that it can start no processes, or that event loops are blocked."""
+"""Record in Redis what is wrong with this node: that it can start no processes, or that event loops are blocked."""
 
 import contextlib
 import logging

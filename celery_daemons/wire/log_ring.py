@@ -83,7 +83,7 @@ class LogRing:
             return
         self._queue.append((name, token, at, level, logger, message[-_MESSAGE_LENGTH:]))
         # The thread that holds the lock writes what others append meanwhile. Checked again after the lock is free: a
-        # line may have come between the last look at the queue and the release.
+        # line may have come between the last check of the queue and the release.
         while self._queue and self._writing.acquire(blocking=False):
             try:
                 self._write_queue()

@@ -65,6 +65,13 @@ def killed(ctx):
         os.kill(os.getpid(), signal.SIGKILL)
     ctx.stopping.wait()
 
+@daemons.launcher(isolation="auto")
+async def offender(ctx):
+    note(ctx.name, "runs")
+    while True:
+        await asyncio.sleep(0.2)
+        time.sleep(0.15)
+
 @daemons.launcher
 async def ticker(ctx):
     count = 0
@@ -152,6 +159,21 @@ def test_a_blocked_daemon_is_named_with_its_stack_and_its_neighbours_start_elsew
     assert [loop["by"] for loops in status["blocked"].values() for loop in loops] == ["logs.blocker"]
     assert "blocked for" in table
     assert "by daemon logs.blocker" in table
+
+
+def test_a_repeat_offender_is_moved_to_a_process_of_its_own(cluster: IntegrationCluster) -> None:
+    # Given
+    before = cluster.spawn("logs.offender", "offender")
+    neighbour = cluster.spawn("logs.beside", "talker")
+
+    # When
+    after = cluster.wait_restarted(before)
+
+    # Then
+    assert after.pid != before.pid
+    assert cluster.running("logs.beside")["logs.beside"] == neighbour
+    (warning,) = [line.message for line in logged(cluster, "logs.offender") if "blocked the event" in line.message]
+    assert "daemon logs.offender: blocked the event loop" in warning
 
 
 @pytest.mark.parametrize(

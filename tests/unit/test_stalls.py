@@ -25,7 +25,7 @@ def run_named(name: str) -> Run:
 
 
 class LoopHarness:
-    """An event loop with a clock and a watch; each test calls the looks of the watcher itself."""
+    """An event loop with a clock and a watch; each test makes the checks itself."""
 
     def __init__(self) -> None:
         loop, clock = new_loop()
@@ -65,7 +65,7 @@ def test_a_step_that_blocks_the_loop_is_attributed_to_the_daemon_and_its_tasks()
 
     # When
     runs = harness.run(guilty=blocks, innocent=innocent)
-    harness.watch.look(time.perf_counter(), others=1)
+    harness.watch.check(time.perf_counter(), others=1)
 
     # Then
     assert (runs["guilty"].stalls, runs["innocent"].stalls) == (1, 0)
@@ -112,10 +112,10 @@ class Handle:
 
 @pytest.fixture
 def watched() -> tuple[StepClock, StallWatch, list[Any]]:
-    """Return a clock without a loop, a watch that has looked at 0, and what the watch sends."""
+    """Return a clock without a loop, a watch that has made its first check, and what the watch sends."""
     clock, sent = StepClock(), list[Any]()
     watch = StallWatch(clock, send=sent.append, stack=list, log=StallLog())
-    watch.look(100.0, others=3)
+    watch.check(100.0, others=3)
     return clock, watch, sent
 
 
@@ -128,7 +128,7 @@ def test_a_stall_that_lasts_is_reported_once_and_its_end_too(
 
     # When
     for tick in range(1, 241):
-        watch.look(100 + tick * 0.05, others=3)
+        watch.check(100 + tick * 0.05, others=3)
 
     # Then it is in the log after 1 and 10 seconds
     (blocked,) = sent
@@ -141,7 +141,7 @@ def test_a_stall_that_lasts_is_reported_once_and_its_end_too(
 
     # When
     clock.handle = None
-    watch.look(112.05, others=3)
+    watch.check(112.05, others=3)
 
     # Then
     assert isinstance(sent[-1], LoopFree)
@@ -161,7 +161,7 @@ def test_repeated_stalls_of_a_daemon_are_logged_with_growing_silence_but_all_are
         clock.stalls.append(Stall(run, 100.0 + second, 0.2, 0.2))
         for _ in range(20):
             now += 0.05
-            watch.look(now, others=1)
+            watch.check(now, others=1)
 
     # Then
     assert sum(len(message.items) for message in sent) == 60
@@ -179,11 +179,11 @@ def test_nobody_is_blamed_for_a_time_in_which_the_whole_process_was_stopped(
     clock.began, clock.handle = 100.01, Handle(run)
 
     # When
-    watch.look(110.0, others=1)
+    watch.check(110.0, others=1)
     clock.handle = None
-    watch.look(110.05, others=1)
+    watch.check(110.05, others=1)
     clock.stalls.append(Stall(run, 110.06, 9.99, 0.001))
-    watch.look(120.1, others=1)
+    watch.check(120.1, others=1)
 
     # Then
     assert sent == []
@@ -195,6 +195,6 @@ def test_a_call_that_held_the_gil_is_blamed_although_nothing_could_look_meanwhil
     clock, watch, sent = watched
 
     clock.stalls.append(Stall(run_named("guilty"), 100.0, 3.0, 2.9))
-    watch.look(103.0, others=1)
+    watch.check(103.0, others=1)
 
     assert [item[0] for message in sent for item in message.items] == ["guilty"]
