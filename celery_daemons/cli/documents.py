@@ -57,6 +57,7 @@ def status_document(status: ClusterStatus) -> dict[str, Any]:
         "rebalance_paused": status.rebalance_paused,
         "problems": status.problems,
         "blocked": status.blocked,
+        "warnings": status.warnings,
     }
 
 

@@ -24,6 +24,7 @@ _STYLES: Final = {
     "hint": "yellow",
     "problem": "red",
     "blocked": "red",
+    "warning": "yellow",
 }
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _MINUTE: Final = 60

@@ -50,8 +50,8 @@ class Node:
     """A worker that is registered in the address book; ``lease_ms`` is the time left of the lease.
 
     ``queue`` is ``None`` if the broker does not allow the node a task queue of its own.
-    ``problem`` is why the node can start no daemons, ``None`` if it can. ``blocked`` has the hosts whose event loop is
-    blocked.
+    ``problem`` is why the node can start no daemons, ``None`` if it can. ``warning`` is what a person should correct
+    although daemons run as usual, ``None`` for nothing. ``blocked`` has the hosts whose event loop is blocked.
     """
 
     name: NodeName
@@ -68,6 +68,7 @@ class Node:
     lease_ms: int
     problem: str | None = None
     blocked: tuple[BlockedLoop, ...] = ()
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,8 +153,9 @@ class NodeRow:
     The names of queues are empty where the broker does not allow the node a queue. ``candidate`` says whether the node
     runs for election as monitor. ``needs`` has the labels and weights that its launchers require, as :func:`needs_text`
     writes them, and ``scanners`` the launchers that have a recovery scanner. ``problem`` is why the node cannot start
-    processes, empty if it can: a node with a problem keeps what runs there and takes nothing else. ``blocked`` has the
-    hosts whose event loop is blocked, as the verb of that name writes them.
+    processes, empty if it can: a node with a problem keeps what runs there and takes nothing else. ``warning`` is what
+    a person should correct although daemons run as usual. ``blocked`` has the hosts whose event loop is blocked:
+    ``pid|since_ms|daemon``, joined by commas.
     """
 
     incarnation: Incarnation
@@ -170,6 +172,7 @@ class NodeRow:
     scanners: str = _UNKNOWN
     started_ms: int = 0
     problem: str = ""
+    warning: str = ""
     blocked: str = ""
 
     @property

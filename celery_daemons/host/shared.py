@@ -4,11 +4,14 @@ import asyncio
 import gc
 import os
 import threading
+import time
+from contextvars import copy_context
 from functools import partial
 from typing import Final
 
 from celery_daemons.domain.names import DaemonName, Token
 from celery_daemons.domain.runs import End, StartItem
+from celery_daemons.forkserver.app_connections import close_django
 from celery_daemons.forkserver.deadman import Deadman
 from celery_daemons.forkserver.process_end import end_forked_child
 from celery_daemons.host.base import Host, end_forks_after_their_step, end_of_run
@@ -23,7 +26,8 @@ from celery_daemons.host.watcher import Watcher
 from celery_daemons.launcher import Launcher, Registry
 from celery_daemons.wire.channel import Channel
 from celery_daemons.wire.inspection import Refusal, Stack, ThreadStack
-from celery_daemons.wire.messages import Alive, AskStack, ToHost
+from celery_daemons.wire.loop_messages import AskStack
+from celery_daemons.wire.messages import Alive, HostNumbers, ToHost
 
 #: Daemons in one message to the agent.
 _BATCH: Final = 1000
@@ -116,6 +120,13 @@ class SharedHost(Host):
             stall_seconds=run.stall_seconds,
         )
 
+    def check_loop(self) -> None:
+        """Report from the loop how long the loop took to get to the question."""
+        self._loop.call_soon_threadsafe(self._report_numbers, time.monotonic())
+
+    def _report_numbers(self, asked_at: float) -> None:
+        self.send(HostNumbers(loop_lag=time.monotonic() - asked_at))
+
     def leave(self) -> None:
         """Stop the loop."""
         self._loop.call_soon_threadsafe(self._stop_loop)
@@ -137,7 +148,7 @@ class SharedHost(Host):
         self._flush()
 
     def _begin_one(
-        self, item: StartItem, launcher: Launcher, args: tuple[object, ...], kwargs: dict[str, object]
+        self, item: StartItem, launcher: Launcher[...], args: tuple[object, ...], kwargs: dict[str, object]
     ) -> None:
         run = Run(item.name, item.launcher, item.token)
         if launcher.options.isolation == "thread":
@@ -151,16 +162,24 @@ class SharedHost(Host):
             self.watch(launcher, blocking)
         else:
             ctx = DaemonContext(item.name, item.launcher, self._node, item.token, asyncio.Event())
+            # One context for the daemon and for what is called before and after the daemon.
             with run.active():
-                task = self._loop.create_task(launcher.start(ctx, args, kwargs), name=item.name)
+                context = copy_context()
+            context.run(self.announce_start, ctx)
+            try:
+                coroutine = context.run(launcher.start, ctx, args, kwargs)
+                task = self._loop.create_task(coroutine, name=item.name, context=context)
+            except BaseException as error:
+                context.run(self.announce_end, ctx, error)
+                raise
             self._tasks[item.name] = (task, ctx, run)
             self.watch(launcher, ctx)
-            task.add_done_callback(partial(self._task_done, ctx, run))
+            task.add_done_callback(partial(self._task_done, ctx, run), context=context)
         self._new.append((item.name, item.token))
 
     def _run_thread(
         self,
-        launcher: Launcher,
+        launcher: Launcher[...],
         ctx: BlockingDaemonContext,
         run: Run,
         args: tuple[object, ...],
@@ -168,12 +187,14 @@ class SharedHost(Host):
     ) -> None:
         error: BaseException | None = None
         try:
-            with run.active():
+            with run.active(), self.announced(ctx):
                 launcher.start(ctx, args, kwargs)
         except BaseException as raised:  # noqa: BLE001 - a daemon may raise anything, SystemExit included
             error = raised
         if self.forked:
             end_forked_child(error)
+        # This thread ends, and nothing else would close its connections.
+        close_django()
         self._loop.call_soon_threadsafe(self._thread_done, ctx, run, error)
 
     def _stop(self, names: list[DaemonName]) -> None:
@@ -193,6 +214,7 @@ class SharedHost(Host):
             error = None if stopping else asyncio.CancelledError("the daemon cancelled itself")
         else:
             error = task.exception()
+        self.announce_end(ctx, error)
         self._done(ctx, run, error)
 
     def _thread_done(self, ctx: BlockingDaemonContext, run: Run, error: BaseException | None) -> None:

@@ -8,7 +8,7 @@ from celery_daemons.host.current_run import Run, run_of
 from celery_daemons.host.stall_log import StallLog
 from celery_daemons.host.step_clock import STALL, Stall, StepClock
 from celery_daemons.wire.inspection import StackFrame
-from celery_daemons.wire.messages import LoopBlocked, LoopFree, Stalled
+from celery_daemons.wire.loop_messages import LoopBlocked, LoopFree, Stalled
 
 #: Seconds between two checks of the event loop: each stall is seen at least once while it lasts, with its stack.
 TICK: Final = STALL / 2

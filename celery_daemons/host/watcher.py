@@ -12,7 +12,7 @@ from celery_daemons.domain.names import DaemonName
 from celery_daemons.forkserver import unpatched
 from celery_daemons.host.stall_watch import TICK, StallWatch
 from celery_daemons.wire.inspection import Refusal, Stack
-from celery_daemons.wire.messages import AskStack, StackAnswer
+from celery_daemons.wire.loop_messages import AskStack, StackAnswer
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from celery_daemons.node.host_pool import HostPool
 from celery_daemons.node.lease_answers import Forgotten, Renewed
 from celery_daemons.node.lifetime import Lifetime
 from celery_daemons.node.node_lease import NodeLease
+from celery_daemons.node.other_nodes import has_other_nodes
 from celery_daemons.node.outbox import Outbox
 from celery_daemons.node.outbox_sender import OutboxSender
 from celery_daemons.node.serving import Serving
@@ -32,8 +33,6 @@ from celery_daemons.wire.messages import AssignmentsChanged, Campaign, Drain, Fr
 
 logger = logging.getLogger(__name__)
 
-#: Seconds before an agent whose hosts cannot load the app leaves, so that the worker starts another.
-_LOAD_RETRY: Final = 10.0
 #: Seconds before the deadline of the kernel's timer at which the agent kills its hosts itself.
 _BEFORE_THE_KERNEL: Final = 0.02
 #: Seconds between two checks of a lease that has ended.
@@ -112,7 +111,7 @@ class Agent:
     # Holding the lease
 
     async def _serve(self) -> None:
-        await self._load_app()
+        await self._try_app()
         while True:
             self._sync.invalidate()
             generation = await self._lease.join()
@@ -125,18 +124,17 @@ class Agent:
             await self._kill_hosts()
             self._lease.end()
 
-    async def _load_app(self) -> None:
-        """Wait until a host has loaded the app: a node that can run nothing does not join."""
+    async def _try_app(self) -> None:
+        """Wait until a host has loaded the app or none can: the node then joins with the reason, and tries again."""
         self._runner.apply(self._supervisor.open_hosts(now=time.monotonic()))
-        if not await self._runner.app_loaded:
-            why = self._runner.load_error or "a host died while it started"
-            logger.error("node %s: cannot run daemons: %s", self._node, why)
+        await self._runner.tried_app.wait()
+        problem = self._serving.problem
+        if problem:
+            logger.error("node %s: takes no daemons: %s", self._node, problem)
+            self._runner.apply(self._supervisor.cannot_start(problem))
+            await self._lease.report_problem(problem)
             with contextlib.suppress(StoreUnavailable):
-                await self._store.run(journal.note(self._store.keys, "cannot-serve", node=self._node, cause=why))
-            await asyncio.sleep(_LOAD_RETRY)
-            # The fork server has loaded what it could. Only a new agent has a new one.
-            self._lifetime.leave(0.0)
-            await asyncio.Event().wait()
+                await self._store.run(journal.note(self._store.keys, "cannot-serve", node=self._node, cause=problem))
 
     async def _beat_until_lost(self) -> None:
         while True:
@@ -214,7 +212,7 @@ class Agent:
                 if self._lease.incarnation is not None:
                     self._lifetime.start(self._campaign(led=False))
             case NodeQueues(queue, spawn_queue):
-                self._lease.set_queues(queue=queue, spawn_queue=spawn_queue)
+                self._lease.change_row(queue=queue, spawn_queue=spawn_queue)
             case Drain():
                 self._lifetime.leave(message.timeout)
 
@@ -240,7 +238,7 @@ class Agent:
             return
         with contextlib.suppress(StoreUnavailable):
             await self._lease.drain()
-            if self._supervisor.count and not await self._lease.has_other_nodes():
+            if self._supervisor.count and not await has_other_nodes(self._store, self._node):
                 logger.warning(
                     "node %s: no other node takes daemons; the %d on this node run again once one does",
                     self._node,

@@ -1,18 +1,15 @@
 """Record in Redis what is wrong with this node: that it can start no processes, or that event loops are blocked."""
 
-import contextlib
 import logging
 import time
+from collections.abc import Callable
 
 from celery_daemons.domain.names import NodeName
-from celery_daemons.errors import StoreUnavailable
 from celery_daemons.forkserver.spawner import Spawner
 from celery_daemons.node.command_runner import CommandRunner
 from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.serving import Serving
 from celery_daemons.node.supervision.supervisor import Supervisor
-from celery_daemons.store import lease as verbs
-from celery_daemons.store.connection import AsyncStore
 
 logger = logging.getLogger(__name__)
 
@@ -24,26 +21,27 @@ class Conditions:
         self,
         *,
         node: NodeName,
-        store: AsyncStore,
         lease: NodeLease,
         supervisor: Supervisor,
         runner: CommandRunner,
         spawner: Spawner,
         serving: Serving,
+        redis_time: Callable[[], float],
     ) -> None:
+        """``redis_time`` returns the present Unix time by Redis's clock, in seconds."""
         self._node = node
-        self._store = store
         self._lease = lease
         self._supervisor = supervisor
         self._runner = runner
         self._spawner = spawner
         self._serving = serving
+        self._redis_time = redis_time
         self._reported: list[tuple[int, float, str]] = []
 
     async def check(self) -> None:
         """Report what has changed, and try again to start processes if that is due."""
         await self._check_serving()
-        await self._check_loops()
+        self._check_loops()
 
     async def _check_serving(self) -> None:
         """Report whether this node can start processes, give back what waits for one, and try again."""
@@ -63,16 +61,12 @@ class Conditions:
                 await self._spawner.replace_server()
             self._runner.apply(self._supervisor.probe(now=time.monotonic()))
 
-    async def _check_loops(self) -> None:
-        """Report the event loops that are blocked, when they change."""
+    def _check_loops(self) -> None:
+        """Change the node's record when an event loop is blocked, or no longer; the next heartbeat writes it."""
         blocked = self._supervisor.blocked_loops()
-        if blocked == self._reported or self._lease.incarnation is None:
+        if blocked == self._reported:
             return
+        self._reported = blocked
         now = time.monotonic()
-        loops = [(pid, round(1000 * (now - since)), by) for pid, since, by in blocked]
-        call = verbs.blocked(self._store.keys, self._node, self._lease.incarnation, loops)
-        with contextlib.suppress(StoreUnavailable):
-            recorded = await self._store.run(call)
-            if recorded is not None:
-                self._lease.set_blocked(recorded)
-                self._reported = blocked
+        loops = (f"{pid}|{1000 * (self._redis_time() - (now - since)):.0f}|{by}" for pid, since, by in blocked)
+        self._lease.change_row(blocked=",".join(loops))

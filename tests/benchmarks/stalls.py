@@ -15,7 +15,7 @@ from celery_daemons.host.stall_watch import StallWatch
 from celery_daemons.host.step_clock import new_loop
 from celery_daemons.host.watcher import Watcher
 from celery_daemons.wire.inspection import Refusal
-from celery_daemons.wire.messages import Stalled
+from celery_daemons.wire.loop_messages import Stalled
 from tests.benchmarks.rows import Row, spread
 
 _DAEMONS = 1000

@@ -140,6 +140,8 @@ def test_an_unknown_setting_is_refused_with_the_list_of_settings() -> None:
         ({"CELERY_DAEMONS_HOST": 2}, "CELERY_", "CELERY_DAEMONS_HOST; is CELERY_DAEMONS_HOSTS meant"),
         ({"daemons_host": 2}, "CELERY_", "daemons_host; is daemons_hosts meant"),
         ({"DAEMONS_HOSTS": 2}, "", "DAEMONS_HOSTS is not read: write daemons_hosts"),
+        ({"daemons_xyz": 2}, "", "there is no setting daemons_xyz; the settings are daemons_drain_timeout, daemons_e"),
+        ({"CELERY_DAEMONS_XYZ": 2}, "CELERY_", "CELERY_DAEMONS_XYZ; the settings are CELERY_DAEMONS_DRAIN_TIMEOUT, "),
     ],
 )
 def test_a_setting_that_would_be_ignored_is_refused(conf: dict[str, Any], namespace: str, reason: str) -> None:

@@ -16,7 +16,7 @@ from celery_daemons.host.frames import step_frames
 from celery_daemons.host.stall_log import StallLog
 from celery_daemons.host.stall_watch import StallWatch
 from celery_daemons.host.step_clock import Stall, StepClock, new_loop
-from celery_daemons.wire.messages import LoopBlocked, LoopFree, Stalled
+from celery_daemons.wire.loop_messages import LoopBlocked, LoopFree, Stalled
 
 
 def run_named(name: str) -> Run:

@@ -38,6 +38,8 @@ class RunEnds:
         # The run is over: from here on the token of the book counts.
         daemon.token, daemon.newer_token = daemon.newer_token or daemon.token, None
         stopping = daemon.state is State.STOPPING
+        if stopping:
+            self._state.tally.stopped(daemon.launcher, now - daemon.stopping_since)
         # A daemon that ended by itself while it was asked to stop ends under its policy; a killed one does not.
         by_itself = daemon.end is not None or not (stopping or self._state.draining)
         if stopping and daemon.after_stop is AfterStop.DROP:
@@ -53,6 +55,7 @@ class RunEnds:
         elif stopping and daemon.after_stop is AfterStop.RESTART:
             self._log_stop(daemon, "it starts again on this node")
             daemon.restarts += 1
+            self._state.tally.restarted(daemon.launcher, "requested")
             self._state.claim(daemon)
         else:
             self._restart(daemon, end, now, silent=silent, counts=counts)
@@ -83,6 +86,7 @@ class RunEnds:
             )
             self._state.release(daemon, Outcome.EXHAUSTED, error=why)
             return
+        self._state.tally.restarted(daemon.launcher, end.outcome)
         failed = verdict is Verdict.FAILED
         # The host has logged an error that it has reported, with its traceback. It logs no end without an error.
         known = why if silent or end.error is None else end.outcome

@@ -72,6 +72,8 @@ class LocalDaemon:
     restarts: int = 0
     host: LocalHost | None = None
     started_at: float = 0.0
+    #: When it was asked to stop.
+    stopping_since: float = 0.0
     #: How the present run ended, once that is known.
     end: End | None = None
     #: Why the previous run ended, and where in the daemon's code.

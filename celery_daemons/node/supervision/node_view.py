@@ -1,15 +1,14 @@
 """What the supervisor knows about its daemons and hosts, for the agent to read."""
 
+from collections import Counter
 from typing import NamedTuple
 
-from celery_daemons.domain.names import DaemonName
+from celery_daemons.domain.names import DaemonName, LauncherName
 from celery_daemons.domain.runs import Running
-from celery_daemons.domain.states import DaemonStatus
 from celery_daemons.node.supervision.commands import HostId
 from celery_daemons.node.supervision.local_daemon import State
+from celery_daemons.node.supervision.run_tally import RunTally
 from celery_daemons.node.supervision.state import NodeState
-
-_STATUS = {State.RUNNING: DaemonStatus.RUNNING, State.STARTING: DaemonStatus.STARTING}
 
 
 class Placed(NamedTuple):
@@ -36,6 +35,16 @@ class NodeView:
         return list(self._state.daemons)
 
     @property
+    def tally(self) -> RunTally:
+        """What has happened to runs on this node."""
+        return self._state.tally
+
+    def running_by_launcher(self) -> Counter[LauncherName]:
+        """Return how many daemons run; visits every daemon of this node."""
+        daemons = self._state.daemons.values()
+        return Counter(daemon.launcher for daemon in daemons if daemon.state is State.RUNNING)
+
+    @property
     def draining(self) -> bool:
         """Whether the node gives everything back and starts nothing."""
         return self._state.draining
@@ -52,20 +61,7 @@ class NodeView:
 
     def running(self) -> list[Running]:
         """Return every daemon that Redis once confirmed: what Redis must know again after a loss of data."""
-        return [
-            Running(
-                name=daemon.name,
-                token=daemon.token,
-                launcher=daemon.launcher,
-                arguments=daemon.arguments,
-                version=daemon.version,
-                status=_STATUS.get(daemon.state, DaemonStatus.BACKOFF),
-                pid=daemon.host.pid if daemon.host else 0,
-                restarts=daemon.restarts,
-            )
-            for daemon in self._state.daemons.values()
-            if daemon.launcher
-        ]
+        return self._state.confirmed()
 
     def placed(self, name: DaemonName) -> Placed | None:
         """Return the state and the host of a daemon, ``None`` if this node does not have it."""

@@ -56,7 +56,7 @@ class Stopper:
     def _stop_run(self, daemon: LocalDaemon, now: float, *, hung: bool) -> None:
         host = daemon.host
         assert host is not None
-        daemon.state = State.STOPPING
+        daemon.state, daemon.stopping_since = State.STOPPING, now
         grace = self._launchers[daemon.launcher].stop_grace
         self._state.timers.set(
             now + (min(grace, _HUNG_GRACE) if hung else grace), GraceOver(daemon.name, host.id, daemon.token)
@@ -79,6 +79,7 @@ class Stopper:
         host = daemon.host
         assert host is not None
         host.overdue.add(daemon.name)
+        self._state.tally.killed(daemon.launcher)
         if host.isolated:
             what = "did not stop" if daemon.end is None else "has ended, but not its process,"
             logger.warning("daemon %s: %s within its grace period, killing its process %s", daemon.name, what, host.pid)
