@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from celery_daemons.domain.histogram import cumulative
 from celery_daemons.domain.names import LauncherName
-from celery_daemons.domain.states import NodeStatus
+from celery_daemons.domain.states import DaemonStatus, NodeStatus
 from celery_daemons.node.host_memory import resident_kib
 from celery_daemons.node.host_pool import HostPool
 from celery_daemons.node.http_server import HttpAnswer
@@ -126,6 +126,8 @@ class Metrics:
             "host_loop_lag_seconds": [
                 ((host,), (lag.cumulative(), lag.total)) for host, lag in sorted(of.loop_lag.items())
             ],
+            "host_loop_stalls_total": [((), of.stalls)],
+            "host_loop_stall_seconds_total": [((), of.stall_seconds)],
             "host_resident_bytes": _by(sorted(filter(None, resident)), resident),
             "deadman_kills_total": [((), of.deadman_kills)],
         }
@@ -139,8 +141,14 @@ class Metrics:
 
 def _of_cluster(numbers: ClusterNumbers) -> dict[str, list[Sample]]:
     scans = sorted(numbers.scans.items())
+    counts = {(launcher, status): count for launcher, status, count in numbers.statuses}
     return {
-        "status": [((launcher, str(status)), count) for launcher, status, count in numbers.statuses],
+        "status": [
+            # Zeros too: an expression that subtracts a series that is absent has no result.
+            ((launcher, str(status)), counts.get((launcher, status), 0))
+            for launcher in numbers.desired
+            for status in DaemonStatus
+        ],
         "desired": _by(numbers.desired, numbers.desired),
         "unhealthy": [((name, str(status)), 1) for name, status in numbers.unhealthy],
         "nodes": _by([str(status) for status in NodeStatus], numbers.nodes),
