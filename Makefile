@@ -12,6 +12,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 6
+# The package is compiled once, and not by each of the many processes that a test starts.
+export PYTHONDONTWRITEBYTECODE :=
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
@@ -29,12 +31,12 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest -m 'not timing and not heavy' --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest -m 'timing and not heavy'
 endif
 
-test-heavy: $(STAMP)  ## run the tests that take long or need more than a Redis server
+test-heavy: $(STAMP)  ## run the tests that take long, need more than a Redis server, or check times
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[heavy]'
-	$(BIN)/python -m pytest -m heavy $(ARGS)
+	$(BIN)/python -m pytest -m 'heavy and not timing' --numprocesses 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m timing $(ARGS)
 
 lint: $(STAMP)  ## check style, types, the direction of imports, spelling and prose
 	$(BIN)/ruff check .

@@ -82,6 +82,9 @@ def nodes(ctx: click.Context, *, as_json: bool) -> None:
         ],
         right=("DAEMONS", "LEASE", "WEIGHT", "PID", "AGE"),
     )
+    for node in found:
+        if node.problem is not None:
+            screen.line(f"{node.name} takes no daemons: {first_line(node.problem)}")
     counts = Counter(str(node.status) for node in found)
     held = plural(sum(node.daemons for node in found), "daemon")
     screen.line(f"{plural(len(found), 'node')}: {tally(counts)}; {held}" if found else "0 nodes")

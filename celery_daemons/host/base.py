@@ -7,6 +7,7 @@ import os
 import time
 import traceback
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Final
 
 from celery_daemons.domain.names import DaemonName, Token
@@ -19,6 +20,7 @@ from celery_daemons.forkserver.deadman import Deadman
 from celery_daemons.forkserver.process_end import end_forked_child
 from celery_daemons.host.context import BlockingDaemonContext, DaemonContext
 from celery_daemons.launcher import Launcher, Registry
+from celery_daemons.signals import daemon_failed, daemon_started, daemon_stopped
 from celery_daemons.store.codec import printable
 from celery_daemons.wire.arguments import decode_arguments
 from celery_daemons.wire.channel import Channel, ChannelClosed
@@ -98,13 +100,13 @@ class Host(ABC):
         """Report the host as ready; from now on the agent may send daemons."""
         self.send(Ready(os.getpid()))
 
-    def prepare(self, item: StartItem) -> tuple[Launcher, tuple[object, ...], dict[str, object]]:
+    def prepare(self, item: StartItem) -> tuple[Launcher[...], tuple[object, ...], dict[str, object]]:
         """Return the launcher and the arguments of a daemon. Raises DaemonsError or ValueError."""
         launcher = self._registry[item.launcher]
         args, kwargs = decode_arguments(item.arguments)
         return launcher, args, kwargs
 
-    def watch(self, launcher: Launcher, ctx: DaemonContext | BlockingDaemonContext) -> None:
+    def watch(self, launcher: Launcher[...], ctx: DaemonContext | BlockingDaemonContext) -> None:
         """Watch a daemon as the launcher requires: ``ctx.ready()`` and progress are reported to the agent."""
         if launcher.options.start_seconds:
             ctx.when_ready(lambda: self.send(Proven([(ctx.name, ctx.token)])))
@@ -114,6 +116,33 @@ class Host(ABC):
     def unwatch(self, name: str) -> None:
         """Stop watching the progress of a daemon."""
         self._watched.pop(name, None)
+
+    def announce_start(self, ctx: DaemonContext | BlockingDaemonContext) -> None:
+        """Send ``daemon_started``. Call where the code of the daemon is called next."""
+        daemon_started.send(sender=ctx.launcher, ctx=ctx)
+
+    def announce_end(self, ctx: DaemonContext | BlockingDaemonContext, error: BaseException | None) -> None:
+        """Send ``daemon_stopped`` or ``daemon_failed``, except in a process that the daemon has forked.
+
+        There, a receiver could close connections that the daemon still uses.
+        """
+        if self.forked:
+            return
+        if error is None or ctx.stopping.is_set():
+            daemon_stopped.send(sender=ctx.launcher, ctx=ctx)
+        else:
+            daemon_failed.send(sender=ctx.launcher, ctx=ctx, exception=error)
+
+    @contextlib.contextmanager
+    def announced(self, ctx: DaemonContext | BlockingDaemonContext) -> Iterator[None]:
+        """Send the signals before and after the code of a daemon that runs in the block."""
+        self.announce_start(ctx)
+        try:
+            yield
+        except BaseException as error:
+            self.announce_end(ctx, error)
+            raise
+        self.announce_end(ctx, None)
 
     def report_started(self, items: list[tuple[DaemonName, Token]]) -> None:
         """Report to the agent that daemons run."""

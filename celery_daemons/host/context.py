@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from celery_daemons.domain.names import DaemonName, LauncherName, Token
+from celery_daemons.signals import daemon_beat
 
 if TYPE_CHECKING:
     from celery_daemons.store.fence import FencedRedis
@@ -58,8 +59,13 @@ class _Context(Generic[E]):
             self.ready()
 
     def beat(self) -> None:
-        """Report progress. Needed only if the launcher has a ``progress_deadline``."""
+        """Report progress, and send the signal ``daemon_beat``.
+
+        Needed if the launcher has a ``progress_deadline``, and in a loop that does not call :meth:`sleep` if something
+        is done between rounds, as the Django integration does.
+        """
         self.last_beat_at = time.monotonic()
+        daemon_beat.send(sender=self.launcher, ctx=self)
 
     def fenced(self, redis: Any) -> "FencedRedis":
         """Return a writer for the user's own Redis that is refused once a newer start of this daemon has written.
@@ -83,6 +89,7 @@ class DaemonContext(_Context[asyncio.Event]):
 
     async def sleep(self, seconds: float) -> None:
         """Sleep for ``seconds``, or until the daemon is asked to stop."""
+        daemon_beat.send(sender=self.launcher, ctx=self)
         # Not asyncio.wait_for: in Python 3.11 it swallows a cancellation that arrives together with the event, as it
         # does on a stop. A daemon that sleeps between its rounds would then continue with the next round.
         with contextlib.suppress(TimeoutError):
@@ -97,4 +104,5 @@ class BlockingDaemonContext(_Context[threading.Event]):
 
     def sleep(self, seconds: float) -> None:
         """Sleep for ``seconds``, or until the daemon is asked to stop."""
+        daemon_beat.send(sender=self.launcher, ctx=self)
         self.stopping.wait(seconds)

@@ -133,7 +133,7 @@ class IsolatedHost(Host):
             self._caught_up.get(timeout=_CATCH_UP_TIMEOUT)
 
     def _run_daemon(
-        self, item: StartItem, launcher: Launcher, args: tuple[object, ...], kwargs: dict[str, object]
+        self, item: StartItem, launcher: Launcher[...], args: tuple[object, ...], kwargs: dict[str, object]
     ) -> None:
         if launcher.is_async:
             asyncio.run(self._run_coroutine(item, launcher, args, kwargs))
@@ -141,33 +141,35 @@ class IsolatedHost(Host):
         ctx = BlockingDaemonContext(item.name, item.launcher, self._node, item.token, self._stopping)
         self.watch(launcher, ctx)
         self.report_started([(item.name, item.token)])
-        launcher.start(ctx, args, kwargs)
+        with self.announced(ctx):
+            launcher.start(ctx, args, kwargs)
 
     async def _run_coroutine(
-        self, item: StartItem, launcher: Launcher, args: tuple[object, ...], kwargs: dict[str, object]
+        self, item: StartItem, launcher: Launcher[...], args: tuple[object, ...], kwargs: dict[str, object]
     ) -> None:
         loop = asyncio.get_running_loop()
         end_forks_after_their_step(loop)
         ctx = DaemonContext(item.name, item.launcher, self._node, item.token, asyncio.Event())
-        task = loop.create_task(launcher.start(ctx, args, kwargs))
+        with self.announced(ctx):
+            task = loop.create_task(launcher.start(ctx, args, kwargs))
 
-        def interrupt() -> None:
-            ctx.stopping.set()
-            task.cancel()
+            def interrupt() -> None:
+                ctx.stopping.set()
+                task.cancel()
 
-        def interrupt_soon() -> None:
-            # The loop may have closed in the meantime: then there is nothing left to cancel.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(interrupt)
+            def interrupt_soon() -> None:
+                # The loop may have closed in the meantime: then there is nothing left to cancel.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(interrupt)
 
-        self._interrupt = interrupt_soon
-        # A stop that arrived before this assignment found no coroutine to cancel.
-        if self._stopping.is_set():
-            interrupt()
-        self.watch(launcher, ctx)
-        self.report_started([(item.name, item.token)])
-        try:
-            await task
-        except asyncio.CancelledError:
-            if not ctx.stopping.is_set():
-                raise asyncio.CancelledError("the daemon cancelled itself") from None
+            self._interrupt = interrupt_soon
+            # A stop that arrived before this assignment found no coroutine to cancel.
+            if self._stopping.is_set():
+                interrupt()
+            self.watch(launcher, ctx)
+            self.report_started([(item.name, item.token)])
+            try:
+                await task
+            except asyncio.CancelledError:
+                if not ctx.stopping.is_set():
+                    raise asyncio.CancelledError("the daemon cancelled itself") from None

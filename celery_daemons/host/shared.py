@@ -4,11 +4,13 @@ import asyncio
 import gc
 import threading
 import time
+from contextvars import copy_context
 from functools import partial
 from typing import Final
 
 from celery_daemons.domain.names import DaemonName, Token
 from celery_daemons.domain.runs import End, StartItem
+from celery_daemons.forkserver.app_connections import close_django
 from celery_daemons.forkserver.deadman import Deadman
 from celery_daemons.forkserver.process_end import end_forked_child
 from celery_daemons.host.base import Host, end_forks_after_their_step, end_of_run
@@ -94,7 +96,7 @@ class SharedHost(Host):
         self._flush()
 
     def _begin_one(
-        self, item: StartItem, launcher: Launcher, args: tuple[object, ...], kwargs: dict[str, object]
+        self, item: StartItem, launcher: Launcher[...], args: tuple[object, ...], kwargs: dict[str, object]
     ) -> None:
         if launcher.options.isolation == "thread":
             blocking = BlockingDaemonContext(item.name, item.launcher, self._node, item.token, threading.Event())
@@ -107,22 +109,32 @@ class SharedHost(Host):
             self.watch(launcher, blocking)
         else:
             ctx = DaemonContext(item.name, item.launcher, self._node, item.token, asyncio.Event())
-            task = self._loop.create_task(launcher.start(ctx, args, kwargs))
+            # One context for the daemon and for what is called before and after the daemon.
+            context = copy_context()
+            context.run(self.announce_start, ctx)
+            try:
+                task = self._loop.create_task(context.run(launcher.start, ctx, args, kwargs), context=context)
+            except BaseException as error:
+                context.run(self.announce_end, ctx, error)
+                raise
             self._tasks[item.name] = (task, ctx)
             self.watch(launcher, ctx)
-            task.add_done_callback(partial(self._task_done, ctx))
+            task.add_done_callback(partial(self._task_done, ctx), context=context)
         self._new.append((item.name, item.token))
 
     def _run_thread(
-        self, launcher: Launcher, ctx: BlockingDaemonContext, args: tuple[object, ...], kwargs: dict[str, object]
+        self, launcher: Launcher[...], ctx: BlockingDaemonContext, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> None:
         error: BaseException | None = None
         try:
-            launcher.start(ctx, args, kwargs)
+            with self.announced(ctx):
+                launcher.start(ctx, args, kwargs)
         except BaseException as raised:  # noqa: BLE001 - a daemon may raise anything, SystemExit included
             error = raised
         if self.forked:
             end_forked_child(error)
+        # This thread ends, and nothing else would close its connections.
+        close_django()
         self._loop.call_soon_threadsafe(self._thread_done, ctx, error)
 
     def _stop(self, names: list[DaemonName]) -> None:
@@ -142,6 +154,7 @@ class SharedHost(Host):
             error = None if stopping else asyncio.CancelledError("the daemon cancelled itself")
         else:
             error = task.exception()
+        self.announce_end(ctx, error)
         self._done(ctx, error)
 
     def _thread_done(self, ctx: BlockingDaemonContext, error: BaseException | None) -> None:

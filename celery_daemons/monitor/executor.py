@@ -47,8 +47,8 @@ class PlanExecutor:
         self._tally = tally
         self._report_progress = report_progress
 
-    def carry_out(self, plan: Plan) -> None:
-        """Sweep, park, recall and assign as planned."""
+    def carry_out(self, plan: Plan) -> bool:
+        """Sweep, park, recall and assign as planned; false if the server has to be checked before more is assigned."""
         for node in plan.sweep:
             self._sweep(node)
         self._park(plan.park)
@@ -57,12 +57,18 @@ class PlanExecutor:
                 self._recall(node, batch)
         for node, items in plan.assign.items():
             for batch in _batches(items):
-                self._assign(node, batch)
+                if not self._assign(node, batch):
+                    return False
+        return True
 
     def act_on_leases(self, actions: LeaseActions) -> None:
         """Confirm the server, note a mass failure and sweep lost nodes, as ``actions`` say."""
         if actions.confirm_server is not None:
-            self._store.run(lease.confirm_server(self._keys, self._epoch, actions.confirm_server))
+            confirmed = self._store.run(lease.confirm_server(self._keys, self._epoch, actions.confirm_server))
+            if not confirmed:
+                # The next check finds the new history, and waits one lease before anything else is done.
+                logger.warning("monitor: Redis was replaced by earlier data while it was checked; it is not confirmed")
+                return
         if actions.mass_failure is not None:
             self._tally.mass_failure()
             self._store.run(journal.note(self._keys, "mass-failure", cause=actions.mass_failure))
@@ -100,19 +106,24 @@ class PlanExecutor:
                 self._reconciler.recall_refused(name)
         self._report_progress()
 
-    def _assign(self, node: NodeName, batch: _Items) -> None:
+    def _assign(self, node: NodeName, batch: _Items) -> bool:
+        """Assign a batch; false if the server has to be checked first. What is refused is planned again."""
+        names = [name for name, _ in batch]
         row = self._replica.nodes.get(node)
         if row is None:
-            return
+            # A refusal for an earlier batch of this plan has reloaded the nodes.
+            self._reconciler.assignment_refused(names)
+            return True
         assigned = self._store.run(book.assign(self._keys, self._epoch, node, row.incarnation, batch))
         self._report_progress()
-        names = [name for name, _ in batch]
-        if assigned is None:
+        if isinstance(assigned, book.Dispatch):
+            self._notify(node, assigned, names, recalled=False)
+            return True
+        if assigned is book.NotAssigned.NODE:
             # The node left after the replica read its record. The journal entry about that is read after this turn.
             self._replica.load_nodes()
-            self._reconciler.assignment_refused(names)
-        else:
-            self._notify(node, assigned, names, recalled=False)
+        self._reconciler.assignment_refused(names)
+        return assigned is book.NotAssigned.NODE
 
     def _notify(self, node: NodeName, done: book.Dispatch, names: list[DaemonName], *, recalled: bool) -> None:
         row = self._replica.nodes.get(node)

@@ -69,6 +69,8 @@ class Monitor:
         self._clock = clock
         self._loaded = False
         self._next_check_at = 0.0
+        #: The history of the server, as the last check has found it.
+        self._history: str | None = None
 
     def run(self) -> None:
         """Run turns until the lease was given back because this node drains.
@@ -100,7 +102,8 @@ class Monitor:
         if self._hold_off.may_act:
             # Not earlier: after a loss of data, a spec that a node still runs would be recorded as a new one.
             self._scans.run_due()
-        self._executor.carry_out(self._reconciler.next_plan())
+        if not self._executor.carry_out(self._reconciler.next_plan()):
+            self._next_check_at = 0.0
         self._executor.carry_out(self._reconciler.next_wave())
         # A plan may have taken long.
         self._report_progress()
@@ -133,6 +136,10 @@ class Monitor:
             if self._replica.created_ms:
                 logger.warning("monitor: Redis has lost its data, waiting one lease for nodes to report their daemons")
             self._reload()
+        elif self._history not in (None, overview.history):
+            # The journal does not mention the writes that the server has lost.
+            self._reload()
+        self._history = overview.history
         if (overview.specs, overview.entries) != self._replica.counts:
             # What is still on its way through the journal explains a difference, and is read now.
             changes = self._replica.follow(block_ms=0)

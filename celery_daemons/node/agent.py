@@ -32,8 +32,6 @@ from celery_daemons.wire.messages import AssignmentsChanged, Campaign, Drain, Fr
 
 logger = logging.getLogger(__name__)
 
-#: Seconds before an agent whose hosts cannot load the app leaves, so that the worker starts another.
-_LOAD_RETRY: Final = 10.0
 #: Seconds before the deadline of the kernel's timer at which the agent kills its hosts itself.
 _BEFORE_THE_KERNEL: Final = 0.02
 #: Seconds between two checks of a lease that has ended.
@@ -109,7 +107,7 @@ class Agent:
     # Holding the lease
 
     async def _serve(self) -> None:
-        await self._load_app()
+        await self._try_app()
         while True:
             self._sync.invalidate()
             generation = await self._lease.join()
@@ -122,18 +120,17 @@ class Agent:
             await self._kill_hosts()
             self._lease.end()
 
-    async def _load_app(self) -> None:
-        """Wait until a host has loaded the app: a node that can run nothing does not join."""
+    async def _try_app(self) -> None:
+        """Wait until a host has loaded the app or none can: the node then joins with the reason, and tries again."""
         self._runner.apply(self._supervisor.open_hosts(now=time.monotonic()))
-        if not await self._runner.app_loaded:
-            why = self._runner.load_error or "a host died while it started"
-            logger.error("node %s: cannot run daemons: %s", self._node, why)
+        await self._runner.tried_app.wait()
+        problem = self._serving.problem
+        if problem:
+            logger.error("node %s: takes no daemons: %s", self._node, problem)
+            self._runner.apply(self._supervisor.cannot_start(problem))
+            await self._lease.report_problem(problem)
             with contextlib.suppress(StoreUnavailable):
-                await self._store.run(journal.note(self._store.keys, "cannot-serve", node=self._node, cause=why))
-            await asyncio.sleep(_LOAD_RETRY)
-            # The fork server has loaded what it could. Only a new agent has a new one.
-            self._lifetime.leave(0.0)
-            await asyncio.Event().wait()
+                await self._store.run(journal.note(self._store.keys, "cannot-serve", node=self._node, cause=problem))
 
     async def _beat_until_lost(self) -> None:
         while True:

@@ -14,6 +14,7 @@ from celery_daemons.settings import Settings
 from celery_daemons.store import queries
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import AsyncStore
+from celery_daemons.store.server_pin import server_id
 from celery_daemons.wire.messages import Drain, FromWorker
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Candidate:
                 received = lease_clock()
                 self._witness.on_time(overview.now_ms, sent=sent, received=received)
                 self._witness.on_cluster(
-                    server=self._store.pin.server,
+                    server=server_id(self._store.pin.server, overview.history),
                     created_ms=overview.created_ms,
                     longest_lease_ms=overview.longest_lease_ms,
                     received=received,

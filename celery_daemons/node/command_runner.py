@@ -57,10 +57,8 @@ class CommandRunner:
         self._measurements = measurements
         self._alarm = Alarm(self._on_alarm)
         self._first_host: HostId | None = None
-        #: Whether the first host has loaded the app; False if it died before that.
-        self.app_loaded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        #: Why a host could not load the app.
-        self.load_error: str | None = None
+        #: Set once the first host has loaded the app, or ``serving`` knows why none can.
+        self.tried_app = asyncio.Event()
 
     def apply(self, commands: Iterable[Command]) -> None:
         """Carry out commands, and the commands that follow from these."""
@@ -121,22 +119,22 @@ class CommandRunner:
             case Ready(pid):
                 self._vitals.host_ready(host, f"the loop of host {pid}", now)
                 self._serving.host_ready()
-                self._note_first_host(host, loaded=True)
+                self.tried_app.set()
                 self.apply(self._supervisor.host_ready(host, pid, now=now))
             case LoadFailed(error):
-                self.load_error = error
                 self._serving.load_failed(error, now=now)
+                self.tried_app.set()
             case ForkFailed(reason):
                 self._serving.fork_failed(reason, now=now)
+                if self._serving.problem:
+                    self.tried_app.set()
             case HostDied(end):
+                if host == self._first_host and not self.tried_app.is_set():
+                    self._serving.load_failed(f"the process that loads the app {end.cause}", now=now)
+                    self.tried_app.set()
                 self._vitals.host_gone(host)
                 self._measurements.host_died(host, end)
-                self._note_first_host(host, loaded=False)
                 self.apply(self._supervisor.host_died(host, now=now, cause=end.cause))
 
     def _on_alarm(self) -> None:
         self.apply(self._supervisor.due(now=time.monotonic()))
-
-    def _note_first_host(self, host: HostId, *, loaded: bool) -> None:
-        if host == self._first_host and not self.app_loaded.done():
-            self.app_loaded.set_result(loaded)

@@ -11,6 +11,7 @@ from celery_daemons.domain.names import Epoch, Incarnation, NodeName
 from celery_daemons.errors import StoreUnavailable
 from celery_daemons.forkserver.spawner import Child, Spawner
 from celery_daemons.node.measurements import Measurements
+from celery_daemons.node.repeats import RepeatedFault
 from celery_daemons.node.vitals import Vitals
 from celery_daemons.node.witness import ClusterWitness
 from celery_daemons.settings import Settings
@@ -79,6 +80,7 @@ class Election:
         self._failures = 0
         self._proven_at = 0.0
         self._retired = False
+        self._fork_fault = RepeatedFault()
         self.epoch: Epoch | None = None
 
     async def after_beat(self, incarnation: Incarnation, *, led: bool) -> None:
@@ -115,7 +117,7 @@ class Election:
         if renewed is None:
             self._measurements.fenced["campaign"] += 1
             logger.warning("monitor %s: lease lost, stepping down", self._boot.node)
-            self._end_monitor()
+            self._end_monitor(failed=False)
             return
         self._until = sent + self._settings.lease_ttl - self._settings.lease_margin
         if self._channel is not None:
@@ -125,7 +127,7 @@ class Election:
         """Kill the monitor if the monitor's lease has ended on this machine's clock."""
         if self.epoch is not None and lease_clock() > self._until:
             logger.warning("monitor %s: lease not renewed in time, stepping down", self._boot.node)
-            self._end_monitor()
+            self._end_monitor(failed=False)
 
     async def retire(self) -> None:
         """Step down, and never run for election again."""
@@ -142,12 +144,12 @@ class Election:
                 await asyncio.wait_for(self._dead.wait(), _HAND_OVER_TIMEOUT)
         except (StoreUnavailable, TimeoutError) as error:
             logger.info("monitor %s: not handed over; its lease runs out by itself (%r)", self._boot.node, error)
-        self._end_monitor()
+        self._end_monitor(failed=False)
 
     async def step_down(self, cause: str) -> None:
         """End the monitor and give the lease back, so that another node leads at once."""
         epoch = self.epoch
-        self._end_monitor()
+        self._end_monitor(failed=True)
         if self._child is not None:
             await self._dead.wait()
         if epoch is not None:
@@ -156,16 +158,19 @@ class Election:
             except StoreUnavailable as error:
                 logger.info("monitor %s: not resigned; its lease runs out by itself (%s)", self._boot.node, error)
 
-    def _end_monitor(self) -> None:
+    def _end_monitor(self, *, failed: bool) -> None:
+        """Kill the monitor and pause before the next candidacy; longer with each monitor in a row that has failed."""
         self.epoch = None
         if self._child is not None:
             self._child.signal(signal.SIGKILL)
         now = time.monotonic()
         if now >= self._not_before + _FORGET_FAILURES_AFTER:
             self._failures = 0
-        # Another node may succeed. Without others this one tries again, more slowly with each failure.
-        self._failures += 1
-        pause = self._settings.heartbeat_interval * min(2.0 ** min(self._failures - 1, _DOUBLINGS), _LONGEST_PAUSE)
+        # Another node may succeed. Without others this one tries again, more slowly with each failure. The loss of the
+        # lease is none: Redis did not answer, or its clock was set and another node was elected.
+        self._failures += failed
+        doublings = min(max(0, self._failures - 1), _DOUBLINGS)
+        pause = self._settings.heartbeat_interval * min(2.0**doublings, _LONGEST_PAUSE)
         self._not_before = now + pause * self._rng.uniform(1.0, 1.5)
 
     async def _lead(self, epoch: Epoch) -> None:
@@ -192,11 +197,14 @@ class Election:
             child.on_death(dead.set)
             self._channel = channel = await AsyncChannel[FromMonitor].over(child.sock, FromMonitor)
         except (OSError, EOFError) as error:
-            logger.error("monitor %s: cannot be forked (%s)", self._boot.node, error)
+            due = self._fork_fault.is_worth_logging((type(error), error.args[:1]), now=time.monotonic())
+            level = logging.ERROR if due else logging.DEBUG
+            logger.log(level, "monitor %s: cannot be forked (%s), trying again", self._boot.node, error)
             self._child = None
             dead.set()
             await self.step_down("cannot be forked")
             return
+        self._fork_fault.over()
         self._vitals.monitor_turned(time.monotonic())
         if self.epoch != epoch:
             child.signal(signal.SIGKILL)

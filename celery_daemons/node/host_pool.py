@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ from celery_daemons.domain.runs import StartItem
 from celery_daemons.forkserver.spawner import Child, ProcessEnd, Spawner
 from celery_daemons.node import descriptors
 from celery_daemons.node.node_lease import NodeLease
+from celery_daemons.node.repeats import RepeatedFault
 from celery_daemons.node.supervision.commands import HostId
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.wire.channel import AsyncChannel, ChannelClosed, batches
@@ -61,8 +63,9 @@ EventHandler = Callable[[HostId, HostEvent], None]
 class HostProcess:
     """A host process, from the request for a fork until the death."""
 
-    def __init__(self, host_id: HostId, *, isolated: bool, lease: NodeLease) -> None:
+    def __init__(self, host_id: HostId, *, isolated: bool, lease: NodeLease, fork_fault: RepeatedFault) -> None:
         self._id = host_id
+        self._fork_fault = fork_fault
         self._isolated = isolated
         self._lease = lease
         self._child: Child | None = None
@@ -149,17 +152,20 @@ class HostProcess:
         self, spawner: Spawner, boot: HostBoot, handle: EventHandler, check_room: Callable[[], None]
     ) -> Child | None:
         """Try to fork for as long as the host is wanted; ``check_room`` raises OSError if no other process fits."""
-        level = logging.WARNING
         while not self._killed:
             try:
                 check_room()
                 # A lease that has ended counts too: a host under it ends as it starts.
-                return await spawner.start(_ROLE, boot, lambda: self._lease.until or lease_clock() + _BOOT_ALLOWANCE)
+                child = await spawner.start(_ROLE, boot, lambda: self._lease.until or lease_clock() + _BOOT_ALLOWANCE)
             except (OSError, EOFError) as error:
+                due = self._fork_fault.is_worth_logging((type(error), error.args[:1]), now=time.monotonic())
+                level = logging.WARNING if due else logging.DEBUG
                 logger.log(level, "host of %s: cannot be forked (%r), trying again", boot.node, error)
-                level = logging.DEBUG
                 handle(self._id, ForkFailed(error))
                 await asyncio.sleep(_FORK_RETRY)
+            else:
+                self._fork_fault.over()
+                return child
         return None
 
     async def _receive(self, channel: AsyncChannel[FromHost], handle: EventHandler) -> None:
@@ -179,13 +185,17 @@ class HostPool:
         self._spawner = spawner
         self._lease = lease
         self._hosts: dict[HostId, HostProcess] = {}
+        #: Of all hosts: what keeps one from being forked keeps the others too.
+        self._fork_fault = RepeatedFault()
         #: The hosts whose descriptors are counted.
         self._admitted: set[HostId] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self, host_id: HostId, *, isolated: bool, handle: EventHandler) -> None:
         """Fork a host; ``handle`` gets the reports of the host, and last of all the death."""
-        host = self._hosts[host_id] = HostProcess(host_id, isolated=isolated, lease=self._lease)
+        host = self._hosts[host_id] = HostProcess(
+            host_id, isolated=isolated, lease=self._lease, fork_fault=self._fork_fault
+        )
         boot = HostBoot(
             node=self._boot.node,
             settings=self._boot.settings,

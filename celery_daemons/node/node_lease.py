@@ -15,6 +15,7 @@ from celery_daemons.errors import ConfigurationError, LayoutMismatch, StoreUnava
 from celery_daemons.node.lease_answers import Forgotten, Lost, Renewed
 from celery_daemons.node.leftovers import release_all
 from celery_daemons.node.name_wait import NameWait
+from celery_daemons.node.server_trust import ServerTrust
 from celery_daemons.node.witness import ClusterWitness
 from celery_daemons.settings import Settings
 from celery_daemons.store import book, journal
@@ -23,6 +24,7 @@ from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.codec import printable
 from celery_daemons.store.connection import AsyncStore
 from celery_daemons.store.script import BATCH
+from celery_daemons.store.server_pin import server_id
 from celery_daemons.wire.channel import batches
 
 logger = logging.getLogger(__name__)
@@ -60,9 +62,7 @@ class NodeLease:
         self._row_outdated = False
         #: The errors since Redis last answered: each is logged once.
         self._errors: set[str] = set()
-        #: Another server answers, or one that lost its data, and does not know yet everything that runs here.
-        self._must_reassert = False
-        self._no_claims_before = 0.0
+        self._trust = ServerTrust()
         self._sent_at = 0.0
         self.incarnation: Incarnation | None = None
         self.until = 0.0
@@ -79,7 +79,7 @@ class NodeLease:
         Redis compares the run id with that of the server that the monitor has confirmed. If an earlier, confirmed
         server is back, the grace period counts from the moment at which this process connected to it.
         """
-        return None if lease_clock() < self._no_claims_before else self._store.pin.server
+        return self._store.pin.server if self._trust.may_claim(lease_clock()) else None
 
     @property
     def problem(self) -> str:
@@ -87,11 +87,14 @@ class NodeLease:
         return self._row.problem
 
     async def report_problem(self, problem: str) -> bool:
-        """Record why this node takes no daemons, or with an empty text that the node does; False if not recorded."""
-        if self.incarnation is None:
-            return False
+        """Record why this node takes no daemons, or with an empty text that the node does; False if not recorded.
+
+        A node that has not joined yet joins with that record.
+        """
         try:
-            if not await self._store.run(verbs.serving(self._store.keys, self._node, self.incarnation, problem)):
+            if self.incarnation is not None and not await self._store.run(
+                verbs.serving(self._store.keys, self._node, self.incarnation, problem)
+            ):
                 return False
         except StoreUnavailable as error:
             self._note_unanswered(error)
@@ -139,8 +142,8 @@ class NodeLease:
                     await self._report_taken(answer)
                     await asyncio.sleep(min(left + 0.01, self.pause))
                 continue
-            # A node that has just joined runs nothing: there is nothing to reassert.
-            self._must_reassert = self._reported_taken = False
+            self._reported_taken = False
+            self._trust.on_join(answer.history)
             self._errors.clear()
             self._note_cluster(answer, received)
             # It may have changed while the call was on its way.
@@ -169,10 +172,14 @@ class NodeLease:
             received = lease_clock()
             self._witness.on_time(answer.server_ms, sent=self._sent_at, received=received)
             self._note_cluster(answer, received)
+            # A report without an answer may have been carried out all the same, and later than the next one.
+            self._row = replace(self._row, problem=answer.problem)
+            if self._trust.on_history(answer.history, now=received, longest_lease=self._witness.longest_lease):
+                logger.warning("node %s: Redis was a replica meanwhile, and may lack the last writes", self._node)
         # No monitor may sweep a lease that still runs on this node's clock: an unknown lease was lost by Redis.
-        if (not renewed and self._sent_at < self.until) or (renewed and self._must_reassert):
-            # Kept until it is complete: after a part of it Redis knows this node again, and reports no loss.
-            self._must_reassert = True
+        if not renewed and self._sent_at < self.until:
+            self._trust.on_data_lost()
+        if self._trust.must_reassert and (renewed or self._sent_at < self.until):
             return Forgotten()
         if not renewed:
             return Lost()
@@ -213,17 +220,17 @@ class NodeLease:
                         batch,
                         ttl_ms=self._settings.lease_ttl_ms,
                         server=self._store.pin.server,
-                        longest_ms=self._witness.longest_lease_ms,
+                        longest_ms=int(self._witness.longest_lease * 1000),
                     )
                 )
                 if answer is None:
-                    self._must_reassert = False
+                    self._trust.must_reassert = False
                     return Lost()
                 generation = answer[0]
         except StoreUnavailable as error:
             self._note_unanswered(error)
             return None
-        self._must_reassert = False
+        self._trust.must_reassert = False
         return self._renewed(Renewed(generation, led=True))
 
     def _renewed(self, answer: Renewed) -> Renewed:
@@ -237,7 +244,7 @@ class NodeLease:
 
     def _note_cluster(self, answer: verbs.Joined | verbs.Beat, received: float) -> None:
         self._witness.on_cluster(
-            server=self._store.pin.server,
+            server=server_id(self._store.pin.server, answer.history),
             created_ms=answer.created_ms,
             longest_lease_ms=answer.longest_lease_ms,
             received=received,
@@ -248,8 +255,7 @@ class NodeLease:
 
     def end(self) -> None:
         """Note that the lease is over and every host dead: the next incarnation may take the daemons over."""
-        self.incarnation = None
-        self.until = 0.0
+        self.incarnation, self.until = None, 0.0
 
     async def drain(self) -> None:
         """Ask the monitor to assign nothing more to this node. Raises StoreUnavailable."""
@@ -276,10 +282,7 @@ class NodeLease:
         if self._reported_taken:
             return
         self._reported_taken = True
-        why = (
-            f"another worker of this name is alive (incarnation {answer.incarnation}); this one stays a plain worker "
-            "and joins when the name is free: give each worker its own --hostname"
-        )
+        why = self._name_wait.why(answer)
         logger.warning("node %s: %s", self._node, why)
         with contextlib.suppress(StoreUnavailable):
             await self._store.run(journal.note(self._store.keys, "name-taken", node=self._node, cause=why))
@@ -294,6 +297,4 @@ class NodeLease:
     def accept_server_change(self) -> None:
         """Continue with another server if the address leads there; such a server may lack the last writes."""
         if self._store.pin.accept_new_server():
-            self._must_reassert = True
-            # Another node may hold by a longer lease what the data of this server assigns here.
-            self._no_claims_before = lease_clock() + self._witness.longest_lease_ms / 1000
+            self._trust.on_other_server(now=lease_clock(), longest_lease=self._witness.longest_lease)

@@ -1,5 +1,6 @@
 """Run script calls and queries on Redis, blocking or async, and translate the client's errors."""
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import redis.asyncio
 import redis.asyncio.sentinel
 import redis.sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.errors import ConfigurationError, StoreUnavailable
@@ -25,6 +26,8 @@ T = TypeVar("T")
 #: Seconds for one command of a client without a heartbeat. Longer than any script runs, and short enough for a person
 #: to wait.
 TIMEOUT: Final = 5.0
+#: Errors after which a command may be sent again: not a timeout, because the caller has waited long enough.
+_RETRIED: Final = (redis.ConnectionError,)
 
 
 def _unavailable(url: str, error: Exception) -> StoreUnavailable:
@@ -40,7 +43,10 @@ def _unavailable(url: str, error: Exception) -> StoreUnavailable:
 
 
 def _is_read_only(error: Exception) -> bool:
-    """Return whether a replica refused a write; before Redis 7, a script reports that as an error of the script."""
+    """Return whether a replica refused a write, for the message only.
+
+    Before Redis 7, a script reports that as an error of the script.
+    """
     return isinstance(error, ReadOnlyError) or (isinstance(error, ResponseError) and "READONLY" in str(error))
 
 
@@ -50,6 +56,23 @@ def _translated(url: str) -> Iterator[None]:
         yield
     except (RedisError, OSError) as error:
         raise _unavailable(url, error) from error
+
+
+@contextmanager
+def _cancellation_kept() -> Iterator[None]:
+    """Raise CancelledError at the end if the task was cancelled meanwhile.
+
+    The Redis client sends with asyncio.wait_for, which in Python 3.11 swallows a cancellation that arrives together
+    with the end of what it waits for. A caller that waits in a loop would go on forever.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    requests = task.cancelling()
+    try:
+        yield
+    finally:
+        if task.cancelling() > requests:
+            raise asyncio.CancelledError
 
 
 def _pack(call: ScriptCall[Any]) -> tuple[Any, ...]:
@@ -105,6 +128,22 @@ def _plain_client(library: Any, url: str, options: dict[str, Any]) -> Any:
     return client
 
 
+def _ask_server(client: Any, keys: Keys) -> Any:
+    pipe = client.pipeline(transaction=False)
+    pipe.info("server")
+    pipe.info("memory")
+    pipe.hget(keys.cluster, "layout")
+    return pipe.execute()
+
+
+def _check_server(replies: Any, url: str) -> None:
+    """Check the replies to :func:`_ask_server`. Raises ConfigurationError and LayoutMismatch."""
+    info, memory, layout = replies
+    server.check({**info, **memory}, url)
+    if layout is not None and layout.decode() != LAYOUT:
+        raise layout_mismatch(layout.decode())
+
+
 class Store:
     """A blocking connection pool to a namespace; threads may share a store, and a forked child may use the store.
 
@@ -127,8 +166,7 @@ class Store:
         self.client: Any = client or _client(
             redis,
             url,
-            # Retry once after a broken connection, but not after a timeout: the caller has waited long enough.
-            retry=redis.retry.Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+            retry=redis.retry.Retry(NoBackoff(), 1, supported_errors=_RETRIED),
             redis_connect_func=self._on_connect,
             **_options(timeout),
         )
@@ -147,11 +185,8 @@ class Store:
         if self._checked:
             return
         with _translated(self.url):
-            pipe = self.client.pipeline(transaction=False)
-            info, memory, layout = pipe.info("server").info("memory").hget(self.keys.cluster, "layout").execute()
-        server.check({**info, **memory}, self.url)
-        if layout is not None and layout.decode() != LAYOUT:
-            raise layout_mismatch(layout.decode())
+            replies = _ask_server(self.client, self.keys)
+        _check_server(replies, self.url)
         self._checked = True
 
     def now_ms(self) -> int:
@@ -170,9 +205,10 @@ class Store:
                 except NoScriptError:
                     reply = self.client.execute_command(*_pack_whole(call))
             except ResponseError as error:
-                if _is_read_only(error):
-                    # Reconnect for the next call: the address may then lead to the new primary.
-                    self.client.connection_pool.disconnect()
+                if not isinstance(error, OutOfMemoryError):
+                    # Reconnect for the next call, whatever the error says: a server that has become a replica words its
+                    # refusal by its version and by what it refuses, and the address may now lead to the new primary.
+                    self.client.connection_pool.disconnect(inuse_connections=False)
                 raise
         return call.decode(reply)
 
@@ -199,7 +235,7 @@ class Store:
 
 
 class AsyncStore:
-    """A store for asyncio. Each command has ``timeout`` seconds and no retry; retries are up to the caller.
+    """A store for asyncio. A command has ``timeout`` seconds; on a broken connection it is retried ``retries`` times.
 
     With ``pin_server``, connections to a different server fail until ``pin.accept_new_server()``.
     """
@@ -210,6 +246,7 @@ class AsyncStore:
         keys: Keys,
         *,
         timeout: float,
+        retries: int = 0,
         client: Any = None,
         pin_server: bool = False,
         on_call: Callable[[str, float, bool], None] = lambda _verb, _seconds, _answered: None,
@@ -221,7 +258,7 @@ class AsyncStore:
         self.client: Any = client or _client(
             redis.asyncio,
             url,
-            retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
+            retry=redis.asyncio.retry.Retry(NoBackoff(), retries, supported_errors=_RETRIED),
             redis_connect_func=self._on_connect,
             **_options(timeout),
         )
@@ -235,11 +272,10 @@ class AsyncStore:
             self.pin.check(await connection.read_response())
 
     async def check(self) -> None:
-        """Raise ConfigurationError if the server is unsuitable."""
-        with _translated(self.url):
-            info = await self.client.info("server")
-            memory = await self.client.info("memory")
-        server.check({**info, **memory}, self.url)
+        """Raise ConfigurationError or LayoutMismatch for an unsuitable server or namespace."""
+        with _cancellation_kept(), _translated(self.url):
+            replies = await _ask_server(self.client, self.keys)
+        _check_server(replies, self.url)
 
     async def run(self, call: ScriptCall[T]) -> T:
         """Run a verb and decode the reply. Raises StoreUnavailable, and what the verb raises."""
@@ -252,21 +288,21 @@ class AsyncStore:
         return call.decode(reply)
 
     async def _reply(self, call: ScriptCall[Any]) -> Any:
-        with _translated(self.url):
+        with _cancellation_kept(), _translated(self.url):
             try:
                 try:
                     reply = await self.client.execute_command(*_pack(call))
                 except NoScriptError:
                     reply = await self.client.execute_command(*_pack_whole(call))
             except ResponseError as error:
-                if _is_read_only(error):
-                    await self.client.connection_pool.disconnect()
+                if not isinstance(error, OutOfMemoryError):
+                    await self.client.connection_pool.disconnect(inuse_connections=False)
                 raise
         return reply
 
     async def read(self, query: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         """Await ``query``, called with the client, and translate the client's errors. Raises StoreUnavailable."""
-        with _translated(self.url):
+        with _cancellation_kept(), _translated(self.url):
             return await query(self.client)
 
     async def close(self) -> None:

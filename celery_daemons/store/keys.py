@@ -74,6 +74,11 @@ class Keys:
         return self._key("gone")
 
     @property
+    def ended(self) -> str:
+        """Sorted set: forgotten daemons and incarnations that have left → the token of that moment, for a while."""
+        return self._key("ended")
+
+    @property
     def journal(self) -> str:
         """Stream: every change."""
         return self._key("journal")

@@ -1,9 +1,9 @@
 """Read the address book: look-ups, nodes and listings, joined with the leases that make an address valid."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -11,11 +11,9 @@ from celery_daemons.domain.names import DaemonName, Epoch, NodeName
 from celery_daemons.domain.records import Address, BookRow, DaemonRecord, Leader, Node, NodeRow, SpecRow
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 from celery_daemons.store.codec import decode_or_none
-from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
-from celery_daemons.store.script import BATCH, ScriptCall, text
-
-T = TypeVar("T")
+from celery_daemons.store.query import Query, query
+from celery_daemons.store.script import ScriptCall, text
 
 
 def address(name: DaemonName, row: BookRow | None, node: NodeRow | None) -> Address | None:
@@ -41,21 +39,22 @@ class Overview:
     """The cluster in numbers.
 
     ``age_ms`` is the age of the cluster's data, ``None`` if there is none. ``first_beat_age_ms`` is the time since the
-    first heartbeat after a period in which no lease ran, ``None`` if there was no such period. ``server`` is the run id
-    of the server that a monitor last confirmed, empty for none. ``paused`` says whether rebalancing is paused.
+    first heartbeat after a period in which no lease ran, ``None`` if there was no such period. ``server`` is the id of
+    the server that a monitor last confirmed, empty for none; ``history`` is that of the server that answers. ``paused``
+    says whether rebalancing is paused.
     ``leases`` has the milliseconds left of each node's lease, negative after its end, and ``lease_lengths`` the length
     of each. ``lost_lease_ms`` is the longest lease that a node may have that Redis has forgotten, 0 for none. ``led``
     says whether a monitor leads. All ages, and ``now_ms``, are by Redis's clock.
     """
 
     now_ms: int
-
     created_ms: str
     age_ms: int | None
     first_beat_age_ms: int | None
     specs: int
     entries: int
     server: str
+    history: str
     paused: bool
     leases: dict[NodeName, int]
     lease_lengths: dict[NodeName, int]
@@ -73,7 +72,7 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
 
     def decode(reply: Any) -> Overview:
         now, created, first_beat = int(reply[0]), text(reply[1]), text(reply[5])
-        ends, lengths = zip(reply[10::2], reply[11::2], strict=True), zip(reply[9][::2], reply[9][1::2], strict=True)
+        ends, lengths = zip(reply[11::2], reply[12::2], strict=True), zip(reply[9][::2], reply[9][1::2], strict=True)
         return Overview(
             now_ms=now,
             created_ms=created,
@@ -82,6 +81,7 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
             specs=int(reply[2]),
             entries=int(reply[3]),
             server=text(reply[4]),
+            history=text(reply[10]),
             paused=bool(reply[6]),
             leases={NodeName(text(name)): int(float(end)) - now for name, end in ends},
             lease_lengths={NodeName(text(name)): int(float(length)) for name, length in lengths},
@@ -94,26 +94,33 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
     )
 
 
-def trace(store: Store, name: DaemonName) -> str | None:
+@query
+def trace(keys: Keys, name: DaemonName) -> Query[str | None]:
     """Return the traceback of a daemon's last failure, ``None`` if there is none."""
-    raw = store.read(lambda client: client.hget(store.keys.traces, name))
-    return text(raw) if raw else None
+    return Query(lambda client: client.hget(keys.traces, name), lambda raw: text(raw) if raw else None)
 
 
-def leader(store: Store) -> Leader | None:
+@query
+def leader(keys: Keys) -> Query[Leader | None]:
     """Return the current leader; ``None`` if no monitor leads or the value is corrupt, which counts as free."""
-    raw = store.read(lambda client: client.get(store.keys.monitor))
-    try:
-        held = msgspec.json.decode(raw or b"null", type=dict[str, str] | None)
-        return Leader(node=NodeName(held["node"]), epoch=Epoch(int(held["epoch"]))) if held else None
-    except (msgspec.MsgspecError, KeyError, ValueError):
-        return None
+
+    def decode(raw: Any) -> Leader | None:
+        try:
+            held = msgspec.json.decode(raw or b"null", type=dict[str, str] | None)
+            return Leader(node=NodeName(held["node"]), epoch=Epoch(int(held["epoch"]))) if held else None
+        except (msgspec.MsgspecError, KeyError, ValueError):
+            return None
+
+    return Query(lambda client: client.get(keys.monitor), decode)
 
 
-def scans(store: Store, kind: type[T]) -> dict[str, T]:
-    """Return the result of each launcher's last recovery scan, decoded as ``kind``."""
-    raw = store.read(lambda client: client.hgetall(store.keys.scans))
-    return {text(launcher): msgspec.json.decode(record, type=kind) for launcher, record in raw.items()}
+@query
+def scans(keys: Keys) -> Query[dict[str, bytes]]:
+    """Return the undecoded result of each launcher's last recovery scan."""
+    return Query(
+        lambda client: client.hgetall(keys.scans),
+        lambda raw: {text(launcher): record for launcher, record in raw.items()},
+    )
 
 
 NodeRows = dict[NodeName, tuple[NodeRow, int]]
@@ -136,56 +143,46 @@ def _read_nodes(rows: Any, leases: Any, time: tuple[int, int]) -> NodeRows:
     return nodes
 
 
-def node_rows(store: Store) -> NodeRows:
+@query
+def node_rows(keys: Keys) -> Query[NodeRows]:
     """Return the record of every registered node and the milliseconds left of the lease, in a single round trip."""
 
-    def query(client: Any) -> Any:
+    def ask(client: Any) -> Any:
         pipe = client.pipeline(transaction=False)
-        _ask_nodes(pipe, store.keys)
+        _ask_nodes(pipe, keys)
         return pipe.execute()
 
-    return _read_nodes(*store.read(query))
+    return Query(ask, lambda replies: _read_nodes(*replies))
 
 
-def entries_and_nodes(store: Store, names: Sequence[DaemonName]) -> tuple[list[BookRow | None], NodeRows]:
+@query
+def entries_and_nodes(keys: Keys, names: Sequence[DaemonName]) -> Query[tuple[list[BookRow | None], NodeRows]]:
     """Return the entries of up to 1,000 daemons, and all nodes with leases, in a single round trip."""
 
-    def query(client: Any) -> Any:
+    def ask(client: Any) -> Any:
         pipe = client.pipeline(transaction=False)
-        pipe.hmget(store.keys.book, names)
-        _ask_nodes(pipe, store.keys)
+        pipe.hmget(keys.book, names)
+        _ask_nodes(pipe, keys)
         return pipe.execute()
 
-    entries, *nodes = store.read(query)
-    return [decode_or_none(BookRow, raw) for raw in entries], _read_nodes(*nodes)
+    def decode(replies: Any) -> tuple[list[BookRow | None], NodeRows]:
+        entries, *nodes = replies
+        return [decode_or_none(BookRow, raw) for raw in entries], _read_nodes(*nodes)
+
+    return Query(ask, decode)
 
 
-def raw(store: Store, key: str, names: Sequence[DaemonName]) -> list[bytes | None]:
+@query
+def raw(keys: Keys, key: str, names: Sequence[DaemonName]) -> Query[list[bytes | None]]:
     """Return the undecoded records of up to 1,000 daemons from the hash ``key``."""
-    values: list[bytes | None] = store.read(lambda client: client.hmget(key, names))
-    return values
+    return Query(lambda client: client.hmget(key, names), list)
 
 
-def entries(store: Store, names: Sequence[DaemonName]) -> list[BookRow | None]:
+@query
+def entries(keys: Keys, names: Sequence[DaemonName]) -> Query[list[BookRow | None]]:
     """Return the entries of up to 1,000 daemons."""
-    return [decode_or_none(BookRow, entry) for entry in raw(store, store.keys.book, names)]
-
-
-def nodes(store: Store) -> list[Node]:
-    """Return every registered node with the number of daemons, sorted by name."""
-    rows = node_rows(store)
-    names = list(rows)
-
-    def query(client: Any) -> Any:
-        pipe = client.pipeline(transaction=False)
-        for name in names:
-            pipe.scard(store.keys.held(name))
-        return pipe.execute()
-
-    counts = store.read(query) if names else []
-    return sorted(
-        (node(name, *rows[name], daemons=count) for name, count in zip(names, counts, strict=True)),
-        key=lambda entry: entry.name,
+    return Query(
+        lambda client: client.hmget(keys.book, names), lambda found: [decode_or_none(BookRow, raw) for raw in found]
     )
 
 
@@ -198,15 +195,19 @@ class Gone:
     spawn_queue: str
 
 
-def gone(store: Store) -> dict[NodeName, Gone]:
+@query
+def gone(keys: Keys) -> Query[dict[NodeName, Gone]]:
     """Return the departed nodes whose queues may still be in the broker."""
-    raw = store.read(lambda client: client.hgetall(store.keys.gone))
-    departed = {}
-    for name, record in raw.items():
-        # A record that cannot be read is skipped: no queue may be deleted because of a corrupt record.
-        with contextlib.suppress(msgspec.MsgspecError):
-            departed[NodeName(text(name))] = msgspec.json.decode(record, type=Gone)
-    return departed
+
+    def decode(raw: Any) -> dict[NodeName, Gone]:
+        departed = {}
+        for name, record in raw.items():
+            # A record that cannot be read is skipped: no queue may be deleted because of a corrupt record.
+            with contextlib.suppress(msgspec.MsgspecError):
+                departed[NodeName(text(name))] = msgspec.json.decode(record, type=Gone)
+        return departed
+
+    return Query(lambda client: client.hgetall(keys.gone), decode)
 
 
 def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:
@@ -229,28 +230,23 @@ def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:
     )
 
 
-def scan_specs(store: Store, cursor: int) -> tuple[int, dict[DaemonName, SpecRow | None]]:
-    """Return the cursor of the next page, 0 after the last, and a page of specs; a corrupt record is ``None``."""
-    cursor, page = store.read(lambda client: client.hscan(store.keys.specs, cursor, count=BATCH))
-    return cursor, {DaemonName(text(name)): decode_or_none(SpecRow, raw) for name, raw in page.items()}
+@query
+def rows(keys: Keys, names: Sequence[DaemonName]) -> Query[list[tuple[SpecRow | None, BookRow | None]]]:
+    """Return the specs and entries of 1 to 1,000 daemons, in a single round trip."""
 
-
-def rows(store: Store, names: Sequence[DaemonName]) -> list[tuple[SpecRow | None, BookRow | None]]:
-    """Return the specs and entries of up to 1,000 daemons, in a single round trip."""
-    if not names:
-        return []
-
-    def query(client: Any) -> Any:
+    def ask(client: Any) -> Any:
         pipe = client.pipeline(transaction=False)
-        pipe.hmget(store.keys.specs, names)
-        pipe.hmget(store.keys.book, names)
+        pipe.hmget(keys.specs, names)
+        pipe.hmget(keys.book, names)
         return pipe.execute()
 
-    specs, entries = store.read(query)
-    return [
-        (decode_or_none(SpecRow, spec), decode_or_none(BookRow, entry))
-        for spec, entry in zip(specs, entries, strict=True)
-    ]
+    def decode(replies: Any) -> list[tuple[SpecRow | None, BookRow | None]]:
+        return [
+            (decode_or_none(SpecRow, spec), decode_or_none(BookRow, entry))
+            for spec, entry in zip(*replies, strict=True)
+        ]
+
+    return Query(ask, decode)
 
 
 def record(name: DaemonName, spec: SpecRow, row: BookRow | None, node: NodeRow | None) -> DaemonRecord:
@@ -279,20 +275,3 @@ def record(name: DaemonName, spec: SpecRow, row: BookRow | None, node: NodeRow |
         error=row.error if row else None,
         desired=spec.desired,
     )
-
-
-def records(store: Store) -> Iterator[DaemonRecord]:
-    """Yield every daemon that has a spec; a daemon that changes meanwhile may be seen before or after the change."""
-    live = {name: row for name, (row, lease_ms) in node_rows(store).items() if lease_ms > 0}
-    cursor, seen = 0, set[DaemonName]()
-    while True:
-        cursor, page = scan_specs(store, cursor)
-        names = [name for name, spec in page.items() if spec is not None and name not in seen]
-        seen.update(names)
-        for start in range(0, len(names), BATCH):
-            chunk = names[start : start + BATCH]
-            for name, (spec, row) in zip(chunk, rows(store, chunk), strict=True):
-                if spec is not None:
-                    yield record(name, spec, row, live.get(row.node) if row and row.node else None)
-        if cursor == 0:
-            return

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from celery_daemons.domain.names import DaemonName, Epoch, LauncherName
-from celery_daemons.store.book import epoch_over
 from celery_daemons.store.codec import encode, printable
 from celery_daemons.store.keys import Keys
+from celery_daemons.store.lease import epoch_over
 from celery_daemons.store.script import ScriptCall, text
 
 RecordMode = Literal["spawn", "replace", "scan"]
@@ -67,7 +67,7 @@ def forget(keys: Keys, names: Sequence[DaemonName], *, cause: str, epoch: Epoch 
 
     return ScriptCall(
         "forget",
-        (keys.specs, keys.book, keys.journal, keys.monitor, keys.traces),
+        (keys.specs, keys.book, keys.journal, keys.monitor, keys.traces, keys.clock, keys.ended),
         (encode(names), cause, "" if epoch is None else str(epoch)),
         decode,
     )

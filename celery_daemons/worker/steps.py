@@ -12,6 +12,7 @@ from celery.worker import state
 from celery_daemons.launcher import daemons_of_app
 from celery_daemons.worker.agent_process import AgentProcess
 from celery_daemons.worker.boot import boot_for
+from celery_daemons.worker.command_line import errors_in_one_line
 from celery_daemons.worker.guard import Guard
 from celery_daemons.worker.node_queues import NodeQueuesConsumer
 
@@ -83,7 +84,8 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
         if not self.enabled:
             return False
         participation = daemons_of_app(worker.app).participation
-        why = participation.why_not(embedded=_is_embedded(worker))
+        with errors_in_one_line():
+            why = participation.why_not(embedded=_is_embedded(worker))
         if why is not None:
             participation.warn(f"worker {worker.hostname}: {why}; it is a plain worker without daemons")
         return why is None
@@ -91,15 +93,16 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
     def create(self, worker: Any) -> None:
         """Validate settings and app. An error here keeps the worker from starting and names the reason."""
         options = {"node_labels": self._labels, "node_weight": self._weight}
-        settings = daemons_of_app(worker.app).settings_with(**options)
-        boot = boot_for(
-            worker.app,
-            settings,
-            node=worker.hostname,
-            no_ticks=_no_ticks(worker),
-            loglevel=worker.loglevel,
-            logfile=_expanded(worker.logfile, worker.hostname),
-        )
+        with errors_in_one_line():
+            settings = daemons_of_app(worker.app).settings_with(**options)
+            boot = boot_for(
+                worker.app,
+                settings,
+                node=worker.hostname,
+                no_ticks=_no_ticks(worker),
+                loglevel=worker.loglevel,
+                logfile=_expanded(worker.logfile, worker.hostname),
+            )
         self._drain_timeout = settings.drain_timeout
         self._guard = Guard(
             f"node {worker.hostname}: checking the agent",

@@ -115,7 +115,7 @@ def test_a_lease_that_a_node_remembers_is_waited_for_until_the_server_is_confirm
     assert cluster.run(queries.overview(cluster.keys)).longest_lease_ms == 3 * TTL_MS
 
     epoch: Epoch = cluster.lead()
-    cluster.run(lease.confirm_server(cluster.keys, epoch, "s"))
+    cluster.confirm(epoch, "s")
     assert cluster.run(queries.overview(cluster.keys)).longest_lease_ms == TTL_MS
 
 
@@ -127,7 +127,7 @@ def test_a_node_on_another_server_takes_the_confirmation_back(cluster: StoreDriv
         book.reassert(cluster.keys, N1, row(), [], ttl_ms=TTL_MS, server="b"),
         lease.join(cluster.keys, N1, row(), ttl_ms=TTL_MS, server="b"),
     ):
-        cluster.run(lease.confirm_server(cluster.keys, epoch, "a"))
+        cluster.confirm(epoch, "a")
         cluster.run(call)
         assert cluster.run(queries.overview(cluster.keys)).server == ""
 
@@ -159,6 +159,7 @@ class _Refusing:
         """Refuse."""
         raise ResponseError(self.message)
 
-    def disconnect(self) -> None:
+    def disconnect(self, *, inuse_connections: bool) -> None:
         """Note that the connections were closed."""
+        assert not inuse_connections
         self.disconnected = True

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.utils.dispatch import Signal
 
 import celery_daemons
-from celery_daemons import DaemonRecord, Daemons, DaemonStatus, Move, Node, NodeStatus, settings
+from celery_daemons import DaemonRecord, Daemons, DaemonStatus, Move, Node, NodeStatus, settings, signals
 from celery_daemons.cli.documents import Event
 from celery_daemons.client.lookups import ClusterStatus
 from celery_daemons.domain.options import LauncherOptions
@@ -79,6 +80,14 @@ def test_every_public_name_is_in_the_reference_of_the_api(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in vars(Daemons) if not name.startswith("_")])
 def test_every_public_call_has_a_docstring_for_the_reference(name: str) -> None:
     assert inspect.getdoc(getattr(Daemons, name))
+
+
+def test_every_signal_is_in_the_table_of_signals_with_its_arguments() -> None:
+    sent = {name: signal.providing_args for name, signal in vars(signals).items() if isinstance(signal, Signal)}
+    table = rows(section(REFERENCE / "api.md", "Signals"))
+
+    assert len(sent) > 5
+    assert {name: set(re.findall(r"`(\w+)`", table[name][1])) for name in sent} == sent
 
 
 @pytest.mark.parametrize("path", VERBS, ids=lambda path: path.stem)

@@ -8,6 +8,7 @@
 -- KEYS[6] generation  string  of the node
 -- KEYS[7] clock       string
 -- KEYS[8] journal     stream
+-- KEYS[9] cluster     hash
 -- ARGV[1] epoch       of the monitor
 -- ARGV[2] node
 -- ARGV[3] incarnation
@@ -16,8 +17,11 @@
 -- Needs the monitor's lease, so that a deposed monitor changes nothing.
 --
 -- Returns {generation, token or '', ...} with '' for a daemon that is already on a node, stopped or unknown; {-1} if
--- the epoch is over; {0} if the node is not up under that incarnation, or cannot start processes.
+-- the epoch is over; {0} if the node is not up under that incarnation, or cannot start processes; {-2} if the monitor
+-- has confirmed this server with another history: the book may lack what was written last.
 if not leads(KEYS[1], ARGV[1]) then return {-1} end
+local confirmed = redis.call('HGET', KEYS[9], 'server')
+if confirmed and has_other_history(confirmed) then return {-2} end
 local node = get(KEYS[2], ARGV[2], NODE)
 local takes = node and node.status == 'up' and (node.problem or '') == ''
 if not takes or node.incarnation ~= ARGV[3] then return {0} end

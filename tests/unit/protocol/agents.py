@@ -4,6 +4,7 @@ Nothing of the node's logic is written again here. What the model stands in for 
 which run, stop, crash and hang as the model says, and the network between the agent and the server.
 """
 
+import errno
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +14,7 @@ from celery_daemons.domain.names import DaemonName, Incarnation, NodeName, Token
 from celery_daemons.domain.runs import Assignment, End, StartItem
 from celery_daemons.node.node_lease import Forgotten, Lost, NodeLease, Renewed
 from celery_daemons.node.outbox import ClaimsAnswered, Outbox
+from celery_daemons.node.serving import Serving
 from celery_daemons.node.supervision.commands import (
     Command,
     DiscardPending,
@@ -63,6 +65,7 @@ class ModelAgent:
         self.hosts = ModelHosts(self, world.note_start)
         #: Events of hosts since the agent was paused.
         self._unread: list[Callable[..., list[Command]]] = []
+        self._settings = settings
         self._store = ModelStore(world)
         self._caller = Caller(world, self, self._store, name)
         self.lease = NodeLease(
@@ -71,6 +74,7 @@ class ModelAgent:
             node=node,
             row=row_of(node, Incarnation(previous.incarnation) if previous else None),
         )
+        self.serving = Serving()
         self.supervisor = Supervisor(LAUNCHERS, shared_hosts=1, rng=NoJitter())
         self.outbox = Outbox(keys=world.keys, node=node)
         self.sender = Sender(world, self, self.outbox)
@@ -92,6 +96,12 @@ class ModelAgent:
     def lease_until(self) -> float:
         """Return the end of the lease in the server's microseconds, as the agent's clock measures it."""
         return START_US + self.lease.until / self.rate * 1e6 if self.lease.until else 0
+
+    @property
+    def renewed_at(self) -> float:
+        """Return when the agent sent the last heartbeat that was answered, in microseconds; 0 before the first."""
+        length = self._settings.lease_ttl - self._settings.lease_margin
+        return self.lease_until - length / self.rate * 1e6 if self.lease.until else 0
 
     @property
     def able(self) -> bool:
@@ -145,6 +155,10 @@ class ModelAgent:
         for event in unread:
             self._receive(event)
 
+    def fail_forks(self, fail: bool) -> None:
+        """Let forks fail, or succeed again."""
+        self.hosts.forks_fail = fail
+
     def kill_expired_hosts(self) -> None:
         """Kill the hosts if the lease has ended, as the kernel does."""
         if self.lease_until <= self.world.now:
@@ -180,7 +194,22 @@ class ModelAgent:
         if isinstance(answer, Lost):
             self.kill()
         else:
+            self._check_serving()
             self._apply(self.supervisor.open_hosts(now=self.now))
+
+    def _check_serving(self) -> None:
+        """Report whether this node can start processes, and give back what waits for one, as the agent does."""
+        problem = self.serving.problem
+        if bool(problem) != bool(self.lease.problem):
+            self._caller.run(self.lease.report_problem(problem), (), partial(self._problem_reported, problem))
+        if self.serving.retry_due(self.now):
+            self.serving.take_new_server()
+            self._apply(self.supervisor.probe(now=self.now))
+
+    def _problem_reported(self, problem: str, reported: bool) -> None:
+        if reported:
+            decided = self.supervisor.cannot_start(problem) if problem else self.supervisor.can_start(now=self.now)
+            self._apply(decided)
 
     # Assignments
 
@@ -223,9 +252,20 @@ class ModelAgent:
         self._receive(partial(self.supervisor.host_died, host_id))
 
     def tick(self) -> None:
-        """Do what is due by the clock: grace periods end, and back-offs."""
+        """Do what is due by the clock: grace periods end, and back-offs; forks that failed are tried again."""
         if self.able:
+            self._retry_forks()
             self._apply(self.supervisor.due(now=self.now))
+
+    def _retry_forks(self) -> None:
+        for host_id in self.hosts.retry_forks():
+            self._born(host_id)
+        if self.hosts.unborn:
+            self.serving.fork_failed(BlockingIOError(errno.EAGAIN, "no process is left"), now=self.now)
+
+    def _born(self, host_id: HostId) -> None:
+        self.serving.host_ready()
+        self._apply(self.supervisor.host_ready(host_id, 1, now=self.now))
 
     def _receive(self, event: Callable[..., list[Command]]) -> None:
         """Handle an event now, or once the agent continues."""
@@ -249,8 +289,9 @@ class ModelAgent:
                     if self.outbox.withdraw(name):
                         pending.extend(self.supervisor.withdrawn(name, now=self.now))
                 case OpenHost(host_id, isolated):
-                    self.hosts.open(host_id, isolated=isolated)
-                    pending.extend(self.supervisor.host_ready(host_id, 1, now=self.now))
+                    if self.hosts.open(host_id, isolated=isolated):
+                        self.serving.host_ready()
+                        pending.extend(self.supervisor.host_ready(host_id, 1, now=self.now))
                 case StartOn(host_id, items):
                     pending.extend(self._started(host_id, items))
                 case StopOn(host_id, names):
