@@ -53,7 +53,11 @@ class Metrics:
         vitals: Vitals,
         leads: Callable[[], bool],
         node: ServedNode | None = None,
+        served: bool = True,
     ) -> None:
+        """Without ``served``, nobody asks for the page."""
+        # Now: at the first scrape, the import would hold the loop that renews the lease.
+        self._choose_encoder = _import_encoder() if served else None
         self._measurements = measurements
         self._vitals = vitals
         self._leads = leads
@@ -64,11 +68,9 @@ class Metrics:
 
     def page(self, accept: str) -> HttpAnswer:
         """Return the page in the format that ``accept`` asks for."""
-        try:
-            from prometheus_client.exposition import choose_encoder
-        except ImportError:
+        if self._choose_encoder is None:
             return HttpAnswer(status=501, body=_MISSING.encode())
-        encode, content_type = choose_encoder(accept)
+        encode, content_type = self._choose_encoder(accept)
         return HttpAnswer(status=200, body=encode(self), content_type=content_type)
 
     def collect(self) -> Iterator[Any]:
@@ -137,6 +139,14 @@ class Metrics:
         shown: dict[str, float] = {name: counts.get(name, 0) for name in self._launchers}
         rest = sum(count for name, count in counts.items() if name not in shown)
         return {**shown, OTHER_LAUNCHERS: rest} if rest else shown
+
+
+def _import_encoder() -> Callable[[str], tuple[Callable[[Any], bytes], str]] | None:
+    try:
+        from prometheus_client.exposition import choose_encoder
+    except ImportError:
+        return None
+    return choose_encoder
 
 
 def _of_cluster(numbers: ClusterNumbers) -> dict[str, list[Sample]]:

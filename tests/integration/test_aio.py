@@ -18,8 +18,7 @@ from tests.support.servers import Server
 from tests.support.waiting import wait_until, wait_until_async
 
 SOON = 30.0
-#: Longer than a test takes: nothing here waits for its end.
-LONG = 60.0
+LONG = 60.0  # longer than a test takes
 
 
 @pytest.fixture(scope="module")

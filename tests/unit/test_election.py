@@ -59,8 +59,6 @@ class Scene:
             vitals=Vitals(no_ticks="", now=self.now),
             measurements=Measurements(),
             rng=random.Random(7),
-            vitals=Vitals(no_ticks="", now=self.now),
-            measurements=Measurements(),
         )
 
     async def _start(self, *_: object) -> Any:

@@ -1,6 +1,7 @@
 """Numbers are counted rightly, and their series are bounded whatever happens."""
 
 import random
+import sys
 
 import pytest
 
@@ -168,6 +169,15 @@ def test_every_family_of_a_leader_is_in_the_table_and_every_one_of_the_table_can
 
     assert found.samples(now=0.0).keys() == SERIES.keys()
     assert found.page("application/openmetrics-text; version=1.0.0").body.endswith(b"# EOF\n")
+
+
+def test_without_the_extra_the_page_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client.exposition", None)
+
+    found, _ = metrics()
+
+    assert found.page("").status == 501
+    assert b"celery-daemons[metrics]" in found.page("").body
 
 
 def test_a_histogram_counts_an_observation_in_each_bucket_that_holds_it() -> None:
