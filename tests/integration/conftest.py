@@ -106,9 +106,9 @@ def client_of() -> Iterator[Callable[[Project], Client]]:
         client.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
-    """Return one PostgreSQL for the tests of a module, which may restart it."""
+    """Return one PostgreSQL for all tests, which may restart it."""
     with PostgreSQL() as server:
         yield server
 
