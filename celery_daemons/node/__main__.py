@@ -187,6 +187,7 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket, ser
             node=ServedNode(
                 lease_seconds=settings.lease_ttl, launchers=boot.launchers, supervisor=supervisor, hosts=hosts
             ),
+            served=settings.http is not None,
         ).page,
         ask_hosts=hosts.check_loops,
         describe=lambda: f"{supervisor.count} daemons{', leads' if election.epoch is not None else ''}",
@@ -250,7 +251,12 @@ async def _run_candidate(
         vitals=vitals,
         readiness=CandidateReadiness(candidate=candidate, lifetime=lifetime),
         service_manager=service_manager,
-        metrics_page=Metrics(measurements=measurements, vitals=vitals, leads=lambda: election.epoch is not None).page,
+        metrics_page=Metrics(
+            measurements=measurements,
+            vitals=vitals,
+            leads=lambda: election.epoch is not None,
+            served=settings.http is not None,
+        ).page,
         ask_hosts=lambda: None,
         describe=lambda: "leads" if election.epoch is not None else "candidate",
         set_warning=lambda _: None,

@@ -178,8 +178,10 @@ class Supervisor(NodeView):
             daemon.end = daemon.end or end
             if not host.isolated:
                 host.names.discard(end.name)
-                self._ends.run_ended(daemon, daemon.end, now, silent=False)
+                limit_reached = self._ends.run_ended(daemon, daemon.end, now, silent=False)
                 self._stopper.kill_if_only_overdue_left(host)
+                if limit_reached:
+                    self._stopper.replace_empty(host, daemon, now)
         return self._decided(now)
 
     def hung(self, host_id: HostId, items: Iterable[tuple[DaemonName, Token]], *, now: float) -> list[Command]:
