@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from celery_daemons.errors import ConfigurationError
-from celery_daemons.settings import DEFAULTS, NAMES, PREFIX, Settings, http_endpoint, load, refuse_unread
+from celery_daemons.http_endpoint import http_endpoint
+from celery_daemons.settings import DEFAULTS, NAMES, PREFIX, Settings, load, refuse_unread
 
 URL = "redis://localhost:6379/0"
 
