@@ -1,10 +1,10 @@
 """The settings of the package: read from a mapping of ``daemons_*`` keys, checked once, then frozen."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from math import isfinite
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from celery_daemons.errors import ConfigurationError
@@ -85,32 +85,6 @@ class Settings:
         The margin covers a difference in clock rates, and the time that the kernel takes to end a process.
         """
         return max(0.2, self.lease_ttl * 0.1)
-
-
-class GivenSettings(TypedDict, total=False):
-    """Settings as a program gives them: those of :class:`Settings`, each with its types. ``None`` means unset."""
-
-    redis_url: str | None
-    enabled: bool | None
-    namespace: str | None
-    heartbeat_interval: float | None
-    lease_ttl: float | None
-    lease_ttl_max: float | None
-    monitor: bool | None
-    scan_interval: float | None
-    scan_timeout: float | None
-    reconcile_interval: float | None
-    load_factor: float | None
-    vnodes: int | None
-    rebalance: Literal["auto", "manual", "off"] | None
-    rebalance_limit: float | None
-    settle_delay: float | None
-    hosts: int | None
-    host_max_memory: float | None
-    node_labels: Iterable[str] | None
-    node_weight: float | None
-    drain_timeout: float | None
-    on_store_loss: Literal["stop", "keep"] | None
 
 
 def _number(value: Any) -> float:

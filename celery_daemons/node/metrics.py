@@ -128,6 +128,8 @@ class Metrics:
             "host_loop_lag_seconds": [
                 ((host,), (lag.cumulative(), lag.total)) for host, lag in sorted(of.loop_lag.items())
             ],
+            "host_loop_stalls_total": [((), of.stalls)],
+            "host_loop_stall_seconds_total": [((), of.stall_seconds)],
             "host_resident_bytes": _by(sorted(filter(None, resident)), resident),
             "deadman_kills_total": [((), of.deadman_kills)],
         }

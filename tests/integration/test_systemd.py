@@ -99,4 +99,3 @@ def test_the_command_of_a_unit_reports_that_it_is_ready_and_ends_on_sigterm(
     # Then
     wait_until(lambda: has_received("READY=1"), within=SOON, because="the node has joined")
     assert process.stop(timeout=float(unit_values["TimeoutStopSec"])) == 0
-    wait_until(lambda: has_received("STOPPING=1"), within=SOON, because="the worker has shut down")

@@ -53,8 +53,8 @@ def test_every_coroutine_of_an_app_has_a_blocking_call_with_its_parameters(name:
 
 def test_a_blocking_call_returns_what_its_coroutine_returns() -> None:
     assert Blocking().double(3, offset=1) == 7
-    with pytest.raises(TypeError, match="ofset"):
-        Blocking().double(3, ofset=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="shift"):
+        Blocking().double(3, shift=1)  # type: ignore[call-arg]
 
 
 def test_blocking_calls_run_inside_an_event_loop() -> None:

@@ -90,7 +90,7 @@ def test_the_watchdog_is_kept_quiet_three_times_per_timeout_and_only_while_all_l
     harness.vitals.host_ready("h", "the loop of host 7", harness.now)
     harness.pass_seconds(13)
 
-    # Then systemd receives nothing, and the file is gone
+    # Then systemd gets no message, and the file is gone
     assert harness.pass_seconds(20) == []
     assert not harness.file.exists()
     harness.vitals.host_turned("h", harness.now)
