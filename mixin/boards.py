@@ -179,6 +179,14 @@ NODE: Final = Board(
                 queries=[(f"instance_host:celery_daemons_host_loop_lag_seconds:p99{{{_NODE}}}", "{{host}}")],
             ),
             Panel(
+                title="Share of time in steps that block",
+                unit="percentunit",
+                queries=[
+                    (f"sum(rate(celery_daemons_host_loop_stall_seconds_total{{{_NODE}}}[5m]))", "of a core"),
+                ],
+                description="The log of the worker names the daemons.",
+            ),
+            Panel(
                 title="Resident memory of hosts",
                 unit="bytes",
                 queries=[(f"sum by (host) (celery_daemons_host_resident_bytes{{{_NODE}}})", "{{host}}")],
