@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
     # Type variables have no entry of their own.
     ("py:class", r"(celery_daemons\.[\w.]+\.)?[A-Z]{1,2}"),
     # Celery's classes, named as the annotations name them.
-    ("py:class", "AsyncResult|Signature"),
+    ("py:class", "AsyncResult|Celery|Signature"),
     # The client is documented by the calls of `Daemons`; types of the decorator are in a table.
     (
         "py:class",

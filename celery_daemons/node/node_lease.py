@@ -87,10 +87,7 @@ class NodeLease:
         return self._row.problem
 
     async def report_problem(self, problem: str) -> bool:
-        """Record why this node takes no daemons, or with an empty text that the node does; False if not recorded.
-
-        A node that has not joined yet joins with that record.
-        """
+        """Record why this node takes no daemons, empty if it does, now or when it joins; False if not recorded."""
         try:
             if self.incarnation is not None and not await self._store.run(
                 verbs.serving(self._store.keys, self._node, self.incarnation, problem)
@@ -166,8 +163,7 @@ class NodeLease:
         except StoreUnavailable as error:
             self._note_unanswered(error)
             return None
-        renewed = answer.verdict == "ok"
-        if renewed:
+        if renewed := answer.verdict == "ok":
             self.draining = answer.draining
             received = lease_clock()
             self._witness.on_time(answer.server_ms, sent=self._sent_at, received=received)
@@ -175,7 +171,7 @@ class NodeLease:
             # A report without an answer may have been carried out all the same, and later than the next one.
             self._row = replace(self._row, problem=answer.problem)
             if self._trust.on_history(answer.history, now=received, longest_lease=self._witness.longest_lease):
-                logger.warning("node %s: Redis was a replica meanwhile, and may lack the last writes", self._node)
+                logger.warning("node %s: Redis begins a new history and may lack the last writes", self._node)
         # No monitor may sweep a lease that still runs on this node's clock: an unknown lease was lost by Redis.
         if not renewed and self._sent_at < self.until:
             self._trust.on_data_lost()

@@ -3,11 +3,12 @@
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 import redis
+import uvloop
 from celery import Celery
 
 from celery_daemons import Address, Daemons, SpawnTimeout, StoreUnavailable, UnknownLauncher
@@ -17,8 +18,7 @@ from tests.support.servers import Server
 from tests.support.waiting import wait_until, wait_until_async
 
 SOON = 30.0
-#: Longer than a test takes: nothing here waits for its end.
-LONG = 60.0
+LONG = 60.0  # longer than a test takes
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,10 @@ async def test_followers_of_events_hold_up_no_other_call(daemons: Daemons) -> No
     assert {task.result() for task in followers} == {"want"}
 
 
-def test_the_connections_of_a_loop_close_with_the_loop(daemons: Daemons, quiet_server: Server) -> None:
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_the_connections_of_a_loop_close_with_the_loop(
+    daemons: Daemons, quiet_server: Server, run: Callable[[Coroutine[Any, Any, int]], int]
+) -> None:
     wait_unconnected(quiet_server)
 
     async def story() -> int:
@@ -126,7 +129,7 @@ def test_the_connections_of_a_loop_close_with_the_loop(daemons: Daemons, quiet_s
         return connections(quiet_server)
 
     for _ in range(3):
-        assert asyncio.run(story()) > 0
+        assert run(story()) > 0
         wait_unconnected(quiet_server)
 
 

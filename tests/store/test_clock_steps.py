@@ -3,7 +3,7 @@
 from typing import Any, cast
 
 import pytest
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from celery_daemons.domain.names import Epoch
 from celery_daemons.errors import StoreUnavailable
@@ -138,7 +138,7 @@ def test_a_replica_that_refuses_a_script_as_redis_6_does_is_reported_as_one(clus
         "Error running script (call to f_738ac6bd): @user_script:12: @user_script: 12: "
         "-READONLY You can't write against a read only replica."
     )
-    refusing = _Refusing(message)
+    refusing = _Refusing(ResponseError(message))
     store = Store("redis://double", cluster.keys, client=cast("Any", refusing))
 
     with pytest.raises(StoreUnavailable, match="is a read-only replica"):
@@ -147,17 +147,39 @@ def test_a_replica_that_refuses_a_script_as_redis_6_does_is_reported_as_one(clus
     assert refusing.disconnected
 
 
+@pytest.mark.parametrize(
+    ("error", "reconnects"),
+    [
+        (ResponseError("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."), True),
+        (ResponseError("words of a release that nobody has seen yet"), True),
+        (OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), False),
+    ],
+    ids=["no primary", "unknown", "full"],
+)
+def test_the_next_call_reconnects_after_any_refusal_but_for_lack_of_memory(
+    cluster: StoreDriver, error: ResponseError, reconnects: bool
+) -> None:
+    """Attacks invariant 2: a process that keeps its connection to a demoted primary never finds the new one."""
+    refusing = _Refusing(error)
+    store = Store("redis://double", cluster.keys, client=cast("Any", refusing))
+
+    with pytest.raises(StoreUnavailable):
+        store.run(lease.resign(cluster.keys, Epoch(1), cause="test"))
+
+    assert refusing.disconnected == reconnects
+
+
 class _Refusing:
     """A client whose server refuses every command."""
 
-    def __init__(self, message: str) -> None:
-        self.message = message
+    def __init__(self, error: ResponseError) -> None:
+        self.error = error
         self.connection_pool = self
         self.disconnected = False
 
     def execute_command(self, *_: object) -> None:
         """Refuse."""
-        raise ResponseError(self.message)
+        raise self.error
 
     def disconnect(self, *, inuse_connections: bool) -> None:
         """Note that the connections were closed."""

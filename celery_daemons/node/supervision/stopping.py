@@ -120,6 +120,19 @@ class Stopper:
         if host.retiring and host.names <= host.overdue:
             self._state.commands.add(KillHost(host.id))
 
+    def replace_empty(self, host: LocalHost, daemon: LocalDaemon, now: float) -> None:
+        """Replace a shared host in which a daemon has reached its restart limit, if nothing else runs there.
+
+        What keeps the daemon from running may be in the process: a connection of a thread, a cache, a module. A host
+        younger than the restart period is kept, so that daemons that always fail cost one fork per period.
+        """
+        age, period = now - host.opened_at, self._launchers[daemon.launcher].restart_period
+        if host.names or host.retiring or age < period:
+            return
+        logger.warning("host %s: daemon %s keeps failing there, replacing the empty host", host.pid, daemon.name)
+        self._state.retire_host(host, now)
+        self._state.commands.add(KillHost(host.id))
+
     def replace_oversized(self, resident_kib: Mapping[HostId, int], limit_kib: float, now: float) -> None:
         """Replace each host that uses more memory than ``limit_kib``."""
         for host_id, used in resident_kib.items():

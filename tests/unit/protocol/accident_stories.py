@@ -110,7 +110,7 @@ def a_node_cannot_fork(story: Story) -> None:
     _work(story, rounds=5)
     must(X in story.b.running, "x waits for a process that cannot be forked")
     story.holds()
-    story.a.fail_forks(False)
+    story.a.hosts.forks_fail = False
     story.b.kill()
     _work(story, rounds=5)
     must(X in story.a.running, "the node takes no daemons although forks succeed")
@@ -129,7 +129,7 @@ def a_node_that_cannot_fork_is_given_a_daemon(story: Story) -> None:
 
 
 def _lose_forks(agent: ModelAgent) -> None:
-    agent.fail_forks(True)
+    agent.hosts.forks_fail = True
     agent.hosts.crash(X)
     agent.look()
     must(X not in agent.running, "x runs without a process")

@@ -4,9 +4,8 @@ Nothing of the node's logic is written again here. What the model stands in for 
 which run, stop, crash and hang as the model says, and the network between the agent and the server.
 """
 
-import errno
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, cast
 
@@ -14,7 +13,6 @@ from celery_daemons.domain.names import DaemonName, Incarnation, NodeName, Token
 from celery_daemons.domain.runs import Assignment, End, StartItem
 from celery_daemons.node.node_lease import Forgotten, Lost, NodeLease, Renewed
 from celery_daemons.node.outbox import ClaimsAnswered, Outbox
-from celery_daemons.node.serving import Serving
 from celery_daemons.node.supervision.commands import (
     Command,
     DiscardPending,
@@ -38,6 +36,7 @@ from tests.unit.protocol import audits
 from tests.unit.protocol.calls import Caller, ModelStore
 from tests.unit.protocol.clock import START_US
 from tests.unit.protocol.config import LAUNCHERS, SETTINGS, NoJitter, row_of
+from tests.unit.protocol.fork_failures import ForkFailures
 from tests.unit.protocol.hosts import ModelHosts
 from tests.unit.protocol.sending import Sender
 from tests.unit.protocol.world import Fate, World
@@ -74,7 +73,7 @@ class ModelAgent:
             node=node,
             row=row_of(node, Incarnation(previous.incarnation) if previous else None),
         )
-        self.serving = Serving()
+        self._forks = ForkFailures(self, apply=self._apply, call=self._call)
         self.supervisor = Supervisor(LAUNCHERS, shared_hosts=1, rng=NoJitter())
         self.outbox = Outbox(keys=world.keys, node=node)
         self.sender = Sender(world, self, self.outbox)
@@ -155,10 +154,6 @@ class ModelAgent:
         for event in unread:
             self._receive(event)
 
-    def fail_forks(self, fail: bool) -> None:
-        """Let forks fail, or succeed again."""
-        self.hosts.forks_fail = fail
-
     def kill_expired_hosts(self) -> None:
         """Kill the hosts if the lease has ended, as the kernel does."""
         if self.lease_until <= self.world.now:
@@ -194,22 +189,8 @@ class ModelAgent:
         if isinstance(answer, Lost):
             self.kill()
         else:
-            self._check_serving()
+            self._forks.check()
             self._apply(self.supervisor.open_hosts(now=self.now))
-
-    def _check_serving(self) -> None:
-        """Report whether this node can start processes, and give back what waits for one, as the agent does."""
-        problem = self.serving.problem
-        if bool(problem) != bool(self.lease.problem):
-            self._caller.run(self.lease.report_problem(problem), (), partial(self._problem_reported, problem))
-        if self.serving.retry_due(self.now):
-            self.serving.take_new_server()
-            self._apply(self.supervisor.probe(now=self.now))
-
-    def _problem_reported(self, problem: str, reported: bool) -> None:
-        if reported:
-            decided = self.supervisor.cannot_start(problem) if problem else self.supervisor.can_start(now=self.now)
-            self._apply(decided)
 
     # Assignments
 
@@ -254,18 +235,8 @@ class ModelAgent:
     def tick(self) -> None:
         """Do what is due by the clock: grace periods end, and back-offs; forks that failed are tried again."""
         if self.able:
-            self._retry_forks()
+            self._forks.retry()
             self._apply(self.supervisor.due(now=self.now))
-
-    def _retry_forks(self) -> None:
-        for host_id in self.hosts.retry_forks():
-            self._born(host_id)
-        if self.hosts.unborn:
-            self.serving.fork_failed(BlockingIOError(errno.EAGAIN, "no process is left"), now=self.now)
-
-    def _born(self, host_id: HostId) -> None:
-        self.serving.host_ready()
-        self._apply(self.supervisor.host_ready(host_id, 1, now=self.now))
 
     def _receive(self, event: Callable[..., list[Command]]) -> None:
         """Handle an event now, or once the agent continues."""
@@ -273,6 +244,9 @@ class ModelAgent:
             self._unread.append(event)
         elif self.alive:
             self._apply(event(now=self.now))
+
+    def _call(self, coroutine: Coroutine[Any, Any, Any], done: Callable[[Any], None]) -> None:
+        self._caller.run(coroutine, (), done)
 
     # The one place that carries commands out, as node/command_runner.py
 
@@ -290,7 +264,7 @@ class ModelAgent:
                         pending.extend(self.supervisor.withdrawn(name, now=self.now))
                 case OpenHost(host_id, isolated):
                     if self.hosts.open(host_id, isolated=isolated):
-                        self.serving.host_ready()
+                        self._forks.succeeded()
                         pending.extend(self.supervisor.host_ready(host_id, 1, now=self.now))
                 case StartOn(host_id, items):
                     pending.extend(self._started(host_id, items))

@@ -16,7 +16,8 @@ from tests.unit.protocol.config import ARGUMENTS, LAUNCHER_OF, LONG, SETTINGS, W
 from tests.unit.protocol.double import Double
 from tests.unit.protocol.monitors import ModelMonitor
 from tests.unit.protocol.nodes import Nodes
-from tests.unit.protocol.world import DAEMONS, LONG_TTL_MS, NODES, SLOWEST, TTL_MS, Broken, Fate, World
+from tests.unit.protocol.rest import come_to_rest
+from tests.unit.protocol.world import DAEMONS, LONG_TTL_MS, NODES, SLOWEST, TTL_MS, Fate, World
 
 names = st.sampled_from(DAEMONS)
 nodes = st.sampled_from(NODES)
@@ -167,21 +168,11 @@ class Protocol(RuleBasedStateMachine):
     @rule(node=nodes, knows=st.booleans(), fate=fates, pace=st.integers(0, 2), lease=st.integers(0, 1))
     def start(self, node: NodeName, knows: bool, fate: Fate, pace: int, lease: int) -> None:
         """Start an agent: by the worker that saw the last agent die, or by a worker under a name that is in use."""
-        if self.name_seems_free(node):
+        if self.nodes.seems_free(node):
             return
         dead = [agent for agent in self.world.agents if agent.node == node and not agent.alive and agent.incarnation]
         previous = dead[-1] if dead and knows else None
         self.nodes.start(node, previous, fate, rate=self.rates[pace], settings=self.settings_of(lease))
-
-    def name_seems_free(self, node: NodeName) -> bool:
-        """Return whether only Redis's clock says that a lease is over, to a new worker of that name.
-
-        The guarantees page names this limit: the clock was set forward while the holder is cut off.
-        """
-        now, set_at = self.world.now, self.world.clock_set_forward_at
-        return any(
-            agent.node == node and agent.lease_until > now and agent.renewed_at <= set_at for agent in self.world.agents
-        )
 
     @precondition(lambda self: self.world.flights)
     @rule(number=which)
@@ -288,7 +279,7 @@ class Protocol(RuleBasedStateMachine):
     def fail_forks(self, number: int, fail: bool) -> None:
         """Let the forks of a node fail, or succeed again."""
         if agent := self.pick(number):
-            agent.fail_forks(fail)
+            agent.hosts.forks_fail = fail
 
     @invariant()
     def everything_holds(self) -> None:
@@ -298,47 +289,8 @@ class Protocol(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Require that without further accidents the cluster runs what is wanted."""
         if self.world.agents:
-            come_to_rest(self)
+            come_to_rest(self.world, self.nodes, self.monitors, rounds=24 * len(self.settings), work=self.work)
 
-
-def come_to_rest(machine: Protocol) -> None:
-    """Let all messages arrive and everyone work for a while; then what is wanted runs, and nothing else."""
-    world, nodes = machine.world, machine.nodes
-    for agent in world.agents:
-        agent.fail_forks(False)
-        agent.resume()
-    flights, world.flights = world.flights, []
-    for flight in flights:
-        flight.act()
-    # Two leases until a monitor may act, one for the last lease of a dead node, and some rounds to stop and start.
-    for _ in range(24 * len(machine.settings)):
-        machine.let_time_pass(TTL_MS // 3)
-        for node in NODES:
-            if not any(agent.alive and agent.node == node for agent in world.agents):
-                nodes.start(node, None, "prompt")
-        for monitor in machine.monitors:
-            monitor.paused = False
-            monitor.campaign()
-            monitor.lead()
-        for agent in world.agents:
-            if agent.alive:
-                agent.look()
-            if agent.alive and agent.supervisor.draining:
-                # Its worker is shutting down: it leaves, at the end of the drain time-out whatever it still holds.
-                agent.leave()
-                agent.kill()
-        world.check()
-        if running(world) == wanted(world):
-            return
-    raise Broken(f"wanted {wanted(world)}, running {running(world)}, the server holds {world.contents()}")
-
-
-def wanted(world: World) -> set[str]:
-    """Return the daemons that should run."""
-    found = world.contents().specs
-    return {name for name in found if found[name]["desired"] == "running"}
-
-
-def running(world: World) -> set[str]:
-    """Return the daemons that run."""
-    return {name for agent in world.agents for name in agent.running}
+    def work(self) -> None:
+        """Let a heartbeat pass."""
+        self.let_time_pass(TTL_MS // 3)

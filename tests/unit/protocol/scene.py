@@ -237,12 +237,12 @@ class Scene:
 
     def refuse_forks(self, node: str) -> None:
         """Let every fork of a node fail."""
-        self._agent(node).fail_forks(True)
+        self._agent(node).hosts.forks_fail = True
         self._rations = replace(self._rations, shortages=self._rations.shortages - 1)
 
     def allow_forks(self, node: str) -> None:
         """Let forks succeed again."""
-        self._agent(node).fail_forks(False)
+        self._agent(node).hosts.forks_fail = False
 
     def lose(self, snapshot: str) -> None:
         """Lose the data, or the primary with all that was written since a snapshot."""
