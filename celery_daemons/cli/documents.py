@@ -53,6 +53,7 @@ def status_document(status: ClusterStatus) -> dict[str, Any]:
         "leader": status.leader,
         "nodes": {name: status.nodes[name] for name in ("up", "draining", "lost")},
         "daemons": status.daemons,
+        "launchers": status.launchers,
         "scanners": status.scanners,
         "rebalance_paused": status.rebalance_paused,
         "problems": status.problems,

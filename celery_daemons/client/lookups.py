@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from celery_daemons.client.locator import Locator
+from celery_daemons.domain import counts
 from celery_daemons.domain.names import DaemonName, LauncherName, NodeName, daemon_name
 from celery_daemons.domain.records import (
     Address,
@@ -17,8 +18,9 @@ from celery_daemons.domain.records import (
 from celery_daemons.domain.ring import Ring
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 from celery_daemons.errors import ConfigurationError
-from celery_daemons.store import journal, queries
+from celery_daemons.store import journal, listing, queries
 from celery_daemons.store.connection import Store
+from celery_daemons.store.summary import summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class ClusterStatus:
     """A summary of the cluster.
 
     ``nodes`` and ``daemons`` are numbers by status; ``daemons["desired"]`` is the number of daemons that should run.
+    ``launchers`` has the same numbers as ``daemons`` by launcher; a daemon counts for the launcher that it runs.
     ``scanners`` has the last scan by launcher. ``leader`` is ``None`` while no monitor is elected.
     ``problems`` says by node why it can start no daemons.
     """
@@ -49,6 +52,7 @@ class ClusterStatus:
     nodes: dict[str, int]
     daemons: dict[str, int]
     scanners: dict[str, ScanRecord]
+    launchers: dict[str, dict[str, int]] = field(default_factory=dict)
     rebalance_paused: bool = False
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -85,13 +89,7 @@ class Lookups:
         """
         if status is not None and status not in tuple(DaemonStatus):
             raise ConfigurationError(f"there is no status {status!r}; a daemon is {', '.join(DaemonStatus)}")
-        for record in queries.records(self._store):
-            if (
-                (node is None or record.node == node)
-                and (launcher is None or record.launcher == launcher)
-                and (status is None or record.status == status)
-            ):
-                yield record
+        yield from listing.records(self._store, node=node, launcher=launcher, status=status)
 
     def record(self, name: str) -> DaemonRecord | None:
         """Return the record of a daemon, or ``None`` if no spec of that name exists."""
@@ -137,24 +135,23 @@ class Lookups:
         return float(seconds) + float(micros) / 1e6
 
     def status(self) -> ClusterStatus:
-        """Return a summary of the cluster. Reads every spec and every entry of the address book."""
+        """Return a summary of the cluster. One round trip, whose cost does not depend on the number of daemons."""
+        found = self._store.run(summary(self._store.keys))
         nodes = {str(NodeStatus.UP): 0, str(NodeStatus.DRAINING): 0, str(NodeStatus.LOST): 0}
         problems: dict[str, str] = {}
-        for node in self.nodes():
-            nodes[node.status] += 1
-            if node.problem is not None:
-                problems[node.name] = node.problem
-        daemons = {"desired": 0, **{str(status): 0 for status in DaemonStatus}}
-        for record in queries.records(self._store):
-            daemons["desired"] += record.desired is Desired.RUNNING
-            daemons[record.status] += 1
+        for name, (row, lease_ms) in sorted(found.nodes.items()):
+            nodes[row.status if lease_ms > 0 else NodeStatus.LOST] += 1
+            if row.problem:
+                problems[name] = row.problem
+        launchers = counts.by_launcher(found.counts, found.live)
         return ClusterStatus(
             namespace=self._store.keys.namespace,
-            leader=self.leader(),
+            leader=found.leader,
             nodes=nodes,
-            daemons=daemons,
-            scanners=queries.scans(self._store, ScanRecord),
-            rebalance_paused=self.rebalance_paused(),
+            daemons=counts.total(launchers.values()),
+            launchers=launchers,
+            scanners=found.scans_as(ScanRecord),
+            rebalance_paused=found.paused,
             problems=problems,
         )
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from celery_daemons.client.lookups import ClusterStatus
+from celery_daemons.domain import counts
 from celery_daemons.domain.names import DaemonName, LauncherName, daemon_name, launcher_name
 from celery_daemons.domain.rebalance import Move
 from celery_daemons.domain.records import Address, DaemonRecord, DaemonSpec, JournalEntry, Node
@@ -173,12 +174,18 @@ class RecordedLookups:
 
     def status(self) -> ClusterStatus:
         """Return a summary with the recorded daemons only."""
-        daemons = {"desired": 0, **{str(status): 0 for status in DaemonStatus}}
+        launchers: dict[str, dict[str, int]] = {}
         for record in self.list():
-            daemons["desired"] += record.desired is Desired.RUNNING
-            daemons[record.status] += 1
+            numbers = launchers.setdefault(record.launcher, counts.no_daemons())
+            numbers[counts.DESIRED] += record.desired is Desired.RUNNING
+            numbers[record.status] += 1
         return ClusterStatus(
-            namespace="", leader=None, nodes={"up": 0, "draining": 0, "lost": 0}, daemons=daemons, scanners={}
+            namespace="",
+            leader=None,
+            nodes={"up": 0, "draining": 0, "lost": 0},
+            daemons=counts.total(launchers.values()),
+            launchers=launchers,
+            scanners={},
         )
 
     def events(self, *, last: int = 100) -> Sequence[JournalEntry]:

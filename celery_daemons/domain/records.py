@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName, Token
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
@@ -111,7 +111,8 @@ class SpecRow:
 class BookRow:
     """A daemon's entry in the address book, as stored in Redis; ``node`` is ``None`` while no node holds the daemon.
 
-    ``why`` is the reason for the placement, ``avoid`` a node that has given up on the daemon.
+    ``why`` is the reason for the placement, ``avoid`` a node that has given up on the daemon. ``unwanted`` is set while
+    the daemon is on a node although its spec is stopped or was deleted.
     """
 
     status: DaemonStatus
@@ -126,6 +127,7 @@ class BookRow:
     error: str | None = None
     why: str | None = None
     avoid: NodeName | None = None
+    unwanted: Literal["stopped", "forgotten"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

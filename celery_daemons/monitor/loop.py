@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from celery_daemons.errors import StoreUnavailable
+from celery_daemons.monitor.counts_check import CountsCheck
 from celery_daemons.monitor.departed import DepartedNodes
 from celery_daemons.monitor.executor import PlanExecutor
 from celery_daemons.monitor.hold_off import HoldOff
@@ -44,6 +45,7 @@ class Monitor:
         scans: Scans,
         succession: Succession,
         missing_scanners: MissingScanners,
+        counts_check: CountsCheck,
         report_progress: Callable[[], None],
         max_wait: float,
         clock: Callable[[], float],
@@ -61,6 +63,7 @@ class Monitor:
         self._scans = scans
         self._succession = succession
         self._missing_scanners = missing_scanners
+        self._counts_check = counts_check
         self._report_progress = report_progress
         self._max_wait = max_wait
         self._clock = clock
@@ -96,8 +99,12 @@ class Monitor:
         if self._hold_off.may_act:
             # Not earlier: after a loss of data, a spec that a node still runs would be recorded as a new one.
             self._scans.run_due()
-        self._executor.carry_out(self._reconciler.next_plan())
-        self._executor.carry_out(self._reconciler.next_wave())
+        plan = self._reconciler.next_plan()
+        self._executor.carry_out(plan)
+        wave = self._reconciler.next_wave()
+        self._executor.carry_out(wave)
+        if not plan and not wave:
+            self._counts_check.run_due()
         # A plan may have taken long.
         self._report_progress()
         scans_due_at = max(self._scans.next_due_at, self._hold_off.no_action_before)
@@ -138,6 +145,7 @@ class Monitor:
         self._executor.act_on_leases(actions)
         self._departed.remove_queues()
         self._missing_scanners.check()
+        self._counts_check.note_total(overview.counted)
         self._next_check_at = self._clock() + actions.next_check_in
 
     def _reload(self) -> None:
@@ -148,6 +156,7 @@ class Monitor:
         self._loaded = True
         self._next_check_at = 0.0
         self._reconciler.snapshot_loaded()
+        self._counts_check.request()
 
     def _take(self, changes: Changes) -> None:
         for entry in changes.entries:

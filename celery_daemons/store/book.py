@@ -87,6 +87,8 @@ def assign(
             keys.generation(node),
             keys.clock,
             keys.journal,
+            keys.counts,
+            keys.unhealthy,
         ),
         (str(epoch), node, incarnation, encode(items)),
         decode,
@@ -103,7 +105,7 @@ def recall(keys: Keys, epoch: Epoch, node: NodeName, items: Sequence[tuple[Daemo
 
     return ScriptCall(
         "recall",
-        (keys.monitor, keys.book, keys.generation(node), keys.journal),
+        (keys.monitor, keys.book, keys.generation(node), keys.journal, keys.counts, keys.unhealthy),
         (str(epoch), node, encode(items)),
         decode,
     )
@@ -117,7 +119,12 @@ def park(keys: Keys, epoch: Epoch, items: Sequence[tuple[DaemonName, str]]) -> S
             raise epoch_over(epoch)
         return int(reply)
 
-    return ScriptCall("park", (keys.monitor, keys.specs, keys.book, keys.journal), (str(epoch), encode(items)), decode)
+    return ScriptCall(
+        "park",
+        (keys.monitor, keys.specs, keys.book, keys.journal, keys.counts, keys.unhealthy),
+        (str(epoch), encode(items)),
+        decode,
+    )
 
 
 def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int, ended_ms: int | None = None) -> ScriptCall[Swept]:
@@ -149,6 +156,8 @@ def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int, ended_ms: int
             keys.gone,
             keys.traces,
             keys.lease_lengths,
+            keys.counts,
+            keys.unhealthy,
         ),
         (str(epoch), node, limit, "" if ended_ms is None else ended_ms),
         decode,
@@ -193,7 +202,18 @@ def claim(
 
     return ScriptCall(
         "claim",
-        (keys.nodes, keys.leases, keys.specs, keys.book, keys.clock, keys.journal, keys.cluster, keys.held(node)),
+        (
+            keys.nodes,
+            keys.leases,
+            keys.specs,
+            keys.book,
+            keys.clock,
+            keys.journal,
+            keys.cluster,
+            keys.held(node),
+            keys.counts,
+            keys.unhealthy,
+        ),
         (node, incarnation, encode([(name, str(token)) for name, token in items]), server),
         decode,
     )
@@ -209,7 +229,7 @@ def report(keys: Keys, node: NodeName, incarnation: Incarnation, items: Sequence
 
     return ScriptCall(
         "report",
-        (keys.nodes, keys.book, keys.journal, keys.traces),
+        (keys.nodes, keys.book, keys.journal, keys.traces, keys.counts, keys.unhealthy),
         (node, incarnation, _plain(items)),
         decode,
     )
@@ -219,7 +239,7 @@ def release(keys: Keys, node: NodeName, items: Sequence[Release]) -> ScriptCall[
     """Release daemons; false for a daemon that the caller did not hold."""
     return ScriptCall(
         "release",
-        (keys.specs, keys.book, keys.held(node), keys.journal, keys.traces),
+        (keys.specs, keys.book, keys.held(node), keys.journal, keys.traces, keys.counts, keys.unhealthy),
         (node, _plain(items)),
         lambda reply: [flag == 1 for flag in reply],
     )
@@ -263,6 +283,8 @@ def reassert(
             keys.journal,
             keys.gone,
             keys.lease_lengths,
+            keys.counts,
+            keys.unhealthy,
         ),
         (node, encode(row), ttl_ms, LAYOUT, _plain(items), server, longest_ms),
         decode,

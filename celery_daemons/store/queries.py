@@ -1,9 +1,9 @@
 """Read the address book: look-ups, nodes and listings, joined with the leases that make an address valid."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -13,9 +13,7 @@ from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 from celery_daemons.store.codec import decode_or_none
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
-from celery_daemons.store.script import BATCH, ScriptCall, text
-
-T = TypeVar("T")
+from celery_daemons.store.script import ScriptCall, text
 
 
 def address(name: DaemonName, row: BookRow | None, node: NodeRow | None) -> Address | None:
@@ -45,7 +43,8 @@ class Overview:
     of the server that a monitor last confirmed, empty for none. ``paused`` says whether rebalancing is paused.
     ``leases`` has the milliseconds left of each node's lease, negative after its end, and ``lease_lengths`` the length
     of each. ``lost_lease_ms`` is the longest lease that a node may have that Redis has forgotten, 0 for none. ``led``
-    says whether a monitor leads. All ages, and ``now_ms``, are by Redis's clock.
+    says whether a monitor leads. ``counted`` is the number of specs by the counts. All ages, and ``now_ms``, are by
+    Redis's clock.
     """
 
     now_ms: int
@@ -61,6 +60,7 @@ class Overview:
     lease_lengths: dict[NodeName, int]
     lost_lease_ms: int
     led: bool
+    counted: int
 
     @property
     def longest_lease_ms(self) -> int:
@@ -73,7 +73,7 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
 
     def decode(reply: Any) -> Overview:
         now, created, first_beat = int(reply[0]), text(reply[1]), text(reply[5])
-        ends, lengths = zip(reply[10::2], reply[11::2], strict=True), zip(reply[9][::2], reply[9][1::2], strict=True)
+        ends, lengths = zip(reply[11::2], reply[12::2], strict=True), zip(reply[9][::2], reply[9][1::2], strict=True)
         return Overview(
             now_ms=now,
             created_ms=created,
@@ -87,10 +87,14 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
             lease_lengths={NodeName(text(name)): int(float(length)) for name, length in lengths},
             lost_lease_ms=int(reply[7] or 0),
             led=bool(reply[8]),
+            counted=int(reply[10]),
         )
 
     return ScriptCall(
-        "overview", (keys.cluster, keys.leases, keys.specs, keys.book, keys.lease_lengths, keys.monitor), (), decode
+        "overview",
+        (keys.cluster, keys.leases, keys.specs, keys.book, keys.lease_lengths, keys.monitor, keys.counts),
+        (),
+        decode,
     )
 
 
@@ -102,18 +106,16 @@ def trace(store: Store, name: DaemonName) -> str | None:
 
 def leader(store: Store) -> Leader | None:
     """Return the current leader; ``None`` if no monitor leads or the value is corrupt, which counts as free."""
-    raw = store.read(lambda client: client.get(store.keys.monitor))
+    return decode_leader(store.read(lambda client: client.get(store.keys.monitor)))
+
+
+def decode_leader(raw: bytes | None) -> Leader | None:
+    """Decode the record of a leader; ``None`` for an absent or corrupt record."""
     try:
         held = msgspec.json.decode(raw or b"null", type=dict[str, str] | None)
         return Leader(node=NodeName(held["node"]), epoch=Epoch(int(held["epoch"]))) if held else None
     except (msgspec.MsgspecError, KeyError, ValueError):
         return None
-
-
-def scans(store: Store, kind: type[T]) -> dict[str, T]:
-    """Return the result of each launcher's last recovery scan, decoded as ``kind``."""
-    raw = store.read(lambda client: client.hgetall(store.keys.scans))
-    return {text(launcher): msgspec.json.decode(record, type=kind) for launcher, record in raw.items()}
 
 
 NodeRows = dict[NodeName, tuple[NodeRow, int]]
@@ -126,10 +128,14 @@ def _ask_nodes(pipe: Any, keys: Keys) -> None:
 
 
 def _read_nodes(rows: Any, leases: Any, time: tuple[int, int]) -> NodeRows:
-    now_ms = time[0] * 1000 + time[1] // 1000
-    ends = {text(node): int(end) for node, end in leases}
+    return read_nodes(rows.items(), leases, time[0] * 1000 + time[1] // 1000)
+
+
+def read_nodes(rows: Iterable[tuple[Any, Any]], leases: Iterable[tuple[Any, Any]], now_ms: int) -> NodeRows:
+    """Decode pairs of node and record, and pairs of node and end of the lease in milliseconds."""
+    ends = {text(node): int(float(end)) for node, end in leases}
     nodes: NodeRows = {}
-    for raw_name, raw in rows.items():
+    for raw_name, raw in rows:
         name, row = text(raw_name), decode_or_none(NodeRow, raw)
         if row is not None:
             nodes[NodeName(name)] = (row, ends.get(name, 0) - now_ms)
@@ -228,12 +234,6 @@ def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:
     )
 
 
-def scan_specs(store: Store, cursor: int) -> tuple[int, dict[DaemonName, SpecRow | None]]:
-    """Return the cursor of the next page, 0 after the last, and a page of specs; a corrupt record is ``None``."""
-    cursor, page = store.read(lambda client: client.hscan(store.keys.specs, cursor, count=BATCH))
-    return cursor, {DaemonName(text(name)): decode_or_none(SpecRow, raw) for name, raw in page.items()}
-
-
 def rows(store: Store, names: Sequence[DaemonName]) -> list[tuple[SpecRow | None, BookRow | None]]:
     """Return the specs and entries of up to 1,000 daemons, in a single round trip."""
     if not names:
@@ -278,20 +278,3 @@ def record(name: DaemonName, spec: SpecRow, row: BookRow | None, node: NodeRow |
         error=row.error if row else None,
         desired=spec.desired,
     )
-
-
-def records(store: Store) -> Iterator[DaemonRecord]:
-    """Yield every daemon that has a spec; a daemon that changes meanwhile may be seen before or after the change."""
-    live = {name: row for name, (row, lease_ms) in node_rows(store).items() if lease_ms > 0}
-    cursor, seen = 0, set[DaemonName]()
-    while True:
-        cursor, page = scan_specs(store, cursor)
-        names = [name for name, spec in page.items() if spec is not None and name not in seen]
-        seen.update(names)
-        for start in range(0, len(names), BATCH):
-            chunk = names[start : start + BATCH]
-            for name, (spec, row) in zip(chunk, rows(store, chunk), strict=True):
-                if spec is not None:
-                    yield record(name, spec, row, live.get(row.node) if row and row.node else None)
-        if cursor == 0:
-            return

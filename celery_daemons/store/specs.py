@@ -32,7 +32,7 @@ def record(
 
     return ScriptCall(
         "want",
-        (keys.specs, keys.clock, keys.journal, keys.monitor),
+        (keys.specs, keys.clock, keys.journal, keys.monitor, keys.book, keys.counts, keys.unhealthy),
         (encode(items), mode, "" if epoch is None else str(epoch)),
         decode,
     )
@@ -46,7 +46,12 @@ def desire(keys: Keys, name: DaemonName, action: Action, *, target: str = "", av
 
     For a move, ``target`` is the node of the next start, or ``avoid`` a node on which it should not be.
     """
-    return ScriptCall("desire", (keys.specs, keys.clock, keys.journal), (name, action, target, avoid), bool)
+    return ScriptCall(
+        "desire",
+        (keys.specs, keys.clock, keys.journal, keys.book, keys.counts, keys.unhealthy),
+        (name, action, target, avoid),
+        bool,
+    )
 
 
 def pause_rebalance(keys: Keys, *, paused: bool) -> ScriptCall[int]:
@@ -67,7 +72,7 @@ def forget(keys: Keys, names: Sequence[DaemonName], *, cause: str, epoch: Epoch 
 
     return ScriptCall(
         "forget",
-        (keys.specs, keys.book, keys.journal, keys.monitor, keys.traces),
+        (keys.specs, keys.book, keys.journal, keys.monitor, keys.traces, keys.counts, keys.unhealthy),
         (encode(names), cause, "" if epoch is None else str(epoch)),
         decode,
     )

@@ -10,7 +10,7 @@ from celery_daemons.domain import runs
 from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.records import BookRow
 from celery_daemons.domain.states import DaemonStatus, Outcome
-from celery_daemons.store import assignments, book, lease, queries, specs
+from celery_daemons.store import assignments, book, lease, listing, queries, specs
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.script import BATCH
@@ -90,7 +90,7 @@ def test_daemons_may_have_any_valid_name(cluster: StoreDriver) -> None:
     assert cluster.held() == set(ODD)
     entries = queries.entries(cluster.store, names(ODD))
     assert [entry.token for entry in entries] == list(tokens.values())
-    assert {record.name for record in queries.records(cluster.store)} == set(ODD)
+    assert {record.name for record in listing.records(cluster.store)} == set(ODD)
     assert cluster.recall(epoch, *ODD).tokens == tuple(tokens.values())
     for name, token in tokens.items():
         assert cluster.release(name, token)

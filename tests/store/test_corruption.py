@@ -16,7 +16,7 @@ from celery_daemons.domain.names import DaemonName, Epoch, Token
 from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
 from celery_daemons.domain.states import DaemonStatus, Desired, Outcome
 from celery_daemons.errors import LeaseLost
-from celery_daemons.store import assignments, book, lease, queries, specs
+from celery_daemons.store import assignments, book, lease, listing, queries, specs
 from celery_daemons.store.codec import decode_or_none
 from tests.store.driver import ARGUMENTS, I1, I2, N1, TAIL, TTL_MS, StoreDriver, row, running
 
@@ -78,7 +78,7 @@ VERBS: dict[str, Callable[[StoreDriver, Epoch], Any]] = {
     "nodes": lambda c, e: queries.nodes(c.store),
     "gone": lambda c, e: queries.gone(c.store),
     "bury": lambda c, e: c.run(lease.forget_queues(c.keys, e, N1)),
-    "records": lambda c, e: list(queries.records(c.store)),
+    "records": lambda c, e: list(listing.records(c.store)),
     "overview": lambda c, e: c.run(queries.overview(c.keys)),
     "reassert": lambda c, e: c.reassert([running("x", TOKEN)]),
     "sweep": lambda c, e: c.client.zrem(c.keys.leases, N1) and c.sweep(e),

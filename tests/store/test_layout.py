@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from celery_daemons.errors import LayoutMismatch
-from celery_daemons.store import book, journal, lease, queries, specs
+from celery_daemons.store import book, journal, lease, listing, queries, specs
 from celery_daemons.store.connection import Store
 from tests.conftest import FLAVOURS
 from tests.store.conftest import Connect
@@ -38,7 +38,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "locate": lambda s: queries.entries_and_nodes(s, X),
     "entry": lambda s: s.entry(X[0]),
     "nodes": queries.nodes,
-    "records": lambda s: list(queries.records(s)),
+    "records": lambda s: list(listing.records(s)),
     "check": lambda s: s.check(),
 }
 

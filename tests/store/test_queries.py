@@ -9,7 +9,7 @@ from celery_daemons.client.locator import Locator
 from celery_daemons.domain.names import DaemonName, Token
 from celery_daemons.domain.records import Address, BookRow, NodeRow
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
-from celery_daemons.store import book, lease, queries
+from celery_daemons.store import book, lease, listing, queries
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import Store
 from tests.store.driver import I1, I2, N1, N2, TAIL, TTL_MS, StoreDriver, names, row
@@ -142,7 +142,7 @@ def test_nodes_are_listed_with_lease_and_number_of_daemons(cluster: StoreDriver)
 def test_a_cluster_without_nodes_lists_none(cluster: StoreDriver) -> None:
     assert queries.nodes(cluster.store) == []
     assert queries.leader(cluster.store) is None
-    assert list(queries.records(cluster.store)) == []
+    assert list(listing.records(cluster.store)) == []
 
 
 def test_every_daemon_with_a_spec_is_listed_once(cluster: StoreDriver) -> None:
@@ -152,7 +152,7 @@ def test_every_daemon_with_a_spec_is_listed_once(cluster: StoreDriver) -> None:
     cluster.run(book.park(cluster.keys, epoch, [(DaemonName("parked"), "no node is up")]))
     cluster.desire("stopped", "stop")
 
-    result = {record.name: record for record in queries.records(cluster.store)}
+    result = {record.name: record for record in listing.records(cluster.store)}
 
     assert {name: record.status for name, record in result.items()} == {
         "runs": DaemonStatus.RUNNING,
@@ -174,18 +174,18 @@ def test_a_stopped_daemon_that_is_started_again_is_pending_and_not_stopped(clust
     cluster.desire("x", "stop")
     cluster.recall(epoch, "x")
     cluster.release("x", tokens["x"])
-    assert [record.status for record in queries.records(cluster.store)] == [DaemonStatus.STOPPED]
+    assert [record.status for record in listing.records(cluster.store)] == [DaemonStatus.STOPPED]
 
     cluster.desire("x", "start")
 
-    assert [record.status for record in queries.records(cluster.store)] == [DaemonStatus.PENDING]
+    assert [record.status for record in listing.records(cluster.store)] == [DaemonStatus.PENDING]
 
 
 def test_a_daemon_whose_node_is_lost_is_pending(cluster: StoreDriver) -> None:
     cluster.started("x")
     cluster.end_lease()
 
-    (record,) = queries.records(cluster.store)
+    (record,) = listing.records(cluster.store)
 
     assert (record.status, record.node, record.token) == (DaemonStatus.PENDING, None, None)
 
@@ -195,7 +195,7 @@ def test_listing_pages_through_more_than_one_batch(cluster: StoreDriver) -> None
     for start in range(0, 2500, 1000):
         cluster.want(*wanted[start : start + 1000])
 
-    assert sorted(record.name for record in queries.records(cluster.store)) == sorted(wanted)
+    assert sorted(record.name for record in listing.records(cluster.store)) == sorted(wanted)
 
 
 def test_the_overview_has_counts_and_leases(cluster: StoreDriver) -> None:

@@ -1,25 +1,28 @@
 -- forget: delete the specs of daemons; daemons that run are then stopped.
 --
+-- include: _daemons
+--
 -- KEYS[1] specs    hash
 -- KEYS[2] book     hash
 -- KEYS[3] journal  stream
 -- KEYS[4] monitor  string
 -- KEYS[5] traces   hash
+-- KEYS[6] counts      hash
+-- KEYS[7] unhealthy  zset
 -- ARGV[1] names    JSON [name, ...]
 -- ARGV[2] cause
 -- ARGV[3] epoch    of the monitor that prunes, or '' for a client
 --
 -- Returns how many specs existed, or -1 if the epoch is over.
 if ARGV[3] ~= '' and not leads(KEYS[4], ARGV[3]) then return -1 end
-local gone = {}
-for _, name in ipairs(cjson.decode(ARGV[1])) do
-  if redis.call('HDEL', KEYS[1], name) == 1 then
-    gone[#gone + 1] = {name, '', ''}
-    local record = get(KEYS[2], name, ENTRY)
-    if record and not record.node then redis.call('HDEL', KEYS[2], name) end
-    -- The traceback of a running daemon is deleted later, with its entry.
-    if not (record and record.node) then redis.call('HDEL', KEYS[5], name) end
-  end
+local names, gone = cjson.decode(ARGV[1]), {}
+local keys = {specs = KEYS[1], book = KEYS[2], traces = KEYS[5], counts = KEYS[6], unhealthy = KEYS[7]}
+local daemons = open_daemons(keys)
+read_specs(daemons, names)
+read_entries(daemons, names)
+for _, name in ipairs(names) do
+  if drop_spec(daemons, name) then gone[#gone + 1] = {name, '', ''} end
 end
+save(daemons)
 journal(KEYS[3], 'forget', nil, nil, ARGV[2], gone)
 return #gone
