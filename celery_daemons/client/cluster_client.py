@@ -4,8 +4,10 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any, Final, Self
 
+from celery_daemons.client.actor import current_actor
 from celery_daemons.client.dry_run import Options, even_moves, stranded_daemons
 from celery_daemons.client.lookups import Lookups
+from celery_daemons.client.wording import listed
 from celery_daemons.domain import placement
 from celery_daemons.domain.names import DaemonName, LauncherName, NodeName, Token, daemon_name, launcher_name, node_name
 from celery_daemons.domain.rebalance import Move
@@ -16,7 +18,7 @@ from celery_daemons.settings import Settings
 from celery_daemons.store import journal, lease, queries, specs
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
-from celery_daemons.store.specs import Action, RecordOutcome
+from celery_daemons.store.specs import Action, RecordMode, RecordOutcome
 from celery_daemons.wire.arguments import encode_arguments
 
 #: Seconds between two checks while waiting: at first, and at most. A start takes a few milliseconds.
@@ -28,8 +30,6 @@ _PAUSE_GROWTH: Final = 1.3
 _CHECK_STOPPED_AFTER: Final = 0.2
 #: Seconds between two checks which daemons cannot leave a draining node: each check reads the whole address book.
 _STRANDED_CHECK_INTERVAL: Final = 1.0
-#: The most names that an error message lists.
-_NAMES_LISTED: Final = 5
 
 
 class ClusterClient:
@@ -78,7 +78,8 @@ class ClusterClient:
     def want(self, name: str, launcher: str, arguments: str, *, replace: bool = False) -> RecordOutcome:
         """Record a spec with encoded arguments, and return the outcome. Raises SpecConflict, InvalidName."""
         item = (daemon_name(name), launcher_name(launcher), arguments)
-        (outcome,) = self.store.run(specs.record(self.store.keys, [item], mode="replace" if replace else "spawn"))
+        mode: RecordMode = "replace" if replace else "spawn"
+        (outcome,) = self.store.run(specs.record(self.store.keys, [item], mode=mode, actor=current_actor()))
         if outcome == "conflict":
             ((spec, _),) = queries.rows(self.store, [item[0]])
             # Without the arguments: the error of a launcher's task is written to a worker's log.
@@ -159,7 +160,8 @@ class ClusterClient:
 
     def forget(self, name: str) -> bool:
         """Stop a daemon and delete the record. Returns whether the daemon was known."""
-        return bool(self.store.run(specs.forget(self.store.keys, [daemon_name(name)], cause="forgotten")))
+        wanted = daemon_name(name)
+        return bool(self.store.run(specs.forget(self.store.keys, [wanted], cause="forgotten", actor=current_actor())))
 
     def rescan(self, launcher: str | None = None) -> None:
         """Ask the monitor to run the recovery scanner of a launcher, or all scanners, now.
@@ -168,7 +170,7 @@ class ClusterClient:
         """
         if why := self.lookups.why_not_scanned(launcher):
             raise DaemonsError(why)
-        self.store.run(journal.note(self.store.keys, "rescan", cause=launcher or ""))
+        self.store.run(journal.note(self.store.keys, "rescan", cause=launcher or "", actor=current_actor()))
 
     def move(self, name: str, to: str | None = None, wait: float | None = None) -> Address | None:
         """Move a daemon to node ``to`` or, without ``to``, to any other suitable node: a stop, then a start.
@@ -227,11 +229,11 @@ class ClusterClient:
 
     def ask_rebalance(self) -> None:
         """Ask the monitor to even out the load of the nodes now."""
-        self.store.run(journal.note(self.store.keys, "rebalance", cause="requested"))
+        self.store.run(journal.note(self.store.keys, "rebalance", cause="requested", actor=current_actor()))
 
     def pause_rebalance(self, *, paused: bool = True) -> None:
         """Pause or resume rebalancing: while paused, the monitor moves only daemons that cannot stay."""
-        self.store.run(specs.pause_rebalance(self.store.keys, paused=paused))
+        self.store.run(specs.pause_rebalance(self.store.keys, paused=paused, actor=current_actor()))
 
     def drain(self, node: str, wait: float | None = None, *, stranded: Callable[[], Collection[str]] = tuple) -> None:
         """Move all daemons off a node and assign no others; with ``wait`` seconds, return once the node is empty.
@@ -267,12 +269,13 @@ class ClusterClient:
         self._set_drain(node, on=False)
 
     def _set_drain(self, node: str, *, on: bool) -> None:
-        if not self.store.run(lease.drain(self.store.keys, node_name(node), on=on)):
+        if not self.store.run(lease.drain(self.store.keys, node_name(node), on=on, actor=current_actor())):
             known = ", ".join(one.name for one in self.lookups.nodes()) or "none"
             raise DaemonsError(f"no node {node} is registered (registered: {known})")
 
     def _desire(self, name: str, action: Action, *, target: str = "", avoid: str = "") -> None:
-        if not self.store.run(specs.desire(self.store.keys, daemon_name(name), action, target=target, avoid=avoid)):
+        more = {"actor": current_actor(), "target": target, "avoid": avoid}
+        if not self.store.run(specs.desire(self.store.keys, daemon_name(name), action, **more)):
             raise _unknown(name)
 
     def _wait_gone(self, name: DaemonName, within: float) -> None:
@@ -289,10 +292,3 @@ class ClusterClient:
 
 def _unknown(name: str) -> DaemonsError:
     return DaemonsError(f"no daemon {name} is known; `celery -A … daemons list` shows all daemons")
-
-
-def listed(names: Collection[str]) -> str:
-    """Return the number of some daemons and the first few names, for a message."""
-    shown = ", ".join(sorted(names)[:_NAMES_LISTED])
-    more = ", …" if len(names) > _NAMES_LISTED else ""
-    return f"daemon {shown}" if len(names) == 1 else f"{len(names)} daemons ({shown}{more})"

@@ -228,7 +228,10 @@ class Leader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:
-    """A change in the journal: a batch of ``(name, token, cause)``, or an event of a node."""
+    """A change in the journal: a batch of ``(name, token, cause)``, or an event of a node.
+
+    ``actor`` is the person or process that asked for the change, ``None`` if nobody did: a node reports it of itself.
+    """
 
     id: str
     at_ms: int
@@ -237,3 +240,4 @@ class JournalEntry:
     epoch: int | None
     cause: str | None
     items: tuple[tuple[str, ...], ...]
+    actor: str | None = None

@@ -61,7 +61,7 @@ class PlanExecutor:
         if actions.confirm_server is not None:
             self._store.run(lease.confirm_server(self._keys, self._epoch, actions.confirm_server))
         if actions.mass_failure is not None:
-            self._store.run(journal.note(self._keys, "mass-failure", cause=actions.mass_failure))
+            self._store.run(journal.note(self._keys, "mass-failure", cause=actions.mass_failure, actor="monitor"))
         for node, ended_ms in actions.sweep.items():
             self._sweep(node, ended_ms)
 

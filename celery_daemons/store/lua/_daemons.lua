@@ -21,8 +21,9 @@ end
 
 -- Cells by the fields that they count. A cell is a field of the counts and by how much its count changes.
 local cells = {}
--- The last cell found on a node, and the last one on none. Most daemons of a batch have the same.
-local last_on, last_off = {}, {}
+-- The last cells found before a change, and after one: `on` a node, and `off` all nodes. Most daemons of a batch change
+-- alike, and a comparison takes less time than joining the field.
+local before, after = {on = {}, off = {}}, {on = {}, off = {}}
 
 local function cell_in(daemons, field)
   local cell = cells[field]
@@ -38,17 +39,18 @@ end
 -- with neither a spec nor a node. The incarnation is part of it because the status of a daemon counts only while that
 -- incarnation has a lease. An entry on a node says itself whether the daemon is still wanted, so that a verb that
 -- changes only entries need not read the specs, which may be long.
-local function cell_of(daemons, spec, entry)
+local function cell_of(daemons, spec, entry, last_cells)
   if entry and entry.node then
     local status, incarnation, launcher, unwanted = entry.status, entry.incarnation, entry.launcher, entry.unwanted
-    local last = last_on
+    local last = last_cells.on
     if last.status == status and last.incarnation == incarnation and last.launcher == launcher
       and last.unwanted == unwanted then
       return last.cell
     end
     local field = (unwanted or 'running') .. ',' .. status .. ',' .. (incarnation or '?') .. ',' .. launcher
     local cell = cell_in(daemons, field)
-    last_on = {status = status, incarnation = incarnation, launcher = launcher, unwanted = unwanted, cell = cell}
+    last.status, last.incarnation, last.launcher, last.unwanted, last.cell =
+      status, incarnation, launcher, unwanted, cell
     return cell
   elseif spec then
     local desired, launcher = spec.desired, spec.launcher
@@ -56,10 +58,10 @@ local function cell_of(daemons, spec, entry)
     if desired == 'running' then
       status = entry and entry.status == 'unplaceable' and 'unplaceable' or 'pending'
     end
-    local last = last_off
+    local last = last_cells.off
     if last.status == status and last.launcher == launcher then return last.cell end
     local cell = cell_in(daemons, desired .. ',' .. status .. ',,' .. launcher)
-    last_off = {status = status, launcher = launcher, cell = cell}
+    last.status, last.launcher, last.cell = status, launcher, cell
     return cell
   end
   return nil
@@ -81,7 +83,7 @@ local function edit(daemons, name)
   if daemons.edited then error('daemon ' .. daemons.edited .. ' was not put before ' .. name .. ' was edited') end
   daemons.edited = name
   local entry = daemons.entries[name]
-  local cell = cell_of(daemons, daemons.specs[name], entry)
+  local cell = cell_of(daemons, daemons.specs[name], entry, before)
   if cell then cell.change = cell.change - 1 end
   daemons.score = entry and UNHEALTHY[entry.status]
 end
@@ -90,7 +92,7 @@ end
 local function edited(daemons, name, spec, entry)
   if daemons.edited ~= name then error('daemon ' .. name .. ' was put without being edited') end
   daemons.edited = nil
-  local cell = cell_of(daemons, spec, entry)
+  local cell = cell_of(daemons, spec, entry, after)
   if cell then cell.change = cell.change + 1 end
   local score = entry and UNHEALTHY[entry.status]
   if score ~= daemons.score then daemons.index[name] = score or false end

@@ -30,11 +30,11 @@ local function mint(clock, n)
 end
 
 -- Write one journal entry for a batch of {name, token, cause}, or none if the batch is empty. Without items, the entry
--- is about a node or the cluster.
-local function journal(key, event, node, epoch, cause, items)
+-- is about a node or the cluster. actor: the person or process that asked for it; absent for what a node reports of itself.
+local function journal(key, event, node, epoch, cause, items, actor)
   if items and #items == 0 then return end
   redis.call('XADD', key, 'MAXLEN', '~', JOURNAL_ENTRIES, '*', 'event', event, 'node', node or '', 'epoch', epoch or '',
-    'cause', cause or '', 'items', items and cjson.encode(items) or '[]')
+    'cause', cause or '', 'items', items and cjson.encode(items) or '[]', 'actor', actor or '')
 end
 
 -- Rules for fields of records. is: the type; whole: an integer; digits: a token; known: the allowed values; spare: the

@@ -57,5 +57,5 @@ save(daemons)
 write_all('SADD', KEYS[5], held)
 if #done > 0 then redis.call('INCR', KEYS[6]) end
 reply[1] = tonumber(redis.call('GET', KEYS[6]) or '0')
-journal(KEYS[8], 'assign', ARGV[2], ARGV[1], nil, done)
+journal(KEYS[8], 'assign', ARGV[2], ARGV[1], nil, done, 'monitor')
 return reply

@@ -12,6 +12,7 @@
 -- ARGV[2] action   'stop', 'start', 'restart' or 'move'
 -- ARGV[3] target   for 'move': the node of the next start, or ''
 -- ARGV[4] avoid    for 'move': a node on which the next start should not be, or ''
+-- ARGV[5] actor    the person or process that asked
 --
 -- The spec is changed even while no monitor leads or no node is up; the change takes effect later.
 --
@@ -33,5 +34,5 @@ else
 end
 put_spec(daemons, ARGV[1], spec)
 save(daemons)
-journal(KEYS[3], ARGV[2], ARGV[3], nil, nil, {{ARGV[1], version, ''}})
+journal(KEYS[3], ARGV[2], ARGV[3], nil, nil, {{ARGV[1], version, ''}}, ARGV[5])
 return 1

@@ -12,6 +12,7 @@
 -- ARGV[1] names    JSON [name, ...]
 -- ARGV[2] cause
 -- ARGV[3] epoch    of the monitor that prunes, or '' for a client
+-- ARGV[4] actor    the person or process that asked
 --
 -- Returns how many specs existed, or -1 if the epoch is over.
 if ARGV[3] ~= '' and not leads(KEYS[4], ARGV[3]) then return -1 end
@@ -24,5 +25,5 @@ for _, name in ipairs(names) do
   if drop_spec(daemons, name) then gone[#gone + 1] = {name, '', ''} end
 end
 save(daemons)
-journal(KEYS[3], 'forget', nil, nil, ARGV[2], gone)
+journal(KEYS[3], 'forget', nil, nil, ARGV[2], gone, ARGV[4])
 return #gone

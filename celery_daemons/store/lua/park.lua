@@ -31,5 +31,5 @@ for _, item in ipairs(items) do
   end
 end
 save(daemons)
-journal(KEYS[4], 'park', nil, ARGV[1], nil, parked)
+journal(KEYS[4], 'park', nil, ARGV[1], nil, parked, 'monitor')
 return #parked

@@ -35,5 +35,5 @@ end
 save(daemons)
 if #done > 0 then redis.call('INCR', KEYS[3]) end
 reply[1] = tonumber(redis.call('GET', KEYS[3]) or '0')
-journal(KEYS[4], 'recall', ARGV[2], ARGV[1], nil, done)
+journal(KEYS[4], 'recall', ARGV[2], ARGV[1], nil, done, 'monitor')
 return reply

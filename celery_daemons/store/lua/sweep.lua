@@ -35,7 +35,7 @@ end
 if lease > now then return {'alive', lease - now} end
 local node = get(KEYS[2], ARGV[2], NODE)
 -- HDEL first, because it needs no memory: on a server that is out of memory, the later writes are then allowed too.
-if redis.call('HDEL', KEYS[2], ARGV[2]) == 1 then journal(KEYS[8], 'lost', ARGV[2], ARGV[1], 'its lease ended') end
+if redis.call('HDEL', KEYS[2], ARGV[2]) == 1 then journal(KEYS[8], 'lost', ARGV[2], ARGV[1], 'its lease ended', nil, 'monitor') end
 remember(KEYS[9], ARGV[2], node)
 redis.call('ZREM', KEYS[3], ARGV[2])
 redis.call('ZREM', KEYS[11], ARGV[2])
@@ -58,5 +58,5 @@ save(daemons)
 -- Last: if a write above fails, the names are still in the set for the next sweep.
 write_all('SREM', KEYS[6], names)
 reply[2] = redis.call('SCARD', KEYS[6])
-journal(KEYS[8], 'sweep', ARGV[2], ARGV[1], nil, done)
+journal(KEYS[8], 'sweep', ARGV[2], ARGV[1], nil, done, 'monitor')
 return reply

@@ -12,6 +12,7 @@
 -- ARGV[1] items    JSON [[name, launcher, arguments], ...]
 -- ARGV[2] mode     'spawn', 'replace' or 'scan'
 -- ARGV[3] epoch    of the monitor for 'scan', else ''
+-- ARGV[4] actor    the person or process that asked
 --
 -- A different spec under the name is a conflict for 'spawn', and also for 'scan' if the launcher differs. A stopped
 -- daemon stays stopped in every mode.
@@ -52,5 +53,5 @@ for i = 1, #written do
   put_spec(daemons, written[i], wanted[written[i]])
 end
 save(daemons)
-journal(KEYS[3], 'want', nil, nil, ARGV[2], changed)
+journal(KEYS[3], 'want', nil, nil, ARGV[2], changed, ARGV[4])
 return outcomes
