@@ -6,12 +6,15 @@
 #   ARGS="-k name"      run pytest with these arguments only, one test at a time (test); arguments for bench, bench-peers
 #   JOBS=6              tests that run at the same time (test); most of them wait most of the time
 #   LOGS=…              passed to the demo as --logs
+#   ONLY="hole flush"   causes these faults alone (chaos)
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 6
+# The package is compiled once, and not by each of the many processes that a test starts.
+export PYTHONDONTWRITEBYTECODE :=
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
@@ -29,12 +32,12 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest -m 'not timing and not heavy' --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest -m 'timing and not heavy'
 endif
 
-test-heavy: $(STAMP)  ## run the tests that take long or need more than a Redis server
+test-heavy: $(STAMP)  ## run the tests that take long, need more than a Redis server, or check times
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[heavy]'
-	$(BIN)/python -m pytest -m heavy $(ARGS)
+	$(BIN)/python -m pytest -m 'heavy and not timing' --numprocesses 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m timing $(ARGS)
 
 lint: $(STAMP)  ## check style, types, the direction of imports, spelling and prose
 	$(BIN)/ruff check .
@@ -55,7 +58,7 @@ bench-peers: $(PEERS_STAMP)  ## measure Celery with locks, and Ray, beside the p
 	$(PEERS)/bin/python -m tests.benchmarks.peers $(ARGS)
 
 chaos: $(STAMP)  ## random faults against four workers for MINUTES (2), repeatable with SEED
-	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
 wheel: $(STAMP)  ## build the sdist, and the wheel out of it, into dist/
 	rm -rf dist

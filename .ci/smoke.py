@@ -9,8 +9,8 @@ from pathlib import Path
 
 import celery_daemons
 
-#: Needs the extra ``test``, which the smoke test does not install.
-NEEDS_EXTRAS = "celery_daemons.testing"
+#: Need the extra ``test``, or the projects that they are for, which the smoke test does not install.
+NEEDS_EXTRAS = ("celery_daemons.testing", "celery_daemons.contrib.")
 #: The broker of the README's program.
 BROKER = "kombu.transport.redis"
 

@@ -1,26 +1,41 @@
 """``Daemons(app)``: the public entry point that turns the workers of a Celery app into a cluster."""
 
-import builtins
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, Unpack, cast, overload
 
+from celery_daemons.aio import Aio, AnyCluster
 from celery_daemons.client.address_book import AddressBook
-from celery_daemons.client.aio import Aio
 from celery_daemons.client.app_settings import check_overrides, read_settings
-from celery_daemons.client.cluster_client import ClusterClient
+from celery_daemons.client.blocking import blocking, blocking_iterator
+from celery_daemons.client.blocking_client import ClusterClient
+from celery_daemons.client.cluster_client import AsyncClusterClient
 from celery_daemons.client.launch_task import launch_task
-from celery_daemons.client.lookups import ClusterStatus, Lookups
+from celery_daemons.client.lookups import Lookups
+from celery_daemons.client.loop_io import LoopIO
 from celery_daemons.client.participation import Participation
 from celery_daemons.client.recorded import RecordedCluster
-from celery_daemons.domain.rebalance import Move
-from celery_daemons.domain.records import Address, DaemonRecord, JournalEntry, Node
+from celery_daemons.domain.options import GivenOptions
 from celery_daemons.errors import ConfigurationError
+from celery_daemons.given_settings import GivenSettings
 from celery_daemons.launcher import Launcher, Registry, attach_daemons, daemons_of_app
+from celery_daemons.launcher_decorator import (
+    AsyncClass,
+    AsyncFunction,
+    BlockingClass,
+    BlockingFunction,
+    LauncherDecorator,
+)
 from celery_daemons.settings import Settings
+from celery_daemons.store.keys import Keys
 from celery_daemons.wire.spawn_task import allow_task_queues
 from celery_daemons.worker.command_line import worker_options
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+P = ParamSpec("P")
 
 
 class Daemons:
@@ -34,11 +49,11 @@ class Daemons:
     daemon's name may raise :exc:`~celery_daemons.InvalidName`.
     """
 
-    def __init__(self, app: Any, **overrides: Any) -> None:
+    def __init__(self, app: "Celery", **overrides: Unpack[GivenSettings]) -> None:
         check_overrides(overrides)
         self.app = app
         self.launchers = Registry()
-        self._overrides = overrides
+        self._overrides: Mapping[str, Any] = overrides
         self.participation = Participation(app, overrides=overrides, settings=lambda: self.settings)
         attach_daemons(app, self)
         # Not app.add_defaults: values added there take precedence over the user's own configuration module.
@@ -48,7 +63,7 @@ class Daemons:
         allow_task_queues(app, lambda: self.settings.namespace)
 
     @staticmethod
-    def of(app: Any) -> "Daemons":
+    def of(app: "Celery") -> "Daemons":
         """Return the ``Daemons`` of a Celery app.
 
         Raises :exc:`~celery_daemons.ConfigurationError` if the app has none.
@@ -76,10 +91,10 @@ class Daemons:
         """What calls have recorded in memory, if the app has ``task_always_eager`` or no cluster; else ``None``."""
         return self.participation.recorded()
 
-    @property
+    @cached_property
     def cluster(self) -> ClusterClient:
-        """The client that changes what should run, or a substitute that only records the calls."""
-        return cast(ClusterClient, self.recorded or self._client)
+        """The blocking client of the cluster."""
+        return ClusterClient.connect(self.settings.redis_url, self.settings.namespace, vnodes=self.settings.vnodes)
 
     @property
     def lookups(self) -> Lookups:
@@ -87,19 +102,39 @@ class Daemons:
         return self.cluster.lookups
 
     @cached_property
-    def _client(self) -> ClusterClient:
-        return ClusterClient.connect(self.settings.redis_url, self.settings.namespace, vnodes=self.settings.vnodes)
+    def calls(self) -> Aio:
+        """The coroutines that the methods of this class run, over blocking I/O."""
+        return self._aio_over(lambda: self.cluster.calls)
 
     @cached_property
     def aio(self) -> Aio:
-        """The methods of this class as coroutines."""
-        return Aio(self)
+        """The methods of this class as coroutines, for the event loop that runs."""
+        return self._aio_over(lambda: self._loop_client)
+
+    def _aio_over(self, client: Callable[[], AsyncClusterClient]) -> Aio:
+        def cluster() -> AnyCluster:
+            return self.recorded or client()
+
+        return Aio(self.launchers, lambda: self.settings, cluster)
+
+    @cached_property
+    def _loop_client(self) -> AsyncClusterClient:
+        io = LoopIO(self.settings.redis_url, Keys(self.settings.namespace))
+        return AsyncClusterClient(io, vnodes=self.settings.vnodes)
 
     # Launchers
 
-    def launcher(
-        self, name: str | Callable[..., Any] | None = None, **options: Any
-    ) -> Callable[[Callable[..., Any]], Launcher]:
+    @overload
+    def launcher(self, name: AsyncClass[P], /) -> Launcher[P]: ...
+    @overload
+    def launcher(self, name: BlockingClass[P], /) -> Launcher[P]: ...
+    @overload
+    def launcher(self, name: AsyncFunction[P], /) -> Launcher[P]: ...
+    @overload
+    def launcher(self, name: BlockingFunction[P], /) -> Launcher[P]: ...
+    @overload
+    def launcher(self, name: str | None = None, **options: Unpack[GivenOptions]) -> LauncherDecorator: ...
+    def launcher(self, name: Any = None, **options: Any) -> Any:
         """Register the decorated ``async def``, ``def`` or class with ``run(ctx, …)`` as a launcher.
 
         The default name is that of the function or class. The options are those of :class:`~celery_daemons.Launcher`.
@@ -107,13 +142,13 @@ class Daemons:
         :exc:`~celery_daemons.ConfigurationError`.
         """
 
-        def register(factory: Callable[..., Any]) -> Launcher:
+        def register(factory: Callable[..., Any]) -> Launcher[...]:
             chosen = name if isinstance(name, str) else getattr(factory, "__name__", "")
             return self.register_launcher(chosen, Launcher(factory, **options))
 
         return register(name) if callable(name) else register
 
-    def register_launcher(self, name: str, launcher: Launcher) -> Launcher:
+    def register_launcher(self, name: str, launcher: Launcher[P]) -> Launcher[P]:
         """Register a launcher under a name and return the launcher.
 
         Raises :exc:`~celery_daemons.InvalidName`, and :exc:`~celery_daemons.ConfigurationError` for a name that is
@@ -137,162 +172,34 @@ class Daemons:
         """
         self.app.autodiscover_tasks(packages, related_name=related_name)
 
-    def _task_of(self, launcher: Launcher) -> Any:
+    def _task_of(self, launcher: Launcher[...]) -> Any:
         function = launch_task(self.spawn, launcher.name, runs=lambda: self.recorded is None)
         return self.app.task(function, name=f"celery_daemons.launch.{launcher.name}", shared=False)
 
-    # Finding
-
-    def locate(self, name: str) -> Address | None:
-        """Return the address of a daemon, or ``None`` if no node with a valid lease holds the daemon.
-
-        One round trip to Redis.
-        """
-        return self.lookups.locate(name)
-
-    def locate_many(self, names: Iterable[str]) -> dict[str, Address]:
-        """Return addresses by daemon name, without daemons that have no address. A round trip per 1,000 names."""
-        return self.lookups.locate_many(names)
-
-    def nodes(self) -> list[Node]:
-        """Return every registered node, sorted by name."""
-        return self.lookups.nodes()
-
-    def list(
-        self, node: str | None = None, launcher: str | None = None, status: str | None = None
-    ) -> Iterator[DaemonRecord]:
-        """Yield the record of every known daemon that matches all given values, unsorted.
-
-        Raises :exc:`~celery_daemons.ConfigurationError` for an unknown status.
-        """
-        return self.lookups.list(node, launcher, status)
-
-    def pick_node(self, name: str) -> str | None:
-        """Return the node that the hash ring prefers for a name, whether or not such a daemon runs.
-
-        Returns ``None`` while no node takes daemons.
-        """
-        return self.lookups.pick_node(name)
-
-    def status(self) -> ClusterStatus:
-        """Return a summary of the cluster: leader, nodes and daemons by status, and scanners."""
-        return self.lookups.status()
-
-    def events(self, *, last: int = 100) -> Sequence[JournalEntry]:
-        """Return the last entries of the journal, oldest first."""
-        return self.lookups.events(last=last)
-
     def address_book(self) -> AddressBook:
-        """Return a live replica of the address book, to be used as a context manager."""
+        """Return a live replica of the address book, for use with ``with`` or ``async with``."""
         return AddressBook.connect(self.settings.redis_url, self.settings.namespace, vnodes=self.settings.vnodes)
 
-    # Managing
+    # Each call blocks until Redis has answered. The calls are written once, as coroutines.
 
-    def spawn(
-        self,
-        name: str,
-        launcher: str | Launcher,
-        *,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        wait: float | None = None,
-        replace: bool = False,
-    ) -> Address | None:
-        """Record that daemon ``name`` should run; with ``wait`` seconds, return once the daemon runs.
-
-        Without ``wait``, returns the current address, or ``None`` if there is none yet. Recording the same spec again
-        changes nothing. A different spec under the same name raises :exc:`~celery_daemons.SpecConflict` unless
-        ``replace`` is true.
-
-        Raises :exc:`~celery_daemons.UnknownLauncher`, :exc:`~celery_daemons.ConfigurationError` for arguments that the
-        launcher does not take or that have no JSON form of up to 1 MiB, and :exc:`~celery_daemons.SpawnTimeout`.
-        """
-        known = self._known(launcher)
-        given, named = known.bound(name, args, kwargs or {})
-        return self.cluster.spawn(name, known.name, given, named, wait=wait, replace=replace)
-
-    def stop(self, name: str, wait: float | None = None) -> None:
-        """Stop a daemon until :meth:`start`; with ``wait`` seconds, return once the daemon has stopped.
-
-        A stopped daemon stays stopped even if a scanner lists it. Raises :exc:`~celery_daemons.DaemonsError` if the
-        daemon is not known or has not stopped within ``wait``.
-        """
-        self.cluster.stop(name, wait)
-
-    def start(self, name: str) -> None:
-        """Let a stopped daemon run again.
-
-        Raises :exc:`~celery_daemons.DaemonsError` if the daemon is not known.
-        """
-        self.cluster.start(name)
-
-    def restart(self, name: str, wait: float | None = None) -> Address | None:
-        """Restart a daemon under a new token; with ``wait`` seconds, return once the daemon runs again.
-
-        Raises :exc:`~celery_daemons.DaemonsError` if the daemon is not known, and :exc:`~celery_daemons.SpawnTimeout`.
-        """
-        return self.cluster.restart(name, wait)
-
-    def forget(self, name: str) -> bool:
-        """Stop a daemon and delete the record. Returns whether the daemon was known."""
-        return self.cluster.forget(name)
-
-    def move(self, name: str, to: str | None = None, wait: float | None = None) -> Address | None:
-        """Move a daemon to node ``to`` or, without ``to``, to any other suitable node: a stop, then a start.
-
-        With ``wait`` seconds, returns once the daemon runs there. Raises :exc:`~celery_daemons.DaemonsError` if the
-        daemon is not known or is stopped, or if no suitable node is up, and :exc:`~celery_daemons.SpawnTimeout`.
-        """
-        return self.cluster.move(name, to, wait)
-
-    def rebalance(self, dry_run: bool = False) -> builtins.list[Move]:
-        """Even out the load of the nodes to within a tenth of the fair shares, and return the moves this takes.
-
-        The monitor makes the moves, at most the share ``daemons_rebalance_limit`` of all daemons at a time. A dry run
-        only returns the moves. Raises :exc:`~celery_daemons.ConfigurationError` while ``daemons_rebalance`` is
-        ``"off"`` and :exc:`~celery_daemons.DaemonsError` while rebalancing is paused.
-        """
-        return self.cluster.rebalance(self.settings, self.launchers.options_of, dry_run=dry_run)
-
-    def pause_rebalance(self) -> None:
-        """Pause rebalancing until :meth:`resume_rebalance`: the monitor moves only daemons that cannot stay."""
-        self.cluster.pause_rebalance()
-
-    def resume_rebalance(self) -> None:
-        """Resume rebalancing after :meth:`pause_rebalance`."""
-        self.cluster.pause_rebalance(paused=False)
-
-    def drain(self, node: str, wait: float | None = None) -> None:
-        """Move all daemons off a node and assign no others; with ``wait`` seconds, return once the node is empty.
-
-        Raises :exc:`~celery_daemons.DaemonsError` for a node that is not registered and, with ``wait``, with the names
-        of the daemons that are left. Daemons that no other node can take stay; once only these are left, the wait ends.
-        """
-        self.cluster.drain(node, wait, stranded=lambda: self.stranded(node))
-
-    def stranded(self, node: str) -> set[str]:
-        """Return the daemons on a node that no other node can take: no other has the launcher and the labels."""
-        return self.cluster.stranded(self.settings, self.launchers.options_of, node)
-
-    def uncordon(self, node: str) -> None:
-        """Let a drained node take daemons again.
-
-        Raises :exc:`~celery_daemons.DaemonsError` for a node that is not registered.
-        """
-        self.cluster.uncordon(node)
-
-    def rescan(self, launcher: str | Launcher | None = None) -> None:
-        """Ask the monitor to run the recovery scanner of a launcher, or all scanners, now.
-
-        Raises :exc:`~celery_daemons.UnknownLauncher`, and :exc:`~celery_daemons.ConfigurationError` for a launcher
-        without a scanner.
-        """
-        known = None if launcher is None else self._known(launcher)
-        if known is not None and known.scanner is None:
-            raise ConfigurationError(
-                f"launcher {known.name} has no recovery scanner: add one with its decorator recovery_scanner"
-            )
-        self.cluster.rescan(None if known is None else known.name)
-
-    def _known(self, launcher: str | Launcher) -> Launcher:
-        return self.launchers[launcher.name if isinstance(launcher, Launcher) else launcher]
+    locate = blocking(Aio.locate)
+    locate_many = blocking(Aio.locate_many)
+    nodes = blocking(Aio.nodes)
+    list = blocking_iterator(Aio.list)
+    pick_node = blocking(Aio.pick_node)
+    status = blocking(Aio.status)
+    events = blocking(Aio.events)
+    follow_events = blocking_iterator(Aio.follow_events)
+    spawn = blocking(Aio.spawn)
+    stop = blocking(Aio.stop)
+    start = blocking(Aio.start)
+    restart = blocking(Aio.restart)
+    forget = blocking(Aio.forget)
+    move = blocking(Aio.move)
+    rebalance = blocking(Aio.rebalance)
+    pause_rebalance = blocking(Aio.pause_rebalance)
+    resume_rebalance = blocking(Aio.resume_rebalance)
+    drain = blocking(Aio.drain)
+    stranded = blocking(Aio.stranded)
+    uncordon = blocking(Aio.uncordon)
+    rescan = blocking(Aio.rescan)

@@ -3,13 +3,13 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from celery_daemons.client.participation import Participation
 from celery_daemons.domain.calls import bind_arguments, check_has_run, check_is_no_generator, signature_of
+from celery_daemons.domain.factories import HasRun, Scanner
 from celery_daemons.domain.names import DaemonName, LauncherName, daemon_name, launcher_name
-from celery_daemons.domain.options import LauncherOptions
+from celery_daemons.domain.options import GivenOptions, LauncherOptions, read_options
 from celery_daemons.domain.records import Address, DaemonSpec
 from celery_daemons.errors import ConfigurationError, DaemonsError, UnknownLauncher
 from celery_daemons.settings import Settings
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from celery.canvas import Signature
     from celery.result import AsyncResult
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+D = TypeVar("D")
+S = TypeVar("S", bound=Scanner)
 
 #: Whether a recovery scanner runs in this context. A wrong spec then says so instead of raising: one bad row of a table
 #: must not end the scan.
 scanning: Final[ContextVar[bool]] = ContextVar("scanning", default=False)
-
-_OPTIONS = frozenset(field.name for field in fields(LauncherOptions))
 
 
 class AppDaemons(Protocol):
@@ -51,8 +51,8 @@ class AppDaemons(Protocol):
         """Record that a daemon should run."""
 
 
-class Launcher:
-    """The recipe for a kind of daemon.
+class Launcher(Generic[P]):
+    """The recipe for a kind of daemon; ``P`` are the parameters of its function after the context.
 
     ``factory`` is an ``async def``, a ``def`` or a class with a method ``run(ctx, …)``. It is called with a
     :class:`~celery_daemons.DaemonContext` (for a ``def``: a :class:`~celery_daemons.BlockingDaemonContext`) and the
@@ -64,18 +64,27 @@ class Launcher:
     They are checked when the launcher is registered.
     """
 
+    @overload
     def __init__(
         self,
-        factory: Callable[..., Any],
-        recovery_scanner: Callable[[], Any] | None = None,
-        **options: Any,
-    ) -> None:
-        self.factory = factory
+        factory: type[HasRun[Any, P, object]],
+        recovery_scanner: Scanner | None = None,
+        **options: Unpack[GivenOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        factory: Callable[Concatenate[Any, P], object],
+        recovery_scanner: Scanner | None = None,
+        **options: Unpack[GivenOptions],
+    ) -> None: ...
+    def __init__(self, factory: Callable[..., object], recovery_scanner: Scanner | None = None, **options: Any) -> None:
+        self.factory: Callable[..., Any] = factory
         self.scanner = recovery_scanner
         self.name = LauncherName("")
         self.task: Any = None
         self._daemons: AppDaemons | None = None
-        self._given = options
+        self._given: Mapping[str, Any] = options
         self.options = LauncherOptions()
         self._signature: inspect.Signature | None = None
 
@@ -96,34 +105,9 @@ class Launcher:
             raise ConfigurationError(f"launcher {name}: class {self.factory.__name__} has no method run(ctx, …)")
         if self.scanner is not None and not callable(self.scanner):
             raise ConfigurationError(f"launcher {name}: recovery_scanner {self.scanner!r} is not callable")
-        self.options = self._checked_options(name)
+        self.options = read_options(self._given, is_async=self.is_async, launcher=name)
         self._signature = signature_of(self.factory)
         self._daemons = daemons
-
-    def _checked_options(self, name: str) -> LauncherOptions:
-        unknown = sorted(set(self._given) - _OPTIONS)
-        if unknown:
-            raise ConfigurationError(
-                f"launcher {name}: there is no option {unknown[0]}; the options are {', '.join(sorted(_OPTIONS))}"
-            )
-        given = dict(self._given)
-        given.setdefault("isolation", "shared" if self.is_async else "process")
-        if isinstance(given.get("backoff"), (int, float)):
-            # A launcher with a long first delay need not set the limit too.
-            given.setdefault("backoff_max", max(LauncherOptions().backoff_max, given["backoff"]))
-        if "labels" in given:
-            labels = given["labels"] or ()
-            given["labels"] = tuple(sorted(labels.split(",") if isinstance(labels, str) else labels))
-        options = LauncherOptions(**given)
-        options.check(name)
-        if options.isolation == "shared" and not self.is_async:
-            raise ConfigurationError(
-                f"launcher {name}: isolation='shared' runs on an event loop and needs an async def; "
-                "use isolation='process' or 'thread' for a def"
-            )
-        if options.isolation == "thread" and self.is_async:
-            raise ConfigurationError(f"launcher {name}: isolation='thread' needs a def; an async def runs shared")
-        return options
 
     @property
     def is_async(self) -> bool:
@@ -132,7 +116,7 @@ class Launcher:
         code = cast(Any, factory).run if inspect.isclass(factory) else factory
         return inspect.iscoroutinefunction(code) or inspect.iscoroutinefunction(getattr(code, "__call__", None))  # noqa: B004
 
-    def recovery_scanner(self, scanner: F) -> F:
+    def recovery_scanner(self, scanner: S) -> S:
         """Decorate the function that lists the daemons that should run, and return the function unchanged.
 
         Raises :exc:`~celery_daemons.ConfigurationError` if the launcher already has a scanner.
@@ -158,7 +142,7 @@ class Launcher:
             check_has_run(result, self.name)
         return result
 
-    def spec(self, name: str, /, *args: Any, **kwargs: Any) -> DaemonSpec:
+    def spec(self, name: str, /, *args: P.args, **kwargs: P.kwargs) -> DaemonSpec:
         """Return a spec: daemon ``name`` should run with these arguments. A recovery scanner yields such specs.
 
         Raises :exc:`~celery_daemons.InvalidName`, and :exc:`~celery_daemons.ConfigurationError` for arguments that the
@@ -182,7 +166,7 @@ class Launcher:
             return args, kwargs
         return bind_arguments(self._signature, args, kwargs, name=name, launcher=self.name)
 
-    def spawn(self, name: str, /, *args: Any, **kwargs: Any) -> Address | None:
+    def spawn(self, name: str, /, *args: P.args, **kwargs: P.kwargs) -> Address | None:
         """Record that daemon ``name`` should run with these arguments; see :meth:`celery_daemons.Daemons.spawn`.
 
         Raises :exc:`~celery_daemons.ConfigurationError` if the launcher is not registered.
@@ -191,21 +175,27 @@ class Launcher:
             raise ConfigurationError("this launcher is not registered: use daemons.register_launcher(name, launcher)")
         return self._daemons.spawn(name, self.name, args=args, kwargs=kwargs)
 
-    def delay(self, name: str, /, *args: Any, **kwargs: Any) -> "AsyncResult[Any]":
+    def delay(self, name: str, /, *args: P.args, **kwargs: P.kwargs) -> "AsyncResult[dict[str, Any] | None]":
         """Send the Celery task that spawns daemon ``name``; the result of the task is the address as a dictionary."""
         return self.task.delay(name, *args, **kwargs)
 
-    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> "AsyncResult[Any]":
+    def apply_async(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> "AsyncResult[dict[str, Any] | None]":
         """Send the Celery task of :meth:`delay` with Celery's options; ``args`` begins with the daemon's name."""
         return self.task.apply_async(args, kwargs, **options)
 
-    def s(self, *args: Any, **kwargs: Any) -> "Signature[Any]":
-        """Return a signature of the task, for Celery's canvas."""
+    @overload
+    def s(self, name: str, /, *args: P.args, **kwargs: P.kwargs) -> "Signature[dict[str, Any] | None]": ...
+    @overload
+    def s(self, /, **kwargs: Any) -> "Signature[dict[str, Any] | None]": ...
+    def s(self, /, *args: Any, **kwargs: Any) -> "Signature[dict[str, Any] | None]":
+        """Return a signature of the task, for Celery's canvas; without the name, the result before it is the name."""
         return self.task.s(*args, **kwargs)
 
-    def si(self, *args: Any, **kwargs: Any) -> "Signature[Any]":
+    def si(self, name: str, /, *args: P.args, **kwargs: P.kwargs) -> "Signature[dict[str, Any] | None]":
         """Return an immutable signature of the task, for Celery's canvas."""
-        return self.task.si(*args, **kwargs)
+        return self.task.si(name, *args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the factory directly, for tests of the daemon's code."""
@@ -215,20 +205,20 @@ class Launcher:
         return f"<Launcher {self.name or '(not registered)'}>"
 
 
-class Registry(Mapping[str, Launcher]):
+class Registry(Mapping[str, Launcher[...]]):
     """The launchers of an app by name.
 
     Indexing raises :exc:`~celery_daemons.UnknownLauncher` for a name that is not registered.
     """
 
     def __init__(self) -> None:
-        self._launchers: dict[str, Launcher] = {}
+        self._launchers: dict[str, Launcher[...]] = {}
 
-    def add(self, launcher: Launcher) -> None:
+    def add(self, launcher: Launcher[...]) -> None:
         """Add a bound launcher."""
         self._launchers[launcher.name] = launcher
 
-    def unregister(self, name: str) -> Launcher:
+    def unregister(self, name: str) -> Launcher[...]:
         """Remove and return a launcher. Raises :exc:`~celery_daemons.UnknownLauncher`.
 
         Only for this process: a running worker reported its launchers to the cluster when it started.
@@ -237,11 +227,15 @@ class Registry(Mapping[str, Launcher]):
         del self._launchers[launcher.name]
         return launcher
 
-    def get(self, name: str, default: Any = None) -> Any:
+    @overload
+    def get(self, name: str, default: None = None, /) -> Launcher[...] | None: ...
+    @overload
+    def get(self, name: str, default: Launcher[...] | D, /) -> Launcher[...] | D: ...
+    def get(self, name: str, default: object = None, /) -> object:
         """Return a launcher, or ``default`` if there is none of that name."""
         return self._launchers.get(LauncherName(name), default)
 
-    def __getitem__(self, name: str) -> Launcher:
+    def __getitem__(self, name: str) -> Launcher[...]:
         try:
             return self._launchers[name]
         except KeyError:

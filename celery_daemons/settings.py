@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from celery_daemons.errors import ConfigurationError
+from celery_daemons.http_endpoint import is_endpoint
 
 PREFIX: Final = "daemons_"
 #: Of the environment variables with these names, each is read before ``app.conf``.
@@ -18,6 +19,7 @@ _INTERNAL_VARIABLES: Final = frozenset(("CELERY_DAEMONS_PRELOAD",))
 _MISSPELT: Final = 0.85
 #: The namespace of an app without a main name; other apps append their names.
 DEFAULT_NAMESPACE: Final = "celery-daemons"
+DEFAULT_VNODES: Final = 40
 #: A lease of fewer heartbeats would end after one late heartbeat.
 _BEATS_PER_LEASE: Final = 3
 #: With fewer heartbeats before the holder's own end of the lease, the first late one would end it.
@@ -53,7 +55,7 @@ class Settings:
     scan_timeout: float = 30.0
     reconcile_interval: float = 5.0
     load_factor: float = 1.25
-    vnodes: int = 40
+    vnodes: int = DEFAULT_VNODES
     rebalance: str = "auto"
     rebalance_limit: float = 0.1
     settle_delay: float = 5.0
@@ -63,6 +65,8 @@ class Settings:
     node_weight: float = 1.0
     drain_timeout: float = 25.0
     on_store_loss: str = "stop"
+    http: str | None = None
+    health_file: str | None = None
 
     @property
     def lease_ttl_ms(self) -> int:
@@ -131,6 +135,8 @@ _KINDS: Final = {f.name: str(getattr(f.type, "__name__", f.type)) for f in field
     "node_labels": "tuple[str, ...]",
     "host_max_memory": "float",
     "lease_ttl_max": "float",
+    "http": "str",
+    "health_file": "str",
 }
 #: The default of every setting except redis_url, which is derived from the broker.
 DEFAULTS: Final[dict[str, Any]] = {f.name: f.default for f in fields(Settings) if f.name != "redis_url"}
@@ -205,9 +211,10 @@ def refuse_unread(conf: Mapping[str, Any], namespace: str) -> None:
         spaced = bool(namespace) and key.startswith(namespace)
         name = key.removeprefix(namespace).lower() if spaced else key
         if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in NAMES and not callable(conf[key]):
-            near = get_close_matches(name, [PREFIX + known for known in NAMES], n=1, cutoff=0.0)[0]
-            meant = namespace + near.upper() if spaced else near
-            raise ConfigurationError(f"there is no setting {key}; is {meant} meant? see docs/reference/settings.md")
+            keys = {one: namespace + (PREFIX + one).upper() if spaced else PREFIX + one for one in NAMES}
+            near = get_close_matches(name.removeprefix(PREFIX), keys, n=1)
+            meant = f"is {keys[near[0]]} meant?" if near else f"the settings are {', '.join(sorted(keys.values()))}"
+            raise ConfigurationError(f"there is no setting {key}; {meant}")
         if not namespace and key != key.lower() and key.lower() in [PREFIX + known for known in NAMES]:
             raise ConfigurationError(f"the setting {key} is not read: write {key.lower()}, or configure a namespace")
 
@@ -253,6 +260,12 @@ def _check(s: Settings) -> None:
         "lease_ttl_max",
         s.lease_ttl_max is None or s.lease_ttl_max >= s.lease_ttl,
         f"must be at least {PREFIX}lease_ttl ({s.lease_ttl}): it is the longest lease of any node, this one included",
+    )
+    _rule(
+        s,
+        "http",
+        s.http is None or is_endpoint(s.http),
+        'must be host:port, for example "127.0.0.1:9549" or "[::1]:9549"; "0.0.0.0:9549" is every address of the host',
     )
 
 

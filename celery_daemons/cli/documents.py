@@ -60,6 +60,8 @@ def status_document(status: ClusterStatus) -> dict[str, Any]:
         "scanners": status.scanners,
         "rebalance_paused": status.rebalance_paused,
         "problems": status.problems,
+        "blocked": status.blocked,
+        "warnings": status.warnings,
     }
 
 

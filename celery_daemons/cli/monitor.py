@@ -58,6 +58,8 @@ def _run(agent: AgentProcess, *, drain_timeout: float) -> bool:
         signal.signal(number, lambda number, _frame: received.append(number))
     logger.info("monitor %s: candidate started", agent.node)
     agent.start()
+    # This loop waits for nothing but signals.
+    agent.set_consuming(True)
     while not received:
         time.sleep(_CHECK_INTERVAL)
         agent.keep_alive()

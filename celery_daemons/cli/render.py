@@ -10,6 +10,8 @@ from unicodedata import east_asian_width
 
 import click
 
+from celery_daemons.domain.records import BlockedLoop
+
 #: The spaces between two columns.
 _GAP: Final = 2
 #: Columns that can be left out are, before any name is shortened to fewer characters than this.
@@ -25,6 +27,8 @@ _STYLES: Final = {
     "unplaceable": "red",
     "hint": "yellow",
     "problem": "red",
+    "blocked": "red",
+    "warning": "yellow",
 }
 #: Columns of sentences, which are shortened at the end.
 _PROSE: Final = frozenset(("ERROR", "WHY"))
@@ -192,6 +196,12 @@ def age(seconds: float) -> str:
 def since(started_at: float | None, now: float) -> str:
     """Return the time from ``started_at`` to ``now``, or a dash for something that has not started."""
     return age(now - started_at) if started_at else "-"
+
+
+def blocked_text(loop: BlockedLoop, now: float) -> str:
+    """Return since when an event loop is blocked, and by which daemon."""
+    by = f"daemon {loop.by}" if loop.by is not None else "code outside of daemons"
+    return f"event loop of process {loop.pid} blocked for {since(loop.since, now)} by {by}"
 
 
 def plural(count: int, what: str) -> str:

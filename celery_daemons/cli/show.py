@@ -9,7 +9,7 @@ import click
 from celery_daemons.cli.common import Command, as_called, daemons_of, json_option, notify, prog, screen_of, wide_option
 from celery_daemons.cli.documents import emit, status_document
 from celery_daemons.cli.hints import hints
-from celery_daemons.cli.render import age, first_line, plural, since, tally
+from celery_daemons.cli.render import age, blocked_text, first_line, plural, since, tally
 from celery_daemons.domain.records import Node
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
 from celery_daemons.errors import DaemonsError
@@ -40,6 +40,12 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
             ("failing", f"scanner of {name}, {age(now - scan.at_ms / 1000)} ago: {first_line(scan.error)}")
             for name, scan in sorted(failing.items())
         ),
+        *(
+            ("blocked", f"{node}: {blocked_text(loop, now)}")
+            for node, loops in sorted(found.blocked.items())
+            for loop in loops
+        ),
+        *(("warning", f"{node}: {first_line(why)}") for node, why in sorted(found.warnings.items())),
         *(("hint", hint) for hint in hints(found, prog(ctx))),
     ]
     screen.pairs(wrong)
@@ -89,6 +95,9 @@ def nodes(ctx: click.Context, *, as_json: bool) -> None:
         right=("DAEMONS", "LEASE", "WEIGHT", "PID", "AGE"),
         optional=("PID", "HOST", "LABELS", "WEIGHT", "AGE", "LAUNCHERS"),
     )
+    for node in found:
+        if node.problem is not None:
+            screen.line(f"{node.name} takes no daemons: {first_line(node.problem)}")
     counts = Counter(str(node.status) for node in found)
     held = plural(sum(node.daemons for node in found), "daemon")
     screen.line(f"{plural(len(found), 'node')}: {tally(counts)}; {held}" if found else "0 nodes")
@@ -97,6 +106,7 @@ def nodes(ctx: click.Context, *, as_json: bool) -> None:
 def _status_of(node: Node, *, leader: bool) -> str:
     more = [", leader"] if leader else []
     more += [", cannot serve"] if node.problem is not None else []
+    more += [", blocked"] if node.blocked else []
     return "".join((node.status, *more))
 
 
@@ -140,7 +150,7 @@ def list_daemons(
                 str(record.pid or "-"),
                 since(record.started_at, now),
                 str(record.restarts),
-                first_line(record.error),
+                blocked_text(record.blocked, now) if record.blocked else first_line(record.error),
             ]
             for record in found
         ],

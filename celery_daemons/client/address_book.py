@@ -1,5 +1,6 @@
 """A live replica of the address book in this process, for look-ups without a round trip."""
 
+import asyncio
 import logging
 import os
 import threading
@@ -8,12 +9,14 @@ import weakref
 from types import TracebackType
 from typing import Final
 
+from celery_daemons.client.address_table import AddressTable
+from celery_daemons.client.change_signal import ChangeSignal
 from celery_daemons.client.lookups import preferred_node
-from celery_daemons.domain.names import DaemonName, NodeName, check_name, daemon_name
-from celery_daemons.domain.records import Address, Node, NodeRow
+from celery_daemons.domain.names import check_name, daemon_name
+from celery_daemons.domain.records import Address, Node
 from celery_daemons.domain.states import DaemonStatus
 from celery_daemons.errors import DaemonsError, SpawnTimeout, StoreUnavailable
-from celery_daemons.settings import DEFAULTS
+from celery_daemons.settings import DEFAULT_NAMESPACE, DEFAULT_VNODES
 from celery_daemons.store import queries
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import Store
@@ -37,6 +40,8 @@ _SILENT: Final = 2.0
 class AddressBook:
     """A replica that follows the journal in a thread while the ``with`` block runs; look-ups read a dictionary.
 
+    ``async with`` opens and closes the replica in threads. Look-ups do not block an event loop.
+
     Look-ups return an address only while the lease of its node is valid as far as this process knows. Leases are read
     about every second; a lease whose renewal was not seen ends at the end that was last read. If Redis has not answered
     for :attr:`lag` seconds, a returned address may be that long out of date; once every known lease has ended, look-ups
@@ -53,23 +58,19 @@ class AddressBook:
         self._store = store
         self._vnodes = vnodes
         self._replica = Replica(store, with_specs=False)
-        self._addresses: dict[str, Address] = {}
-        self._by_node: dict[str, set[str]] = {}
-        self._ends: dict[str, float] = {}
-        self._changed = threading.Condition()
+        self._table = AddressTable()
+        self._changed = ChangeSignal()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._last_read_at = 0.0
-        #: The server that the monitor had confirmed when everything was read.
-        self._confirmed = ""
+        #: The server that the monitor had confirmed when everything was read, and the history of the one that answered.
+        self._server = ("", "")
         #: The book was open in the process that this one was forked from.
         self._forked = False
         self._opening = threading.Lock()
 
     @classmethod
-    def connect(
-        cls, url: str, namespace: str = DEFAULTS["namespace"], *, vnodes: int = DEFAULTS["vnodes"]
-    ) -> "AddressBook":
+    def connect(cls, url: str, namespace: str = DEFAULT_NAMESPACE, *, vnodes: int = DEFAULT_VNODES) -> "AddressBook":
         """Return a replica without a Celery app, to be used as a context manager.
 
         ``vnodes`` must be the cluster's ``daemons_vnodes`` for :meth:`pick_node` to be right. Raises
@@ -101,21 +102,45 @@ class AddressBook:
         """
         self._store = Store(self._store.url, self._store.keys, pin_server=True)
         self._replica = Replica(self._store, with_specs=False)
-        self._addresses, self._by_node, self._ends = {}, {}, {}
-        self._changed, self._stop, self._opening = threading.Condition(), threading.Event(), threading.Lock()
+        self._table = AddressTable()
+        self._changed, self._stop, self._opening = ChangeSignal(), threading.Event(), threading.Lock()
         self._thread, self._forked = None, True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         _open_books.discard(self)
         self._stop.set()
         self._forked = False
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self._addresses, self._by_node, self._ends = {}, {}, {}
+        self._table = AddressTable()
         self._store.close()
+
+    async def __aenter__(self) -> "AddressBook":
+        opening = asyncio.ensure_future(asyncio.to_thread(self.__enter__))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread goes on, and what it opens has to be closed.
+            abandoned = asyncio.ensure_future(self._close_after(opening))
+            _closing.add(abandoned)
+            abandoned.add_done_callback(_closing.discard)
+            raise
+
+    async def _close_after(self, opening: "asyncio.Future[AddressBook]") -> None:
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await asyncio.to_thread(self._close)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await asyncio.shield(asyncio.to_thread(self._close))
 
     @property
     def lag(self) -> float:
@@ -124,33 +149,23 @@ class AddressBook:
 
     def locate(self, name: str) -> Address | None:
         """Return a daemon's address, or ``None`` unless the lease of the node is valid."""
-        address = self._addresses.get(name)
-        if address is None:
+        address = self._table.locate(name)
+        if address is None and self._thread is None:
             self._check_open()
-            address = self._addresses.get(name)
-            if address is None:
-                return None
-        if self._ends.get(address.node, 0.0) <= lease_clock():
-            return None
+            address = self._table.locate(name)
         return address
 
     def process_list(self, node: str) -> list[Address]:
         """Return the addresses of the daemons on a node, sorted by name."""
         self._check_open()
-        return sorted(
-            (found for name in list(self._by_node.get(node, ())) if (found := self.locate(name))),
-            key=lambda address: address.name,
-        )
+        return self._table.on_node(node)
 
     def nodes(self) -> list[Node]:
         """Return every registered node, sorted by name."""
         self._check_open()
-        now = lease_clock()
         return sorted(
             (
-                queries.node(
-                    name, row, int((self._ends.get(name, 0.0) - now) * 1000), daemons=len(self._by_node.get(name, ()))
-                )
+                queries.node(name, row, int(self._table.lease(name) * 1000), daemons=self._table.count(name))
                 for name, row in self._replica.nodes.items()
             ),
             key=lambda node: node.name,
@@ -159,8 +174,7 @@ class AddressBook:
     def pick_node(self, name: str) -> str | None:
         """Return the node that the hash ring prefers for a name, or ``None`` while no node takes daemons."""
         self._check_open()
-        now = lease_clock()
-        live = {node: row for node, row in self._replica.nodes.items() if self._ends.get(node, 0.0) > now}
+        live = {node: row for node, row in self._replica.nodes.items() if self._table.lease(node) > 0}
         return preferred_node(daemon_name(name), live, self._vnodes)
 
     def wait_for(self, name: str, timeout: float) -> Address:
@@ -169,20 +183,30 @@ class AddressBook:
         Raises :exc:`~celery_daemons.SpawnTimeout`.
         """
 
-        def running() -> Address | None:
-            address = self.locate(name)
-            return address if address is not None and address.status is DaemonStatus.RUNNING else None
-
         self._check_open()
-        with self._changed:
-            found = self._changed.wait_for(running, timeout)
+        found = self._changed.wait_for(lambda: self._running(name), timeout)
         if found is None:
-            address = self.locate(name)
-            state = f"it is {address.status} on {address.node}" if address else "it is on no node"
-            if self.lag > _SILENT:
-                state = f"it is not known where it is, as Redis has not answered for {self.lag:.0f} s"
-            raise SpawnTimeout(f"daemon {name} does not run after {timeout} s: {state}")
+            raise self._not_running(name, timeout)
         return found
+
+    async def wait_for_async(self, name: str, timeout: float) -> Address:  # noqa: ASYNC109 - the same as of wait_for
+        """Wait as :meth:`wait_for` does while the event loop goes on."""
+        self._check_open()
+        found = await self._changed.wait_for_async(lambda: self._running(name), timeout)
+        if found is None:
+            raise self._not_running(name, timeout)
+        return found
+
+    def _running(self, name: str) -> Address | None:
+        address = self.locate(name)
+        return address if address is not None and address.status is DaemonStatus.RUNNING else None
+
+    def _not_running(self, name: str, timeout: float) -> SpawnTimeout:
+        address = self.locate(name)
+        state = f"it is {address.status} on {address.node}" if address else "it is on no node"
+        if self.lag > _SILENT:
+            state = f"it is not known where it is, as Redis has not answered for {self.lag:.0f} s"
+        return SpawnTimeout(f"daemon {name} does not run after {timeout} s: {state}")
 
     def _check_open(self) -> None:
         # A closed replica is empty, and "no address" would be a wrong answer.
@@ -232,48 +256,25 @@ class AddressBook:
         overview = self._store.run(queries.overview(self._store.keys))
         # Counted from before the query: an end that is too early hides a valid address, one that is too late would
         # return an invalid one.
-        self._ends = {node: asked_at + left / 1000 for node, left in overview.leases.items()}
+        self._table.ends = {node: asked_at + left / 1000 for node, left in overview.leases.items()}
         if loading:
-            self._confirmed = overview.server
+            self._server = overview.server, overview.history
         # A server that became a replica meanwhile keeps its connections and has the data of another one.
-        return overview.created_ms != self._replica.created_ms or overview.server != self._confirmed
+        return overview.created_ms != self._replica.created_ms or (overview.server, overview.history) != self._server
 
     def _lease_read_interval(self) -> float:
         now = lease_clock()
-        shortest = min((end - now for end in self._ends.values() if end > now), default=_LEASE_READ_INTERVAL)
+        shortest = min((end - now for end in self._table.ends.values() if end > now), default=_LEASE_READ_INTERVAL)
         return max(_SHORTEST_READ_INTERVAL, min(_LEASE_READ_INTERVAL, shortest / 3))
 
     def _apply(self, changes: Changes) -> None:
-        replica = self._replica
-        if changes.everything or changes.nodes:
-            addresses, by_node = {}, dict[str, set[str]]()
-            for name, row in replica.book.items():
-                address = queries.address(name, row, replica.nodes.get(row.node) if row.node else None)
-                if address is not None:
-                    addresses[str(name)] = address
-                    by_node.setdefault(address.node, set()).add(name)
-            self._addresses, self._by_node = addresses, by_node
-        else:
-            for name in changes.names:
-                self._apply_one(name)
+        self._table.apply(self._replica, changes)
         if changes.names or changes.everything:
-            with self._changed:
-                self._changed.notify_all()
-
-    def _apply_one(self, name: DaemonName) -> None:
-        before = self._addresses.get(name)
-        if before is not None:
-            self._by_node.get(before.node, set()).discard(name)
-        row = self._replica.book.get(name)
-        node: NodeRow | None = self._replica.nodes.get(NodeName(row.node)) if row and row.node else None
-        address = queries.address(name, row, node)
-        if address is None:
-            self._addresses.pop(name, None)
-        else:
-            self._addresses[name] = address
-            self._by_node.setdefault(address.node, set()).add(name)
+            self._changed.notify()
 
 
+#: Books that are closed because their ``async with`` was cancelled while it opened them.
+_closing: set["asyncio.Future[None]"] = set()
 #: The books that are open in this process.
 _open_books: "weakref.WeakSet[AddressBook]" = weakref.WeakSet()
 

@@ -1,8 +1,9 @@
 """A cluster that only records: what calls ask for is kept in memory, and nothing runs."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
 
+from celery_daemons.client.cluster_client import Stranded
 from celery_daemons.client.lookups import ClusterStatus
 from celery_daemons.domain import counts
 from celery_daemons.domain.names import DaemonName, LauncherName, daemon_name, launcher_name
@@ -14,7 +15,7 @@ from celery_daemons.wire.arguments import encode_arguments
 
 
 class RecordedCluster:
-    """Takes the calls of :class:`~celery_daemons.client.cluster_client.ClusterClient`; no call waits.
+    """Takes the calls of :class:`~celery_daemons.client.cluster_client.AsyncClusterClient`; no call waits.
 
     ``specs`` are the daemons that should run, by name. Calls check their arguments as those of a cluster do.
     """
@@ -25,15 +26,10 @@ class RecordedCluster:
         self.specs: dict[str, DaemonSpec] = {}
         self.lookups = RecordedLookups(self)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Do nothing: there is no connection."""
 
-    @property
-    def store(self) -> NoReturn:
-        """Refuse: there is no Redis. Raises ConfigurationError."""
-        raise ConfigurationError(f"{self._why}: there is no cluster")
-
-    def spawn(
+    async def spawn(
         self,
         name: str,
         launcher: LauncherName,
@@ -63,52 +59,52 @@ class RecordedCluster:
         self._desired.setdefault(wanted, Desired.RUNNING)
         return None
 
-    def stop(self, name: str, wait: float | None = None) -> None:
+    async def stop(self, name: str, wait: float | None = None) -> None:
         """Record that a daemon should not run. Raises DaemonsError for an unknown daemon."""
         self._desired[self._known(name)] = Desired.STOPPED
 
-    def start(self, name: str) -> None:
+    async def start(self, name: str) -> None:
         """Record that a stopped daemon should run again. Raises DaemonsError for an unknown daemon."""
         self._desired[self._known(name)] = Desired.RUNNING
 
-    def restart(self, name: str, wait: float | None = None) -> Address | None:
+    async def restart(self, name: str, wait: float | None = None) -> Address | None:
         """Record that a daemon should run. Raises DaemonsError for an unknown daemon."""
-        self.start(name)
+        await self.start(name)
         return None
 
-    def forget(self, name: str) -> bool:
+    async def forget(self, name: str) -> bool:
         """Delete a daemon's record; return whether the daemon was known."""
         self._desired.pop(daemon_name(name), None)
         return self.specs.pop(name, None) is not None
 
-    def move(self, name: str, to: str | None = None, wait: float | None = None) -> Address | None:
+    async def move(self, name: str, to: str | None = None, wait: float | None = None) -> Address | None:
         """Refuse: there is no node. Raises DaemonsError."""
         raise DaemonsError(f"daemon {self._known(name)} cannot move: {self._why}; there are no nodes")
 
-    def rescan(self, launcher: str | None = None) -> None:
+    async def rescan(self, launcher: str | None = None) -> None:
         """Do nothing: no monitor runs scanners."""
 
-    def rebalance(self, settings: Any, options: Any, *, dry_run: bool = False) -> list[Move]:
+    async def rebalance(self, settings: Any, options: Any, *, dry_run: bool = False) -> list[Move]:
         """Return no moves."""
         return []
 
-    def ask_rebalance(self) -> None:
+    async def ask_rebalance(self) -> None:
         """Do nothing: there is nothing to move."""
 
-    def pause_rebalance(self, *, paused: bool = True) -> None:
+    async def pause_rebalance(self, *, paused: bool = True) -> None:
         """Do nothing: there is nothing to move."""
 
-    def drain(self, node: str, wait: float | None = None, *, stranded: Callable[[], Collection[str]] = tuple) -> None:
+    async def drain(self, node: str, wait: float | None = None, *, stranded: Stranded | None = None) -> None:
         """Refuse: there is no node. Raises DaemonsError."""
         raise DaemonsError(f"no node {node} is registered: {self._why}")
 
-    def stranded(self, settings: Any, options: Any, node: str) -> set[str]:
+    async def stranded(self, settings: Any, options: Any, node: str) -> set[str]:
         """Return no daemons."""
         return set()
 
-    def uncordon(self, node: str) -> None:
+    async def uncordon(self, node: str) -> None:
         """Refuse: there is no node. Raises DaemonsError."""
-        self.drain(node)
+        await self.drain(node)
 
     def desired(self, name: DaemonName) -> Desired:
         """Return whether a recorded daemon should run."""
@@ -121,29 +117,29 @@ class RecordedCluster:
 
 
 class RecordedLookups:
-    """Answers the queries of :class:`~celery_daemons.client.lookups.Lookups`: no node is up, so nothing runs."""
+    """Answers the queries of :class:`~celery_daemons.client.lookups.AsyncLookups`: no node is up, so nothing runs."""
 
     def __init__(self, cluster: RecordedCluster) -> None:
         self._cluster = cluster
 
-    def locate(self, name: str) -> Address | None:
+    async def locate(self, name: str) -> Address | None:
         """Return ``None``. Raises InvalidName."""
         daemon_name(name)
         return None
 
-    def locate_many(self, names: Iterable[str]) -> dict[str, Address]:
+    async def locate_many(self, names: Iterable[str]) -> dict[str, Address]:
         """Return no address. Raises InvalidName."""
         for name in names:
             daemon_name(name)
         return {}
 
-    def nodes(self) -> list[Node]:
+    async def nodes(self) -> list[Node]:
         """Return no node."""
         return []
 
-    def list(
+    async def list(
         self, node: str | None = None, launcher: str | None = None, status: str | None = None
-    ) -> Iterator[DaemonRecord]:
+    ) -> AsyncIterator[DaemonRecord]:
         """Yield the record of every recorded daemon that matches all given values."""
         if status is not None and status not in tuple(DaemonStatus):
             raise ConfigurationError(f"there is no status {status!r}; a daemon is {', '.join(DaemonStatus)}")
@@ -167,15 +163,15 @@ class RecordedLookups:
             if node is None and launcher in (None, record.launcher) and status in (None, record.status):
                 yield record
 
-    def pick_node(self, name: str) -> str | None:
+    async def pick_node(self, name: str) -> str | None:
         """Return ``None``: there is no node. Raises InvalidName."""
         daemon_name(name)
         return None
 
-    def status(self) -> ClusterStatus:
+    async def status(self) -> ClusterStatus:
         """Return a summary with the recorded daemons only."""
         launchers: dict[str, dict[str, int]] = {}
-        for record in self.list():
+        async for record in self.list():
             numbers = launchers.setdefault(record.launcher, counts.no_daemons())
             numbers[counts.DESIRED] += record.desired is Desired.RUNNING
             numbers[record.status] += 1
@@ -188,6 +184,11 @@ class RecordedLookups:
             scanners={},
         )
 
-    def events(self, *, last: int = 100) -> Sequence[JournalEntry]:
+    async def events(self, *, last: int = 100) -> Sequence[JournalEntry]:
         """Return no events."""
         return ()
+
+    async def follow_events(self, after: str | None = None) -> AsyncIterator[JournalEntry]:
+        """Yield no events."""
+        for entry in await self.events():
+            yield entry

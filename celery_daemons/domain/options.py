@@ -1,14 +1,32 @@
 """The options of a launcher: how its daemons run, restart and are placed."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from math import isfinite
-from typing import Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from celery_daemons.domain.names import check_name
 from celery_daemons.errors import ConfigurationError
 
-Isolation = Literal["shared", "process", "thread"]
+Isolation = Literal["shared", "process", "thread", "auto"]
 Restart = Literal["permanent", "transient", "temporary"]
+
+
+class GivenOptions(TypedDict, total=False):
+    """The options of a launcher as a program gives them: those of :class:`LauncherOptions`, each with its types."""
+
+    isolation: Isolation
+    restart: Restart
+    backoff: float
+    backoff_max: float
+    max_restarts: int
+    restart_period: float
+    start_seconds: float
+    stop_grace: float
+    progress_deadline: float | None
+    labels: Iterable[str] | None
+    weight: float
+    prune: bool
 
 
 def _above_zero(value: object) -> bool:
@@ -54,3 +72,34 @@ class LauncherOptions:
         rule("labels", not isinstance(self.labels, str), "must be a list of names")
         for label in self.labels:
             check_name(label, f"launcher {launcher}: label")
+
+
+def read_options(given: Mapping[str, Any], *, is_async: bool, launcher: str) -> LauncherOptions:
+    """Return the checked options of a launcher; labels may be joined by commas.
+
+    Raises :exc:`ConfigurationError` for an unknown or wrong option, and for one that does not go with ``is_async``.
+    """
+    known = sorted(field.name for field in fields(LauncherOptions))
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ConfigurationError(
+            f"launcher {launcher}: there is no option {unknown[0]}; the options are {', '.join(known)}"
+        )
+    values = dict(given)
+    values.setdefault("isolation", "shared" if is_async else "process")
+    if isinstance(values.get("backoff"), (int, float)):
+        # A launcher with a long first delay need not set the limit too.
+        values.setdefault("backoff_max", max(LauncherOptions().backoff_max, values["backoff"]))
+    if "labels" in values:
+        labels = values["labels"] or ()
+        values["labels"] = tuple(sorted(labels.split(",") if isinstance(labels, str) else labels))
+    options = LauncherOptions(**values)
+    options.check(launcher)
+    if options.isolation in ("shared", "auto") and not is_async:
+        raise ConfigurationError(
+            f"launcher {launcher}: isolation={options.isolation!r} runs on an event loop and needs an async def; "
+            "use isolation='process' or 'thread' for a def"
+        )
+    if options.isolation == "thread" and is_async:
+        raise ConfigurationError(f"launcher {launcher}: isolation='thread' needs a def; an async def runs shared")
+    return options

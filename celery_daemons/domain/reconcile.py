@@ -2,10 +2,17 @@
 
 from collections.abc import Mapping
 from enum import Enum
+from typing import Final
 
 from celery_daemons.domain.names import NodeName
 from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
 from celery_daemons.domain.states import DaemonStatus, Desired
+
+#: Why a daemon is recalled from a node although it should run.
+MOVED: Final = "moved"
+REPLACED: Final = "replaced"
+LEFT: Final = "its node no longer takes it"
+FAILED_HERE: Final = "failed here, another node can try"
 
 
 class Step(Enum):
@@ -41,12 +48,12 @@ def next_step(
         if spec.desired is Desired.STOPPED:
             return Step.RECALL, "stopped"
         if row.version != spec.version:
-            return Step.RECALL, "moved" if spec.target or spec.avoid else "replaced"
+            return Step.RECALL, MOVED if spec.target or spec.avoid else REPLACED
         if not fits:
-            return Step.RECALL, "its node no longer takes it"
+            return Step.RECALL, LEFT
         if others_fit and row.status is DaemonStatus.FAILED and row.avoid == row.node:
             # No other node fitted when this one gave up on the daemon.
-            return Step.RECALL, "failed here, another node can try"
+            return Step.RECALL, FAILED_HERE
         return Step.REST, "placed"
     if spec is None or spec.desired is Desired.STOPPED:
         return Step.REST, "not wanted"

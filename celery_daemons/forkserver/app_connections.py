@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 logger = logging.getLogger(__name__)
@@ -84,14 +84,44 @@ def _forget_result_backend(app: Any) -> None:
 
 
 def _close_django() -> None:
-    database = sys.modules.get("django.db")
+    """Close Django's connections, and the pools from which a fork would take connections of this process."""
+    database = _django_databases()
     if database is None:
         return
-    if sys.modules["django.conf"].settings.configured:
-        database.connections.close_all()
-        caches = sys.modules.get("django.core.cache")
-        if caches is not None:
-            caches.caches.close_all()
+    pooled = [one for one in database.all(initialized_only=True) if one.settings_dict["OPTIONS"].get("pool")]
+    close_django()
+    for connection in pooled:
+        connection.close_pool()
+
+
+def close_django() -> None:
+    """Close the connections of Django's databases and caches that belong to the calling thread. Errors are logged.
+
+    For threads that end: Django keeps connections per thread, and nothing else would close them.
+    """
+    database = _django_databases()
+    if database is None:
+        return
+    for connection in database.all(initialized_only=True):
+        _close_quietly(connection.close, f"database {connection.alias}")
+    caches = sys.modules.get("django.core.cache")
+    if caches is not None:
+        _close_quietly(caches.close_caches, "caches")
+
+
+def _close_quietly(close: Callable[[], object], what: str) -> None:
+    try:
+        close()
+    except Exception as error:  # noqa: BLE001 - a driver may raise anything
+        logger.warning("connection of Django's %s could not be closed: %r", what, error)
+
+
+def _django_databases() -> Any:
+    """Return Django's connections if the app uses Django, else ``None``."""
+    database = sys.modules.get("django.db")
+    if database is None or not sys.modules["django.conf"].settings.configured:
+        return None
+    return database.connections
 
 
 def _peer(fd: int) -> str:

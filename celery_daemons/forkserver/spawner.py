@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +41,14 @@ _REAP_TIMEOUT: Final = 0.2
 
 class StuckFork(OSError):
     """A forked process hung before the function of the role was called."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnd:
+    """How a process ended, in words, and whether the timer of its lease killed it."""
+
+    cause: str
+    by_lease_timer: bool = False
 
 
 class Child:
@@ -75,16 +84,16 @@ class Child:
             else:
                 os.kill(self.pid, number)
 
-    def reap(self) -> str:
+    def reap(self) -> "ProcessEnd":
         """Release what multiprocessing keeps for the process, and return how the process ended.
 
         Call only after the process has died.
         """
         self._process.join(_REAP_TIMEOUT)
-        cause = how_it_ended(self._process.exitcode)
+        exitcode = self._process.exitcode
         with contextlib.suppress(ValueError):
             self._process.close()
-        return cause
+        return ProcessEnd(how_it_ended(exitcode), by_lease_timer=exitcode == -signal.SIGALRM)
 
     def _kill_group(self) -> None:
         # What the process has started and left behind. A group that still has members keeps its number from reuse.

@@ -7,6 +7,7 @@ import os
 import time
 import traceback
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Final
 
 from celery_daemons.domain.names import DaemonName, Token
@@ -18,11 +19,29 @@ from celery_daemons.forkserver.child import leave_without_agent
 from celery_daemons.forkserver.deadman import Deadman
 from celery_daemons.forkserver.process_end import end_forked_child
 from celery_daemons.host.context import BlockingDaemonContext, DaemonContext
+from celery_daemons.host.current_run import Run
+from celery_daemons.host.log_capture import LogCapture
 from celery_daemons.launcher import Launcher, Registry
+from celery_daemons.signals import daemon_failed, daemon_started, daemon_stopped
 from celery_daemons.store.codec import printable
 from celery_daemons.wire.arguments import decode_arguments
 from celery_daemons.wire.channel import Channel, ChannelClosed
-from celery_daemons.wire.messages import Ended, Hung, Lease, Leave, Probe, Proven, Ready, Start, Started, Stop, ToHost
+from celery_daemons.wire.loop_messages import AskStack
+from celery_daemons.wire.messages import (
+    CheckLoop,
+    Ended,
+    HostNumbers,
+    Hung,
+    Lease,
+    Leave,
+    Probe,
+    Proven,
+    Ready,
+    Start,
+    Started,
+    Stop,
+    ToHost,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +56,17 @@ _TRACE_LENGTH: Final = 4000
 class Host(ABC):
     """A host process: a thread serves the agent and extends the lease timer, the main thread runs daemons."""
 
-    def __init__(self, *, channel: Channel[ToHost], registry: Registry, node: str, deadman: Deadman | None) -> None:
+    def __init__(
+        self,
+        *,
+        channel: Channel[ToHost],
+        registry: Registry,
+        node: str,
+        deadman: Deadman | None,
+        capture: LogCapture,
+    ) -> None:
         self._channel = channel
+        self._capture = capture
         self._registry = registry
         self._node = node
         self._deadman = deadman
@@ -62,9 +90,17 @@ class Host(ABC):
     def probe(self) -> None:
         """Answer a probe of the agent from the event loop that runs daemons. Called in the receiving thread."""
 
+    def check_loop(self) -> None:
+        """Report the host's numbers from the event loop, if the host has one. Called in the receiving thread."""
+        self.send(HostNumbers())
+
     @abstractmethod
     def leave(self) -> None:
         """Let :meth:`run` return. Called in the receiving thread."""
+
+    @abstractmethod
+    def ask_stack(self, question: AskStack) -> None:
+        """Answer where the code of a daemon is, in another thread. Called in the receiving thread."""
 
     @property
     def forked(self) -> bool:
@@ -80,13 +116,13 @@ class Host(ABC):
         """Report the host as ready; from now on the agent may send daemons."""
         self.send(Ready(os.getpid()))
 
-    def prepare(self, item: StartItem) -> tuple[Launcher, tuple[object, ...], dict[str, object]]:
+    def prepare(self, item: StartItem) -> tuple[Launcher[...], tuple[object, ...], dict[str, object]]:
         """Return the launcher and the arguments of a daemon. Raises DaemonsError or ValueError."""
         launcher = self._registry[item.launcher]
         args, kwargs = decode_arguments(item.arguments)
         return launcher, args, kwargs
 
-    def watch(self, launcher: Launcher, ctx: DaemonContext | BlockingDaemonContext) -> None:
+    def watch(self, launcher: Launcher[...], ctx: DaemonContext | BlockingDaemonContext) -> None:
         """Watch a daemon as the launcher requires: ``ctx.ready()`` and progress are reported to the agent."""
         if launcher.options.start_seconds:
             ctx.when_ready(lambda: self.send(Proven([(ctx.name, ctx.token)])))
@@ -96,6 +132,33 @@ class Host(ABC):
     def unwatch(self, name: str) -> None:
         """Stop watching the progress of a daemon."""
         self._watched.pop(name, None)
+
+    def announce_start(self, ctx: DaemonContext | BlockingDaemonContext) -> None:
+        """Send ``daemon_started``. Call where the code of the daemon is called next."""
+        daemon_started.send(sender=ctx.launcher, ctx=ctx)
+
+    def announce_end(self, ctx: DaemonContext | BlockingDaemonContext, error: BaseException | None) -> None:
+        """Send ``daemon_stopped`` or ``daemon_failed``, except in a process that the daemon has forked.
+
+        There, a receiver could close connections that the daemon still uses.
+        """
+        if self.forked:
+            return
+        if error is None or ctx.stopping.is_set():
+            daemon_stopped.send(sender=ctx.launcher, ctx=ctx)
+        else:
+            daemon_failed.send(sender=ctx.launcher, ctx=ctx, exception=error)
+
+    @contextlib.contextmanager
+    def announced(self, ctx: DaemonContext | BlockingDaemonContext) -> Iterator[None]:
+        """Send the signals before and after the code of a daemon that runs in the block."""
+        self.announce_start(ctx)
+        try:
+            yield
+        except BaseException as error:
+            self.announce_end(ctx, error)
+            raise
+        self.announce_end(ctx, None)
 
     def report_started(self, items: list[tuple[DaemonName, Token]]) -> None:
         """Report to the agent that daemons run."""
@@ -155,8 +218,12 @@ class Host(ABC):
                 self.stop(message.names)
             case Probe():
                 self.probe()
+            case CheckLoop():
+                self.check_loop()
             case Leave():
                 self.leave()
+            case AskStack():
+                self.ask_stack(message)
 
     def _report_hung(self) -> None:
         now = time.monotonic()
@@ -182,14 +249,16 @@ def end_forks_after_their_step(loop: asyncio.AbstractEventLoop) -> None:
     os.register_at_fork(after_in_child=end_fork)
 
 
-def end_of_run(name: DaemonName, token: Token, *, stopping: bool, error: BaseException | None) -> End:
+def end_of_run(run: Run, *, stopping: bool, error: BaseException | None) -> End:
     """Return the report of a run that has ended, and log ``error`` unless ``None``."""
-    if error is not None and not stopping:
-        logger.error("daemon %s: failed: %s", name, _summary(error), exc_info=error)
-        return End(name, token, Outcome.FAILED, _summary(error), _trace(error), isinstance(error, NotADaemon))
-    if error is not None:
-        logger.warning("daemon %s: failed while stopping: %s", name, _summary(error), exc_info=error)
-    return End(name, token, Outcome.STOPPED if stopping else Outcome.FINISHED)
+    with run.active():
+        if error is not None and not stopping:
+            logger.error("daemon %s: failed: %s", run.name, _summary(error), exc_info=error)
+            trace = _trace(error)
+            return End(run.name, run.token, Outcome.FAILED, _summary(error), trace, isinstance(error, NotADaemon))
+        if error is not None:
+            logger.warning("daemon %s: failed while stopping: %s", run.name, _summary(error), exc_info=error)
+    return End(run.name, run.token, Outcome.STOPPED if stopping else Outcome.FINISHED)
 
 
 def _summary(error: BaseException) -> str:

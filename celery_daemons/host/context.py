@@ -9,18 +9,31 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from celery_daemons.domain.names import DaemonName, LauncherName, Token
+from celery_daemons.host.current_run import Run
+from celery_daemons.signals import daemon_beat
 
 if TYPE_CHECKING:
     from celery_daemons.store.fence import FencedRedis
 
 E = TypeVar("E", asyncio.Event, threading.Event)
 
-_logger = logging.getLogger("celery_daemons.daemon")
 
+class _DaemonLog(logging.LoggerAdapter[logging.Logger]):
+    """Logs for a daemon wherever it is called, also in threads that the daemon starts by itself."""
 
-class _NamedLog(logging.LoggerAdapter[logging.Logger]):
-    def process(self, msg: object, kwargs: object) -> tuple[object, object]:  # type: ignore[override]
-        return f"daemon {self.extra['daemon']}: {msg}", kwargs  # type: ignore[index]
+    def __init__(self, logger: logging.Logger, run: Run) -> None:
+        super().__init__(logger)
+        self._run = run
+
+    def process(self, msg: object, kwargs: Any) -> Any:
+        """Leave the call as it is: before Python 3.13 an adapter drops the caller's ``extra``."""
+        return msg, kwargs
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log a message, with the caller as the place in the code."""
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
+        with self._run.active():
+            super().log(level, msg, *args, **kwargs)
 
 
 class _Context(Generic[E]):
@@ -58,8 +71,13 @@ class _Context(Generic[E]):
             self.ready()
 
     def beat(self) -> None:
-        """Report progress. Needed only if the launcher has a ``progress_deadline``."""
+        """Report progress, and send the signal ``daemon_beat``.
+
+        Needed if the launcher has a ``progress_deadline``, and in a loop that does not call :meth:`sleep` if something
+        is done between rounds, as the Django integration does.
+        """
         self.last_beat_at = time.monotonic()
+        daemon_beat.send(sender=self.launcher, ctx=self)
 
     def fenced(self, redis: Any) -> "FencedRedis":
         """Return a writer for the user's own Redis that is refused once a newer start of this daemon has written.
@@ -72,8 +90,9 @@ class _Context(Generic[E]):
 
     @property
     def log(self) -> "logging.LoggerAdapter[logging.Logger]":
-        """A logger that puts the daemon's name first."""
-        return _NamedLog(_logger, {"daemon": self.name})
+        """The logger ``daemons.<launcher>``; its records have ``daemon``, ``launcher`` and ``token``."""
+        logger = logging.getLogger(f"daemons.{self.launcher}")
+        return _DaemonLog(logger, Run(self.name, self.launcher, self.token))
 
 
 class DaemonContext(_Context[asyncio.Event]):
@@ -83,6 +102,7 @@ class DaemonContext(_Context[asyncio.Event]):
 
     async def sleep(self, seconds: float) -> None:
         """Sleep for ``seconds``, or until the daemon is asked to stop."""
+        daemon_beat.send(sender=self.launcher, ctx=self)
         # Not asyncio.wait_for: in Python 3.11 it swallows a cancellation that arrives together with the event, as it
         # does on a stop. A daemon that sleeps between its rounds would then continue with the next round.
         with contextlib.suppress(TimeoutError):
@@ -97,4 +117,5 @@ class BlockingDaemonContext(_Context[threading.Event]):
 
     def sleep(self, seconds: float) -> None:
         """Sleep for ``seconds``, or until the daemon is asked to stop."""
+        daemon_beat.send(sender=self.launcher, ctx=self)
         self.stopping.wait(seconds)

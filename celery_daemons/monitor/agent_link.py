@@ -8,7 +8,7 @@ from celery_daemons.forkserver.child import leave_without_agent
 from celery_daemons.forkserver.deadman import Deadman
 from celery_daemons.forkserver.unpatched import start_new_thread
 from celery_daemons.wire.channel import Channel, ChannelClosed
-from celery_daemons.wire.messages import HandOver, LoadFailed, Progress, SteppedDown, ToMonitor
+from celery_daemons.wire.messages import ClusterNumbers, HandOver, LoadFailed, Progress, SteppedDown, ToMonitor
 
 
 class AgentLink:
@@ -40,6 +40,10 @@ class AgentLink:
         if now - self._reported_at >= self._progress_interval:
             self._reported_at = now
             self._send(Progress())
+
+    def report_numbers(self, numbers: ClusterNumbers) -> None:
+        """Report the cluster in numbers."""
+        self._send(numbers)
 
     def report_load_failed(self, error: str) -> None:
         """Report why no monitor can run."""

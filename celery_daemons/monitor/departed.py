@@ -10,8 +10,8 @@ from celery_daemons.monitor.dispatch import Dispatcher
 from celery_daemons.store import lease, queries
 from celery_daemons.store.connection import Store
 
-#: Seconds that a node must be gone before its queues are removed, and between two runs. A restart takes less, and must
-#: find the queues with their messages.
+#: Seconds for which this monitor must know that a node is gone before it removes the queues, and between two runs. A
+#: restart takes less, and must find the queues with their messages.
 _RETENTION: Final = 60.0
 
 
@@ -24,6 +24,8 @@ class DepartedNodes:
         self._dispatcher = dispatcher
         self._clock = clock
         self._next_run_at = 0.0
+        #: The departed nodes as they were first seen, and when.
+        self._seen: dict[NodeName, tuple[queries.Gone, float]] = {}
         #: Nodes whose queues are removed. The dispatcher's thread appends, the monitor's loop takes.
         self._removed: deque[NodeName] = deque()
 
@@ -39,9 +41,14 @@ class DepartedNodes:
             return
         while self._removed:
             self._store.run(lease.forget_queues(self._store.keys, self._epoch, self._removed.popleft()))
-        now_ms = self._store.now_ms()
-        for node, queues in queries.gone(self._store).items():
-            if now_ms - queues.at_ms >= _RETENTION * 1000:
+        departed = queries.gone(self._store)
+        # By this clock, not by Redis's, which may be set: a node that restarts must find its queues.
+        self._seen = {node: self._seen.get(node, (gone, now)) for node, gone in departed.items()}
+        for node, queues in departed.items():
+            gone, since = self._seen[node]
+            if gone != queues:
+                self._seen[node] = queues, now
+            elif now - since >= _RETENTION:
                 self._dispatcher.remove_queues(
                     spawn_queue=queues.spawn_queue,
                     task_queue=queues.queue,

@@ -33,7 +33,7 @@ class HoldOff:
         self._longest = LongestLease(max(lease_ttl, longest))
         self._clock = clock
         self._known_since = clock() if known_since is None else known_since
-        #: The last Redis server that answered, by its run id; ``None`` before the first answer.
+        #: The id of the last Redis server that answered; ``None`` before the first answer.
         self._server: str | None = None
         self._lost_at: dict[NodeName, float] = {}
         self._braking = False
@@ -97,8 +97,8 @@ class HoldOff:
     def on_server(self, server: str, *, confirmed: str) -> bool:
         """Wait a full lease after a change of the Redis server; a restart and a promoted replica count as a change.
 
-        The leases of such a server may be out of date, and the last writes may be missing. ``confirmed`` is the run id
-        of the server that a monitor last confirmed. Data without a confirmation may be older than any: it counts from
+        The leases of such a server may be out of date, and the last writes may be missing. ``confirmed`` is the id of
+        the server that a monitor last confirmed. Data without a confirmation may be older than any: it counts from
         the moment at which this server with this data answered this node. Return whether the monitor may confirm
         ``server`` now.
         """

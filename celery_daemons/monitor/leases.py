@@ -9,6 +9,7 @@ from celery_daemons.domain.server_clock import Segment
 from celery_daemons.monitor.hold_off import HoldOff
 from celery_daemons.monitor.lease_clock import LeaseClock
 from celery_daemons.store.queries import Overview
+from celery_daemons.store.server_pin import server_id
 
 #: Seconds after the end of a lease at which the lease is checked: the server's clock is read in whole milliseconds.
 _SWEEP_DELAY: Final = 0.002
@@ -20,7 +21,7 @@ _MIN_INTERVAL: Final = 0.05
 class LeaseActions:
     """The actions that a check of the leases calls for, and the seconds until the next check.
 
-    ``confirm_server`` is the run id of a server to confirm, ``mass_failure`` a cause to write to the journal. ``sweep``
+    ``confirm_server`` is the id of a server to confirm, ``mass_failure`` a cause to write to the journal. ``sweep``
     has, for each node to sweep, the end of its lease as Redis had it.
     """
 
@@ -53,6 +54,7 @@ class LeaseWatcher:
         ``server`` is the run id of the server that gave the overview, ``sent`` when the overview was requested, by
         default now.
         """
+        server = server_id(server, overview.history)
         hold_off, now, leases = self._hold_off, self._clock(), self._lease_clock
         hold_off.on_longest_lease(overview.longest_lease_ms / 1000)
         leases.observe(overview, sent=now if sent is None else sent, window=hold_off.lease)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from celery_daemons.errors import StoreUnavailable
+from celery_daemons.monitor.cluster_tally import ClusterTally
 from celery_daemons.monitor.counts_check import CountsCheck
 from celery_daemons.monitor.departed import DepartedNodes
 from celery_daemons.monitor.executor import PlanExecutor
@@ -45,6 +46,7 @@ class Monitor:
         scans: Scans,
         succession: Succession,
         missing_scanners: MissingScanners,
+        tally: ClusterTally,
         counts_check: CountsCheck,
         report_progress: Callable[[], None],
         max_wait: float,
@@ -63,12 +65,15 @@ class Monitor:
         self._scans = scans
         self._succession = succession
         self._missing_scanners = missing_scanners
+        self._tally = tally
         self._counts_check = counts_check
         self._report_progress = report_progress
         self._max_wait = max_wait
         self._clock = clock
         self._loaded = False
         self._next_check_at = 0.0
+        #: The history of the server, as the last check has found it.
+        self._history: str | None = None
 
     def run(self) -> None:
         """Run turns until the lease was given back because this node drains.
@@ -89,6 +94,7 @@ class Monitor:
 
     def turn(self) -> float:
         """Check, decide and act once. Return the seconds until there may be something to do, if nothing changes."""
+        began_at = self._clock()
         if not self._loaded:
             self._replica.load()
             self._snapshot_loaded()
@@ -100,13 +106,15 @@ class Monitor:
             # Not earlier: after a loss of data, a spec that a node still runs would be recorded as a new one.
             self._scans.run_due()
         plan = self._reconciler.next_plan()
-        self._executor.carry_out(plan)
+        if not self._executor.carry_out(plan):
+            self._next_check_at = 0.0
         wave = self._reconciler.next_wave()
         self._executor.carry_out(wave)
         if not plan and not wave:
             self._counts_check.run_due()
         # A plan may have taken long.
         self._report_progress()
+        self._tally.turn_ended(began_at)
         scans_due_at = max(self._scans.next_due_at, self._hold_off.no_action_before)
         next_at = min(self._next_check_at, scans_due_at, self._reconciler.next_action_at)
         return min(self._max_wait, next_at - self._clock())
@@ -135,6 +143,10 @@ class Monitor:
             if self._replica.created_ms:
                 logger.warning("monitor: Redis has lost its data, waiting one lease for nodes to report their daemons")
             self._reload()
+        elif self._history not in (None, overview.history):
+            # The journal does not mention the writes that the server has lost.
+            self._reload()
+        self._history = overview.history
         if (overview.specs, overview.entries) != self._replica.counts:
             # What is still on its way through the journal explains a difference, and is read now.
             changes = self._replica.follow(block_ms=0)
@@ -142,6 +154,7 @@ class Monitor:
             if not changes.entries:
                 self._reload()
         self._rebalancer.pause_changed(paused=overview.paused)
+        self._tally.leases_checked(overview)
         self._executor.act_on_leases(actions)
         self._departed.remove_queues()
         self._missing_scanners.check()
@@ -155,10 +168,12 @@ class Monitor:
     def _snapshot_loaded(self) -> None:
         self._loaded = True
         self._next_check_at = 0.0
+        self._tally.snapshot_loaded()
         self._reconciler.snapshot_loaded()
         self._counts_check.request()
 
     def _take(self, changes: Changes) -> None:
+        self._tally.followed(changes)
         for entry in changes.entries:
             if entry.event == "rescan":
                 self._scans.request(entry.cause)

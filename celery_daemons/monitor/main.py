@@ -14,6 +14,7 @@ from celery_daemons.forkserver.child import loaded_app
 from celery_daemons.forkserver.process_end import end_process, send_process_init
 from celery_daemons.launcher import Registry, registry_of
 from celery_daemons.monitor.agent_link import AgentLink
+from celery_daemons.monitor.cluster_tally import ClusterTally
 from celery_daemons.monitor.counts_check import CountsCheck
 from celery_daemons.monitor.departed import DepartedNodes
 from celery_daemons.monitor.dispatch import Dispatcher
@@ -32,7 +33,7 @@ from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.replica import Replica
-from celery_daemons.wire.messages import MonitorBoot, Testimony
+from celery_daemons.wire.messages import ClusterNumbers, MonitorBoot, Testimony
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,10 @@ _MAX_WAIT: Final = 1.0
 _MAX_WAIT_LEASE_SHARE: Final = 0.2
 
 
+def _ignore_numbers(_numbers: ClusterNumbers) -> None:
+    """Do nothing."""
+
+
 def build_monitor(
     *,
     node: NodeName,
@@ -55,6 +60,7 @@ def build_monitor(
     scan_store: Store,
     dispatcher: Dispatcher,
     report_progress: Callable[[], None],
+    report_numbers: Callable[[ClusterNumbers], None] = _ignore_numbers,
     clock: Callable[[], float],
     testimony: Testimony | None = None,
 ) -> Monitor:
@@ -68,6 +74,7 @@ def build_monitor(
     """
     replica = Replica(store, with_specs=True, on_page=report_progress)
     planner = Planner(replica, load_factor=settings.load_factor, vnodes=settings.vnodes, options=registry.options_of)
+    tally = ClusterTally(enabled=settings.http is not None, snapshot=replica, report=report_numbers, clock=clock)
     hold_off = HoldOff(
         settings.longest_lease,
         clock,
@@ -91,6 +98,7 @@ def build_monitor(
         replica=replica,
         reconciler=reconciler,
         dispatcher=dispatcher,
+        tally=tally,
         report_progress=report_progress,
     )
     return Monitor(
@@ -103,7 +111,15 @@ def build_monitor(
         lease_watcher=lease_watcher,
         executor=executor,
         departed=DepartedNodes(store=store, epoch=epoch, dispatcher=dispatcher, clock=clock),
-        scans=Scans(registry=registry, settings=settings, store=scan_store, epoch=epoch, snapshot=replica, clock=clock),
+        scans=Scans(
+            registry=registry,
+            settings=settings,
+            store=scan_store,
+            epoch=epoch,
+            snapshot=replica,
+            tally=tally,
+            clock=clock,
+        ),
         succession=Succession(
             node=node,
             epoch=epoch,
@@ -113,6 +129,7 @@ def build_monitor(
             rng=random.Random(),  # noqa: S311 - a choice among candidates, not a secret
         ),
         missing_scanners=MissingScanners(registry=registry, store=store, epoch=epoch, snapshot=replica),
+        tally=tally,
         counts_check=CountsCheck(store=store, epoch=epoch, snapshot=replica),
         report_progress=report_progress,
         max_wait=max_wait(settings),
@@ -145,6 +162,7 @@ def main(boot: MonitorBoot, sock: socket.socket) -> int:
         scan_store=Store(settings.redis_url, Keys(settings.namespace), timeout=_COMMAND_TIMEOUT),
         dispatcher=dispatcher,
         report_progress=link.report_progress,
+        report_numbers=link.report_numbers,
         clock=lease_clock,
         testimony=boot.testimony,
     )

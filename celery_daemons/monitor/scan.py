@@ -1,17 +1,18 @@
 """Run the user's recovery scanners: each in a thread, with a time limit, a page of specs at a time."""
 
-import asyncio
-import inspect
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from typing import Final
 
 from celery_daemons.domain.names import DaemonName, Epoch, LauncherName, daemon_name
 from celery_daemons.domain.planner import Snapshot
 from celery_daemons.domain.records import DaemonSpec, SpecRow
 from celery_daemons.errors import DaemonsError, LeaseLost
-from celery_daemons.launcher import Launcher, Registry, scanning
+from celery_daemons.launcher import Launcher, Registry
+from celery_daemons.monitor.cluster_tally import ClusterTally
+from celery_daemons.monitor.scanner_items import items_of, scan_thread
 from celery_daemons.settings import Settings
 from celery_daemons.store import specs
 from celery_daemons.store.connection import Store
@@ -36,7 +37,7 @@ class Scan:
     """A single run of a recovery scanner."""
 
     def __init__(
-        self, launcher: Launcher, *, registry: Registry, known: Mapping[DaemonName, SpecRow], began_at: float
+        self, launcher: Launcher[...], *, registry: Registry, known: Mapping[DaemonName, SpecRow], began_at: float
     ) -> None:
         self.launcher = launcher
         self.began_at = began_at
@@ -55,12 +56,16 @@ class Scan:
 
         What was listed before the scanner raises an exception is recorded too.
         """
+        assert self.launcher.scanner is not None
+        with closing(items_of(self.launcher.scanner)) as items:
+            self._record_all(items, record)
+
+    def _record_all(self, items: Iterator[object], record: Callable[[list[_Row]], None]) -> None:
         page: list[_Row] = []
         size = 0
-        specs = self._specs()
         while True:
             try:
-                spec = next(specs)
+                spec = next(items)
             except StopIteration:
                 break
             except BaseException:
@@ -109,21 +114,6 @@ class Scan:
         if len(self._problems) < _MAX_PROBLEMS:
             self._problems.append(problem)
 
-    def _specs(self) -> Iterator[object]:
-        assert self.launcher.scanner is not None
-        found = self.launcher.scanner()
-        if inspect.iscoroutine(found):
-            found = asyncio.run(_awaited(found))
-        if inspect.isasyncgen(found) or hasattr(found, "__aiter__"):
-            found = _drained(found)
-        if isinstance(found, (str, bytes)) or not isinstance(found, Iterable):
-            raise TypeError(f"returned {found!r:.80}; a recovery scanner must return or yield specs")
-        for item in found:
-            if isinstance(item, (list, tuple, set)):
-                yield from item
-            else:
-                yield item
-
     def _row(self, spec: object) -> _Row | None:
         if not isinstance(spec, DaemonSpec):
             self.add_problem(f"yielded {spec!r:.80}, which is not a spec; use launcher.spec(name, …)")
@@ -144,25 +134,6 @@ class Scan:
             return None
 
 
-async def _awaited(found: Any) -> Any:
-    return await found
-
-
-def _drained(found: AsyncIterator[object]) -> Iterator[object]:
-    """Yield the items of an async generator, on an event loop of this thread."""
-    loop = asyncio.new_event_loop()
-    iterator = found.__aiter__()
-    try:
-        while True:
-            try:
-                yield loop.run_until_complete(anext(iterator))
-            except StopAsyncIteration:
-                return
-    finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
-
-
 class Scans:
     """Starts the scans that are due, a single scan per launcher at a time, and reports the result of each scan."""
 
@@ -174,6 +145,7 @@ class Scans:
         store: Store,
         epoch: Epoch,
         snapshot: Snapshot,
+        tally: ClusterTally,
         clock: Callable[[], float],
     ) -> None:
         self._registry = registry
@@ -181,6 +153,7 @@ class Scans:
         self._store = store
         self._epoch = epoch
         self._snapshot = snapshot
+        self._tally = tally
         self._clock = clock
         self._due_at = {name: 0.0 for name in registry if registry[name].scanner is not None}
         self._running: dict[str, Scan] = {}
@@ -239,9 +212,9 @@ class Scans:
 
     def _run(self, name: str, scan: Scan) -> None:
         error: str | None = None
-        scanning.set(True)
         try:
-            scan.run(lambda page: self._record(scan, page))
+            with scan_thread(scan.launcher):
+                scan.run(lambda page: self._record(scan, page))
         except (_TimedOut, LeaseLost):
             return
         except BaseException as raised:
@@ -282,14 +255,15 @@ class Scans:
     def _report(self, scan: Scan, error: str | None) -> None:
         if error is not None:
             logger.error("launcher %s: recovery scanner: %s", scan.launcher.name, error)
-        took_ms = int((self._clock() - scan.began_at) * 1000)
+        seconds, listed = self._clock() - scan.began_at, len(scan.listed)
+        self._tally.scanned(scan.launcher.name, seconds=seconds, listed=listed, failed=error is not None)
         self._store.run(
             specs.scanned(
                 self._store.keys,
                 self._epoch,
                 scan.launcher.name,
-                listed=len(scan.listed),
-                took_ms=took_ms,
+                listed=listed,
+                took_ms=int(seconds * 1000),
                 error=error,
             )
         )

@@ -9,15 +9,17 @@ from typing import Final
 
 from celery_daemons.domain.names import NodeName
 from celery_daemons.errors import StoreUnavailable
-from celery_daemons.forkserver.spawner import Spawner
 from celery_daemons.node.assignment_sync import AssignmentSync
+from celery_daemons.node.bell import Bell
 from celery_daemons.node.command_runner import CommandRunner
+from celery_daemons.node.conditions import Conditions
 from celery_daemons.node.election import Election
 from celery_daemons.node.host_memory import HostMemory
 from celery_daemons.node.host_pool import HostPool
 from celery_daemons.node.lease_answers import Forgotten, Renewed
 from celery_daemons.node.lifetime import Lifetime
 from celery_daemons.node.node_lease import NodeLease
+from celery_daemons.node.other_nodes import has_other_nodes
 from celery_daemons.node.outbox import Outbox
 from celery_daemons.node.outbox_sender import OutboxSender
 from celery_daemons.node.serving import Serving
@@ -31,8 +33,6 @@ from celery_daemons.wire.messages import AssignmentsChanged, Campaign, Drain, Fr
 
 logger = logging.getLogger(__name__)
 
-#: Seconds before an agent whose hosts cannot load the app leaves, so that the worker starts another.
-_LOAD_RETRY: Final = 10.0
 #: Seconds before the deadline of the kernel's timer at which the agent kills its hosts itself.
 _BEFORE_THE_KERNEL: Final = 0.02
 #: Seconds between two checks of a lease that has ended.
@@ -70,8 +70,9 @@ class Agent:
         hosts: HostPool,
         sync: AssignmentSync,
         runner: CommandRunner,
-        spawner: Spawner,
         serving: Serving,
+        conditions: Conditions,
+        bell: Bell,
         election: Election,
         worker_link: WorkerLink,
     ) -> None:
@@ -86,8 +87,9 @@ class Agent:
         self._hosts = hosts
         self._sync = sync
         self._runner = runner
-        self._spawner = spawner
         self._serving = serving
+        self._conditions = conditions
+        self._bell = bell
         self._election = election
         self._worker_link = worker_link
         self._memory = HostMemory()
@@ -99,6 +101,7 @@ class Agent:
         self._lifetime.start(self._watch_worker())
         serving = self._lifetime.start(self._serve())
         self._lifetime.start(self._sender.run(self._runner.on_reply))
+        self._lifetime.start(self._bell.run())
         if self._settings.on_store_loss == "stop":
             self._lifetime.start(self._guard())
         timeout = await self._lifetime.wait()
@@ -108,7 +111,7 @@ class Agent:
     # Holding the lease
 
     async def _serve(self) -> None:
-        await self._load_app()
+        await self._try_app()
         while True:
             self._sync.invalidate()
             generation = await self._lease.join()
@@ -121,18 +124,17 @@ class Agent:
             await self._kill_hosts()
             self._lease.end()
 
-    async def _load_app(self) -> None:
-        """Wait until a host has loaded the app: a node that can run nothing does not join."""
+    async def _try_app(self) -> None:
+        """Wait until a host has loaded the app or none can: the node then joins with the reason, and tries again."""
         self._runner.apply(self._supervisor.open_hosts(now=time.monotonic()))
-        if not await self._runner.app_loaded:
-            why = self._runner.load_error or "a host died while it started"
-            logger.error("node %s: cannot run daemons: %s", self._node, why)
+        await self._runner.tried_app.wait()
+        problem = self._serving.problem
+        if problem:
+            logger.error("node %s: takes no daemons: %s", self._node, problem)
+            self._runner.apply(self._supervisor.cannot_start(problem))
+            await self._lease.report_problem(problem)
             with contextlib.suppress(StoreUnavailable):
-                await self._store.run(journal.note(self._store.keys, "cannot-serve", node=self._node, cause=why))
-            await asyncio.sleep(_LOAD_RETRY)
-            # The fork server has loaded what it could. Only a new agent has a new one.
-            self._lifetime.leave(0.0)
-            await asyncio.Event().wait()
+                await self._store.run(journal.note(self._store.keys, "cannot-serve", node=self._node, cause=problem))
 
     async def _beat_until_lost(self) -> None:
         while True:
@@ -141,7 +143,8 @@ class Agent:
             if answer is None:
                 return
             self._hosts.renew()
-            await self._check_serving()
+            await self._conditions.check()
+            self._bell.check_server()
             now = time.monotonic()
             self._runner.apply(self._supervisor.open_hosts(now=now))
             limit_kib = self._settings.host_max_memory
@@ -152,24 +155,6 @@ class Agent:
             if not self._sync.is_current(answer.generation):
                 self._lifetime.start(self._catch_up(answer.generation))
             await self._campaign(led=answer.led)
-
-    async def _check_serving(self) -> None:
-        """Report whether this node can start processes, give back what waits for one, and try again."""
-        problem = self._serving.problem
-        if bool(problem) != bool(self._lease.problem):
-            if not await self._lease.report_problem(problem):
-                return
-            if problem:
-                # After the report: the monitor must not assign to this node what the node now gives back.
-                logger.error("node %s: takes no daemons: %s", self._node, problem)
-                self._runner.apply(self._supervisor.cannot_start(problem))
-            else:
-                logger.info("node %s: can start processes again, takes daemons", self._node)
-                self._runner.apply(self._supervisor.can_start(now=time.monotonic()))
-        if self._serving.retry_due(time.monotonic()):
-            if self._serving.take_new_server():
-                await self._spawner.replace_server()
-            self._runner.apply(self._supervisor.probe(now=time.monotonic()))
 
     async def _beat_with_retries(self) -> Renewed | None:
         """Renew the lease, trying until Redis answers; ``None`` once the lease is lost."""
@@ -227,7 +212,7 @@ class Agent:
                 if self._lease.incarnation is not None:
                     self._lifetime.start(self._campaign(led=False))
             case NodeQueues(queue, spawn_queue):
-                self._lease.set_queues(queue=queue, spawn_queue=spawn_queue)
+                self._lease.change_row(queue=queue, spawn_queue=spawn_queue)
             case Drain():
                 self._lifetime.leave(message.timeout)
 
@@ -253,7 +238,7 @@ class Agent:
             return
         with contextlib.suppress(StoreUnavailable):
             await self._lease.drain()
-            if self._supervisor.count and not await self._lease.has_other_nodes():
+            if self._supervisor.count and not await has_other_nodes(self._store, self._node):
                 logger.warning(
                     "node %s: no other node takes daemons; the %d on this node run again once one does",
                     self._node,

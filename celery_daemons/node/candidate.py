@@ -14,6 +14,7 @@ from celery_daemons.settings import Settings
 from celery_daemons.store import queries
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.store.connection import AsyncStore
+from celery_daemons.store.server_pin import server_id
 from celery_daemons.wire.messages import Drain, FromWorker
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,17 @@ class Candidate:
         self._election = election
         self._witness = witness
         self._worker_link = worker_link
+        #: When Redis last answered, on the lease clock; ``None`` before.
+        self._answered_at: float | None = None
+
+    @property
+    def has_started(self) -> bool:
+        """Whether Redis has answered once."""
+        return self._answered_at is not None
+
+    def is_running(self) -> bool:
+        """Whether Redis has answered within the last lease."""
+        return self._answered_at is not None and lease_clock() < self._answered_at + self._settings.lease_ttl
 
     async def run(self) -> None:
         """Serve until the parent process is gone or asks to stop."""
@@ -62,11 +74,12 @@ class Candidate:
                 received = lease_clock()
                 self._witness.on_time(overview.now_ms, sent=sent, received=received)
                 self._witness.on_cluster(
-                    server=self._store.pin.server,
+                    server=server_id(self._store.pin.server, overview.history),
                     created_ms=overview.created_ms,
                     longest_lease_ms=overview.longest_lease_ms,
                     received=received,
                 )
+                self._answered_at = received
                 await self._election.after_beat(incarnation, led=overview.led)
             except DaemonsError as error:
                 logger.warning("monitor %s: %s", self._node, error)

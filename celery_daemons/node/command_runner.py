@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from celery_daemons.node.alarm import Alarm
 from celery_daemons.node.assignment_sync import AssignmentSync
 from celery_daemons.node.host_pool import ForkFailed, HostDied, HostEvent, HostPool
+from celery_daemons.node.inspector import Inspector
+from celery_daemons.node.measurements import Measurements
 from celery_daemons.node.outbox import ClaimsAnswered, Outbox, Reply
 from celery_daemons.node.outbox_sender import OutboxSender
 from celery_daemons.node.serving import Serving
@@ -27,7 +29,18 @@ from celery_daemons.node.supervision.commands import (
     WithdrawClaim,
 )
 from celery_daemons.node.supervision.supervisor import Supervisor
-from celery_daemons.wire.messages import Alive, Ended, Hung, LoadFailed, Proven, Ready, Started
+from celery_daemons.node.vitals import Vitals
+from celery_daemons.wire.loop_messages import LoopBlocked, LoopFree, StackAnswer, Stalled
+from celery_daemons.wire.messages import (
+    Alive,
+    Ended,
+    HostNumbers,
+    Hung,
+    LoadFailed,
+    Proven,
+    Ready,
+    Started,
+)
 
 
 class CommandRunner:
@@ -42,6 +55,9 @@ class CommandRunner:
         hosts: HostPool,
         sync: AssignmentSync,
         serving: Serving,
+        inspector: Inspector,
+        vitals: Vitals,
+        measurements: Measurements,
     ) -> None:
         self._supervisor = supervisor
         self._outbox = outbox
@@ -49,12 +65,13 @@ class CommandRunner:
         self._hosts = hosts
         self._sync = sync
         self._serving = serving
+        self._inspector = inspector
+        self._vitals = vitals
+        self._measurements = measurements
         self._alarm = Alarm(self._on_alarm)
         self._first_host: HostId | None = None
-        #: Whether the first host has loaded the app; False if it died before that.
-        self.app_loaded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        #: Why a host could not load the app.
-        self.load_error: str | None = None
+        #: Set once the first host has loaded the app, or ``serving`` knows why none can.
+        self.tried_app = asyncio.Event()
 
     def apply(self, commands: Iterable[Command]) -> None:
         """Carry out commands, and the commands that follow from these."""
@@ -73,6 +90,7 @@ class CommandRunner:
                 case OpenHost(host, isolated):
                     if self._first_host is None:
                         self._first_host = host
+                    self._measurements.host_opened(host, isolated=isolated)
                     self._hosts.open(host, isolated=isolated, handle=self._on_host)
                 case StartOn(host, items):
                     self._hosts[host].start(items)
@@ -89,8 +107,10 @@ class CommandRunner:
     def on_reply(self, reply: Reply) -> None:
         """Hand the supervisor what Redis replied."""
         if isinstance(reply, ClaimsAnswered):
+            self._measurements.fenced["claim"] += sum(result.refused == "superseded" for result in reply.results)
             self.apply(self._supervisor.claimed(reply.items, reply.results, now=time.monotonic()))
         else:
+            self._measurements.fenced["report"] += 1
             self._sync.invalidate()
 
     def _on_host(self, host: HostId, event: HostEvent) -> None:
@@ -104,24 +124,44 @@ class CommandRunner:
                 self.apply(self._supervisor.ended(host, ends, now=now))
             case Hung(items):
                 self.apply(self._supervisor.hung(host, items, now=now))
+            case Stalled() | LoopBlocked() | LoopFree():
+                self._on_loop(host, event, now)
+            case StackAnswer(question, answer):
+                self._inspector.on_stack(question, answer)
             case Alive():
                 self._supervisor.host_answered(host)
+            case HostNumbers(loop_lag):
+                self._vitals.host_turned(host, now)
+                self._measurements.host_answered(host, loop_lag)
             case Ready(pid):
+                self._vitals.host_ready(host, f"the loop of host {pid}", now)
                 self._serving.host_ready()
-                self._note_first_host(host, loaded=True)
+                self.tried_app.set()
                 self.apply(self._supervisor.host_ready(host, pid, now=now))
             case LoadFailed(error):
-                self.load_error = error
                 self._serving.load_failed(error, now=now)
+                self.tried_app.set()
             case ForkFailed(reason):
                 self._serving.fork_failed(reason, now=now)
-            case HostDied(cause):
-                self._note_first_host(host, loaded=False)
-                self.apply(self._supervisor.host_died(host, now=now, cause=cause))
+                if self._serving.problem:
+                    self.tried_app.set()
+            case HostDied(end):
+                if host == self._first_host and not self.tried_app.is_set():
+                    self._serving.load_failed(f"the process that loads the app {end.cause}", now=now)
+                    self.tried_app.set()
+                self._vitals.host_gone(host)
+                self._measurements.host_died(host, end)
+                self.apply(self._supervisor.host_died(host, now=now, cause=end.cause))
+
+    def _on_loop(self, host: HostId, event: Stalled | LoopBlocked | LoopFree, now: float) -> None:
+        match event:
+            case Stalled(stalls):
+                self._measurements.stalled(seconds for _, _, seconds in stalls)
+                self.apply(self._supervisor.stalled(host, stalls, now=now))
+            case LoopBlocked(name, _, seconds):
+                self.apply(self._supervisor.loop_blocked(host, name, seconds, now=now))
+            case LoopFree():
+                self._supervisor.loop_free(host)
 
     def _on_alarm(self) -> None:
         self.apply(self._supervisor.due(now=time.monotonic()))
-
-    def _note_first_host(self, host: HostId, *, loaded: bool) -> None:
-        if host == self._first_host and not self.app_loaded.done():
-            self.app_loaded.set_result(loaded)

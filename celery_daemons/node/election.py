@@ -10,6 +10,9 @@ from typing import Final
 from celery_daemons.domain.names import Epoch, Incarnation, NodeName
 from celery_daemons.errors import StoreUnavailable
 from celery_daemons.forkserver.spawner import Child, Spawner
+from celery_daemons.node.measurements import Measurements
+from celery_daemons.node.repeats import RepeatedFault
+from celery_daemons.node.vitals import Vitals
 from celery_daemons.node.witness import ClusterWitness
 from celery_daemons.settings import Settings
 from celery_daemons.store import lease
@@ -18,6 +21,7 @@ from celery_daemons.store.connection import AsyncStore
 from celery_daemons.wire.channel import AsyncChannel, ChannelClosed
 from celery_daemons.wire.messages import (
     Boot,
+    ClusterNumbers,
     FromMonitor,
     HandOver,
     Lease,
@@ -55,6 +59,8 @@ class Election:
         spawner: Spawner,
         store: AsyncStore,
         witness: ClusterWitness,
+        vitals: Vitals,
+        measurements: Measurements,
         rng: random.Random,
     ) -> None:
         self._boot = boot
@@ -62,6 +68,8 @@ class Election:
         self._spawner = spawner
         self._store = store
         self._witness = witness
+        self._vitals = vitals
+        self._measurements = measurements
         self._rng = rng
         self._child: Child | None = None
         self._channel: AsyncChannel[FromMonitor] | None = None
@@ -72,6 +80,7 @@ class Election:
         self._failures = 0
         self._proven_at = 0.0
         self._retired = False
+        self._fork_fault = RepeatedFault()
         self.epoch: Epoch | None = None
 
     async def after_beat(self, incarnation: Incarnation, *, led: bool) -> None:
@@ -106,8 +115,9 @@ class Election:
             )
         )
         if renewed is None:
+            self._measurements.fenced["campaign"] += 1
             logger.warning("monitor %s: lease lost, stepping down", self._boot.node)
-            self._end_monitor()
+            self._end_monitor(failed=False)
             return
         self._until = sent + self._settings.lease_ttl - self._settings.lease_margin
         if self._channel is not None:
@@ -117,7 +127,7 @@ class Election:
         """Kill the monitor if the monitor's lease has ended on this machine's clock."""
         if self.epoch is not None and lease_clock() > self._until:
             logger.warning("monitor %s: lease not renewed in time, stepping down", self._boot.node)
-            self._end_monitor()
+            self._end_monitor(failed=False)
 
     async def retire(self) -> None:
         """Step down, and never run for election again."""
@@ -134,12 +144,12 @@ class Election:
                 await asyncio.wait_for(self._dead.wait(), _HAND_OVER_TIMEOUT)
         except (StoreUnavailable, TimeoutError) as error:
             logger.info("monitor %s: not handed over; its lease runs out by itself (%r)", self._boot.node, error)
-        self._end_monitor()
+        self._end_monitor(failed=False)
 
     async def step_down(self, cause: str) -> None:
         """End the monitor and give the lease back, so that another node leads at once."""
         epoch = self.epoch
-        self._end_monitor()
+        self._end_monitor(failed=True)
         if self._child is not None:
             await self._dead.wait()
         if epoch is not None:
@@ -148,21 +158,25 @@ class Election:
             except StoreUnavailable as error:
                 logger.info("monitor %s: not resigned; its lease runs out by itself (%s)", self._boot.node, error)
 
-    def _end_monitor(self) -> None:
+    def _end_monitor(self, *, failed: bool) -> None:
+        """Kill the monitor and pause before the next candidacy; longer with each monitor in a row that has failed."""
         self.epoch = None
         if self._child is not None:
             self._child.signal(signal.SIGKILL)
         now = time.monotonic()
         if now >= self._not_before + _FORGET_FAILURES_AFTER:
             self._failures = 0
-        # Another node may succeed. Without others this one tries again, more slowly with each failure.
-        self._failures += 1
-        pause = self._settings.heartbeat_interval * min(2.0 ** min(self._failures - 1, _DOUBLINGS), _LONGEST_PAUSE)
+        # Another node may succeed. Without others this one tries again, more slowly with each failure. The loss of the
+        # lease is none: Redis did not answer, or its clock was set and another node was elected.
+        self._failures += failed
+        doublings = min(max(0, self._failures - 1), _DOUBLINGS)
+        pause = self._settings.heartbeat_interval * min(2.0**doublings, _LONGEST_PAUSE)
         self._not_before = now + pause * self._rng.uniform(1.0, 1.5)
 
     async def _lead(self, epoch: Epoch) -> None:
         logger.info("monitor %s: elected, epoch %d", self._boot.node, epoch)
         self.epoch = epoch
+        self._measurements.elections += 1
         self._progress_by = time.monotonic() + _FIRST_PROGRESS
         # A monitor that keeps failing right after its first progress must still back off.
         self._proven_at = time.monotonic() + self._settings.lease_ttl
@@ -183,22 +197,28 @@ class Election:
             child.on_death(dead.set)
             self._channel = channel = await AsyncChannel[FromMonitor].over(child.sock, FromMonitor)
         except (OSError, EOFError) as error:
-            logger.error("monitor %s: cannot be forked (%s)", self._boot.node, error)
+            due = self._fork_fault.is_worth_logging((type(error), error.args[:1]), now=time.monotonic())
+            level = logging.ERROR if due else logging.DEBUG
+            logger.log(level, "monitor %s: cannot be forked (%s), trying again", self._boot.node, error)
             self._child = None
             dead.set()
             await self.step_down("cannot be forked")
             return
+        self._fork_fault.over()
+        self._vitals.monitor_turned(time.monotonic())
         if self.epoch != epoch:
             child.signal(signal.SIGKILL)
         receiving = asyncio.create_task(self._receive(channel))
         await dead.wait()
+        self._vitals.monitor_gone()
+        self._measurements.monitor_ended()
         channel.close()
         receiving.cancel()
         if self._child is child:  # otherwise the next one has been forked already
             self._child = self._channel = None
         ended = await asyncio.to_thread(child.reap)
         if self.epoch == epoch:
-            logger.error("monitor %s: its process %d %s, resigning", self._boot.node, child.pid, ended)
+            logger.error("monitor %s: its process %d %s, resigning", self._boot.node, child.pid, ended.cause)
             await self.step_down("its process ended")
 
     async def _receive(self, channel: AsyncChannel[FromMonitor]) -> None:
@@ -210,9 +230,12 @@ class Election:
             match message:
                 case Progress():
                     now = time.monotonic()
+                    self._vitals.monitor_turned(now)
                     if now >= self._proven_at:
                         self._failures = 0
                     self._progress_by = now + _STALLED_AFTER * self._settings.lease_ttl
+                case ClusterNumbers():
+                    self._measurements.monitor_reported(message)
                 case LoadFailed(error):
                     logger.error("monitor %s: %s", self._boot.node, error)
                 case SteppedDown():

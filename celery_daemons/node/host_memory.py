@@ -25,10 +25,10 @@ class HostMemory:
         if now < self._next_at:
             return {}
         self._next_at = now + _INTERVAL
-        return {key: _resident_kib(pid) for key, pid in pids.items()}
+        return {key: resident_kib(pid) for key, pid in pids.items()}
 
 
-def _resident_kib(pid: int) -> int:
+def resident_kib(pid: int) -> int:
     """Return a process's resident memory in KiB; 0 for a process that is gone."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_KIB

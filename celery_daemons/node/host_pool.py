@@ -4,19 +4,34 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.runs import StartItem
-from celery_daemons.forkserver.spawner import Child, Spawner
+from celery_daemons.forkserver.spawner import Child, ProcessEnd, Spawner
 from celery_daemons.node import descriptors
+from celery_daemons.node.log_files import LogFiles
 from celery_daemons.node.node_lease import NodeLease
+from celery_daemons.node.repeats import RepeatedFault
 from celery_daemons.node.supervision.commands import HostId
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.wire.channel import AsyncChannel, ChannelClosed, batches
-from celery_daemons.wire.messages import Boot, FromHost, HostBoot, Lease, Leave, Probe, Start, Stop
+from celery_daemons.wire.loop_messages import AskStack
+from celery_daemons.wire.messages import (
+    Boot,
+    CheckLoop,
+    FromHost,
+    HostBoot,
+    HostNumbers,
+    Lease,
+    Leave,
+    Probe,
+    Start,
+    Stop,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +46,9 @@ _LAST_MESSAGES: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class HostDied:
-    """The host process is dead, or was killed before the fork; ``cause`` says how the process ended."""
+    """The host process is dead, or was killed before the fork."""
 
-    cause: str
+    end: ProcessEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +65,16 @@ EventHandler = Callable[[HostId, HostEvent], None]
 class HostProcess:
     """A host process, from the request for a fork until the death."""
 
-    def __init__(self, host_id: HostId, *, isolated: bool, lease: NodeLease) -> None:
+    def __init__(self, host_id: HostId, *, isolated: bool, lease: NodeLease, fork_fault: RepeatedFault) -> None:
         self._id = host_id
+        self._fork_fault = fork_fault
         self._isolated = isolated
         self._lease = lease
         self._child: Child | None = None
         self._channel: AsyncChannel[FromHost] | None = None
         self._killed = False
+        #: It was asked for numbers, and has not answered.
+        self._asked = False
 
     @property
     def pid(self) -> int:
@@ -91,6 +109,16 @@ class HostProcess:
         """Ask the event loop for an answer."""
         self._send(Probe())
 
+    def ask_stack(self, question: int, name: DaemonName) -> None:
+        """Ask where the code of a daemon is; the answer is an event with the number of the question."""
+        self._send(AskStack(question, name))
+
+    def check_loop(self) -> None:
+        """Ask for numbers from the loop, unless the last question is not answered: the socket must not fill."""
+        if not self._asked:
+            self._asked = self._channel is not None
+            self._send(CheckLoop())
+
     def kill(self) -> None:
         """Kill the process now; the death is reported like any other."""
         self._killed = True
@@ -107,7 +135,7 @@ class HostProcess:
         """Fork the process and pass on the reports until the process is dead."""
         child = self._child = await self._fork(spawner, boot, handle, check_room)
         if child is None:
-            handle(self._id, HostDied("was not forked"))
+            handle(self._id, HostDied(ProcessEnd("was not forked")))
             return
         death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         child.on_death(lambda: death.set_result(None))
@@ -130,45 +158,57 @@ class HostProcess:
         self, spawner: Spawner, boot: HostBoot, handle: EventHandler, check_room: Callable[[], None]
     ) -> Child | None:
         """Try to fork for as long as the host is wanted; ``check_room`` raises OSError if no other process fits."""
-        level = logging.WARNING
         while not self._killed:
             try:
                 check_room()
                 # A lease that has ended counts too: a host under it ends as it starts.
-                return await spawner.start(_ROLE, boot, lambda: self._lease.until or lease_clock() + _BOOT_ALLOWANCE)
+                child = await spawner.start(_ROLE, boot, lambda: self._lease.until or lease_clock() + _BOOT_ALLOWANCE)
             except (OSError, EOFError) as error:
+                due = self._fork_fault.is_worth_logging((type(error), error.args[:1]), now=time.monotonic())
+                level = logging.WARNING if due else logging.DEBUG
                 logger.log(level, "host of %s: cannot be forked (%r), trying again", boot.node, error)
-                level = logging.DEBUG
                 handle(self._id, ForkFailed(error))
                 await asyncio.sleep(_FORK_RETRY)
+            else:
+                self._fork_fault.over()
+                return child
         return None
 
     async def _receive(self, channel: AsyncChannel[FromHost], handle: EventHandler) -> None:
         with contextlib.suppress(ChannelClosed):
             while True:
-                handle(self._id, await channel.receive())
+                event = await channel.receive()
+                if isinstance(event, HostNumbers):
+                    self._asked = False
+                handle(self._id, event)
 
 
 class HostPool:
     """The host processes of a node by id."""
 
-    def __init__(self, *, boot: Boot, spawner: Spawner, lease: NodeLease) -> None:
+    def __init__(self, *, boot: Boot, spawner: Spawner, lease: NodeLease, files: LogFiles) -> None:
         self._boot = boot
+        self._files = files
         self._spawner = spawner
         self._lease = lease
         self._hosts: dict[HostId, HostProcess] = {}
+        #: Of all hosts: what keeps one from being forked keeps the others too.
+        self._fork_fault = RepeatedFault()
         #: The hosts whose descriptors are counted.
         self._admitted: set[HostId] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self, host_id: HostId, *, isolated: bool, handle: EventHandler) -> None:
         """Fork a host; ``handle`` gets the reports of the host, and last of all the death."""
-        host = self._hosts[host_id] = HostProcess(host_id, isolated=isolated, lease=self._lease)
+        host = self._hosts[host_id] = HostProcess(
+            host_id, isolated=isolated, lease=self._lease, fork_fault=self._fork_fault
+        )
         boot = HostBoot(
             node=self._boot.node,
             settings=self._boot.settings,
             title=f"celery_daemons.host: {self._boot.node}",
             isolated=isolated,
+            log_ring=self._files.open(host_id),
         )
         task = asyncio.create_task(host.run(self._spawner, boot, handle, check_room=lambda: self._check_room(host_id)))
         self._tasks.add(task)
@@ -189,6 +229,11 @@ class HostPool:
     def pids(self) -> dict[HostId, int]:
         """Return the process id of each host that has been forked."""
         return {host_id: host.pid for host_id, host in self._hosts.items() if host.pid}
+
+    def check_loops(self) -> None:
+        """Ask every host for numbers from its loop, unless the host has not answered the last question."""
+        for host in self._hosts.values():
+            host.check_loop()
 
     def renew(self) -> None:
         """Pass the lease on to every host."""
@@ -219,5 +264,6 @@ class HostPool:
 
     def _closed(self, host_id: HostId, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._files.close(host_id)
         self._hosts.pop(host_id, None)
         self._admitted.discard(host_id)

@@ -41,6 +41,11 @@ class Lifetime:
             self._leave_within.set_result(seconds)
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether a request to leave has come."""
+        return self._leave_within.done()
+
+    @property
     def left(self) -> float:
         """The seconds that are left; negative once the time is over."""
         return self._leave_by - asyncio.get_running_loop().time()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -14,14 +15,16 @@ from celery_daemons.errors import ConfigurationError, LayoutMismatch, StoreUnava
 from celery_daemons.node.lease_answers import Forgotten, Lost, Renewed
 from celery_daemons.node.leftovers import release_all
 from celery_daemons.node.name_wait import NameWait
+from celery_daemons.node.server_trust import ServerTrust
 from celery_daemons.node.witness import ClusterWitness
 from celery_daemons.settings import Settings
 from celery_daemons.store import book, journal
 from celery_daemons.store import lease as verbs
 from celery_daemons.store.clock import lease_clock
-from celery_daemons.store.codec import decode_or_none, printable
+from celery_daemons.store.codec import printable
 from celery_daemons.store.connection import AsyncStore
-from celery_daemons.store.script import BATCH, text
+from celery_daemons.store.script import BATCH
+from celery_daemons.store.server_pin import server_id
 from celery_daemons.wire.channel import batches
 
 logger = logging.getLogger(__name__)
@@ -43,7 +46,10 @@ class NodeLease:
         node: NodeName,
         row: NodeRow,
         witness: ClusterWitness | None = None,
+        on_renewal: Callable[[float], None] | None = None,
     ) -> None:
+        """``on_renewal`` gets the seconds that were left when a heartbeat was answered."""
+        self._on_renewal = on_renewal
         self._witness = witness or ClusterWitness(settings=settings, node=node)
         self._name_wait = NameWait(self._witness.clock)
         self._store = store
@@ -52,16 +58,16 @@ class NodeLease:
         self._row = row
         self._previous: Incarnation | None = row.incarnation or None
         self._reported_taken = False
-        #: The row in Redis does not name the queues that this node has now.
+        #: The row in Redis differs from this one.
         self._row_outdated = False
         #: The errors since Redis last answered: each is logged once.
         self._errors: set[str] = set()
-        #: Another server answers, or one that lost its data, and does not know yet everything that runs here.
-        self._must_reassert = False
-        self._no_claims_before = 0.0
+        self._trust = ServerTrust()
         self._sent_at = 0.0
         self.incarnation: Incarnation | None = None
         self.until = 0.0
+        #: The node has joined once; it was asked to drain.
+        self.has_joined = self.draining = False
 
     def is_running(self) -> bool:
         """Whether the lease runs, as far as this process can know."""
@@ -73,7 +79,7 @@ class NodeLease:
         Redis compares the run id with that of the server that the monitor has confirmed. If an earlier, confirmed
         server is back, the grace period counts from the moment at which this process connected to it.
         """
-        return None if lease_clock() < self._no_claims_before else self._store.pin.server
+        return self._store.pin.server if self._trust.may_claim(lease_clock()) else None
 
     @property
     def problem(self) -> str:
@@ -81,11 +87,11 @@ class NodeLease:
         return self._row.problem
 
     async def report_problem(self, problem: str) -> bool:
-        """Record why this node takes no daemons, or with an empty text that the node does; False if not recorded."""
-        if self.incarnation is None:
-            return False
+        """Record why this node takes no daemons, empty if it does, now or when it joins; False if not recorded."""
         try:
-            if not await self._store.run(verbs.serving(self._store.keys, self._node, self.incarnation, problem)):
+            if self.incarnation is not None and not await self._store.run(
+                verbs.serving(self._store.keys, self._node, self.incarnation, problem)
+            ):
                 return False
         except StoreUnavailable as error:
             self._note_unanswered(error)
@@ -133,13 +139,14 @@ class NodeLease:
                     await self._report_taken(answer)
                     await asyncio.sleep(min(left + 0.01, self.pause))
                 continue
-            # A node that has just joined runs nothing: there is nothing to reassert.
-            self._must_reassert = self._reported_taken = False
+            self._reported_taken = False
+            self._trust.on_join(answer.history)
             self._errors.clear()
             self._note_cluster(answer, received)
-            # Its queues may have changed while the call was on its way.
-            self._row_outdated = (self._row.queue, self._row.spawn_queue) != (row.queue, row.spawn_queue)
+            # It may have changed while the call was on its way.
             self._row = replace(self._row, incarnation=row.incarnation)
+            self._row_outdated = self._row != row
+            self.has_joined, self.draining = True, False
             self.incarnation = self._previous = row.incarnation
             self._extend(sent)
             logger.info("node %s: joined as incarnation %s", self._node, row.incarnation)
@@ -156,15 +163,19 @@ class NodeLease:
         except StoreUnavailable as error:
             self._note_unanswered(error)
             return None
-        renewed = answer.verdict == "ok"
-        if renewed:
+        if renewed := answer.verdict == "ok":
+            self.draining = answer.draining
             received = lease_clock()
             self._witness.on_time(answer.server_ms, sent=self._sent_at, received=received)
             self._note_cluster(answer, received)
+            # A report without an answer may have been carried out all the same, and later than the next one.
+            self._row = replace(self._row, problem=answer.problem)
+            if self._trust.on_history(answer.history, now=received, longest_lease=self._witness.longest_lease):
+                logger.warning("node %s: Redis begins a new history and may lack the last writes", self._node)
         # No monitor may sweep a lease that still runs on this node's clock: an unknown lease was lost by Redis.
-        if (not renewed and self._sent_at < self.until) or (renewed and self._must_reassert):
-            # Kept until it is complete: after a part of it Redis knows this node again, and reports no loss.
-            self._must_reassert = True
+        if not renewed and self._sent_at < self.until:
+            self._trust.on_data_lost()
+        if self._trust.must_reassert and (renewed or self._sent_at < self.until):
             return Forgotten()
         if not renewed:
             return Lost()
@@ -172,9 +183,9 @@ class NodeLease:
             await self._update_row()
         return self._renewed(Renewed(answer.generation, answer.led))
 
-    def set_queues(self, *, queue: str, spawn_queue: str) -> None:
-        """Change the node's queues; the next heartbeat writes the change to Redis, if the node has joined."""
-        self._row = replace(self._row, queue=queue, spawn_queue=spawn_queue)
+    def change_row(self, **texts: str) -> None:
+        """Change fields of the node's record; the next heartbeat writes them to Redis, if the node has joined."""
+        self._row = replace(self._row, **texts)  # type: ignore[arg-type]
         self._row_outdated = self.incarnation is not None
 
     async def _update_row(self) -> None:
@@ -205,20 +216,22 @@ class NodeLease:
                         batch,
                         ttl_ms=self._settings.lease_ttl_ms,
                         server=self._store.pin.server,
-                        longest_ms=self._witness.longest_lease_ms,
+                        longest_ms=int(self._witness.longest_lease * 1000),
                     )
                 )
                 if answer is None:
-                    self._must_reassert = False
+                    self._trust.must_reassert = False
                     return Lost()
                 generation = answer[0]
         except StoreUnavailable as error:
             self._note_unanswered(error)
             return None
-        self._must_reassert = False
+        self._trust.must_reassert = False
         return self._renewed(Renewed(generation, led=True))
 
     def _renewed(self, answer: Renewed) -> Renewed:
+        if self._on_renewal is not None:
+            self._on_renewal(self.until - lease_clock())
         self._extend(self._sent_at)
         if self._errors:
             logger.info("node %s: Redis answers again", self._node)
@@ -227,7 +240,7 @@ class NodeLease:
 
     def _note_cluster(self, answer: verbs.Joined | verbs.Beat, received: float) -> None:
         self._witness.on_cluster(
-            server=self._store.pin.server,
+            server=server_id(self._store.pin.server, answer.history),
             created_ms=answer.created_ms,
             longest_lease_ms=answer.longest_lease_ms,
             received=received,
@@ -238,19 +251,12 @@ class NodeLease:
 
     def end(self) -> None:
         """Note that the lease is over and every host dead: the next incarnation may take the daemons over."""
-        self.incarnation = None
-        self.until = 0.0
+        self.incarnation, self.until = None, 0.0
 
     async def drain(self) -> None:
         """Ask the monitor to assign nothing more to this node. Raises StoreUnavailable."""
         if self.incarnation is not None:
             await self._store.run(verbs.drain(self._store.keys, self._node, incarnation=self.incarnation))
-
-    async def has_other_nodes(self) -> bool:
-        """Return whether another node takes daemons. Raises StoreUnavailable."""
-        raw = await self._store.read(lambda client: client.hgetall(self._store.keys.nodes))
-        rows = {text(name): decode_or_none(NodeRow, row) for name, row in raw.items()}
-        return any(row is not None and row.takes_daemons for name, row in rows.items() if name != self._node)
 
     async def leave(self, *, nothing_runs: bool) -> None:
         """Leave the cluster. Raises StoreUnavailable.
@@ -272,10 +278,7 @@ class NodeLease:
         if self._reported_taken:
             return
         self._reported_taken = True
-        why = (
-            f"another worker of this name is alive (incarnation {answer.incarnation}); this one stays a plain worker "
-            "and joins when the name is free: give each worker its own --hostname"
-        )
+        why = self._name_wait.why(answer)
         logger.warning("node %s: %s", self._node, why)
         with contextlib.suppress(StoreUnavailable):
             await self._store.run(journal.note(self._store.keys, "name-taken", node=self._node, cause=why))
@@ -290,6 +293,4 @@ class NodeLease:
     def accept_server_change(self) -> None:
         """Continue with another server if the address leads there; such a server may lack the last writes."""
         if self._store.pin.accept_new_server():
-            self._must_reassert = True
-            # Another node may hold by a longer lease what the data of this server assigns here.
-            self._no_claims_before = lease_clock() + self._witness.longest_lease_ms / 1000
+            self._trust.on_other_server(now=lease_clock(), longest_lease=self._witness.longest_lease)

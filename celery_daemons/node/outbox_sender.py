@@ -7,6 +7,7 @@ from typing import Final
 
 from celery_daemons.domain.names import NodeName
 from celery_daemons.errors import LeaseLost, StoreUnavailable
+from celery_daemons.node.measurements import Measurements
 from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.outbox import Outbox, Reply, ServerUnconfirmed
 from celery_daemons.store.connection import AsyncStore
@@ -20,11 +21,14 @@ _RETRY: Final = 0.2
 class OutboxSender:
     """Sends pending claims, reports and releases as soon as the lease permits."""
 
-    def __init__(self, *, store: AsyncStore, node: NodeName, lease: NodeLease, outbox: Outbox) -> None:
+    def __init__(
+        self, *, store: AsyncStore, node: NodeName, lease: NodeLease, outbox: Outbox, measurements: Measurements
+    ) -> None:
         self._store = store
         self._node = node
         self._lease = lease
         self._outbox = outbox
+        self._measurements = measurements
         self._woken = asyncio.Event()
         self._reported_unconfirmed = False
 
@@ -57,7 +61,8 @@ class OutboxSender:
             return False
         try:
             answer = await self._store.run(request.call)
-        except BaseException:
+        except BaseException as error:
+            self._measurements.fenced[request.call.verb] += isinstance(error, LeaseLost)
             self._outbox.failed(request)
             raise
         reply = self._outbox.answered(request, answer)

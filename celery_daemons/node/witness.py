@@ -31,9 +31,9 @@ class ClusterWitness:
         self._warned_of = 0.0
 
     @property
-    def longest_lease_ms(self) -> int:
-        """Return the longest lease that may run, as far as this agent knows."""
-        return int(self._longest.seconds * 1000)
+    def longest_lease(self) -> float:
+        """Return the longest lease that may run, in seconds, as far as this agent knows."""
+        return self._longest.seconds
 
     @property
     def clock(self) -> ServerClock:

@@ -3,17 +3,20 @@
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable
 
+from celery_daemons.node.vitals import Vitals
 from celery_daemons.wire.channel import AsyncChannel, ChannelClosed
-from celery_daemons.wire.messages import FromWorker
+from celery_daemons.wire.messages import Consuming, Drain, FromWorker, Tick
 
 
 class WorkerLink:
     """Passes the worker's messages on; ``gone`` is set once the worker is dead."""
 
-    def __init__(self, sock: socket.socket, *, worker_pid: int) -> None:
+    def __init__(self, sock: socket.socket, *, worker_pid: int, vitals: Vitals) -> None:
         self._sock = sock
+        self._vitals = vitals
         self._worker_pid = worker_pid
         self.gone = asyncio.Event()
         self._channel: AsyncChannel[FromWorker] | None = None
@@ -29,9 +32,26 @@ class WorkerLink:
         self._channel = channel = await AsyncChannel[FromWorker].over(self._sock, FromWorker)
         try:
             while True:
-                handle(await channel.receive())
+                message = await channel.receive()
+                if not self._is_sign_of_life(message):
+                    handle(message)
         except ChannelClosed:
             self.gone.set()
+
+    def _is_sign_of_life(self, message: FromWorker) -> bool:
+        """Note what a message says of the worker's loop; return whether it says nothing else."""
+        now = time.monotonic()
+        match message:
+            case Tick():
+                self._vitals.worker_ticked(now)
+            case Consuming(on):
+                self._vitals.worker_consumes(on, now)
+            case Drain():
+                self._vitals.worker_ends()
+                return False
+            case _:
+                return False
+        return True
 
     def _watch_worker(self) -> None:
         # End of file comes late where pool processes have inherited the worker's end of the socket. The kernel reports

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName, Token
@@ -10,7 +11,7 @@ from celery_daemons.domain.runs import Assignment, ClaimResult, Release, Report,
 from celery_daemons.errors import LeaseLost
 from celery_daemons.store.codec import encode, printable
 from celery_daemons.store.keys import LAYOUT, Keys
-from celery_daemons.store.lease import layout_mismatch
+from celery_daemons.store.lease import epoch_over, layout_mismatch
 from celery_daemons.store.script import ScriptCall, compact, text
 
 
@@ -20,6 +21,13 @@ class Dispatch:
 
     generation: int
     tokens: tuple[Token, ...]
+
+
+class NotAssigned(Enum):
+    """Why nothing was assigned."""
+
+    NODE = "the node is no longer up, or cannot start processes"
+    SERVER = "the server has another history than the one that the monitor has confirmed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,11 @@ def _plain(items: Iterable[Any]) -> bytes:
     return encode(plain)
 
 
+def _verdict(reply: Any) -> str:
+    """Return the word that a verb answers in place of one result per item; empty for results, also for none."""
+    return text(reply[0]) if reply and isinstance(reply[0], bytes) else ""
+
+
 def _token(raw: Any) -> Token:
     return Token(int(raw or 0))
 
@@ -57,23 +70,16 @@ def _fenced(node: NodeName, incarnation: Incarnation, refused: str) -> LeaseLost
     )
 
 
-def epoch_over(epoch: Epoch) -> LeaseLost:
-    """Return the error for a monitor that no longer holds the lease of ``epoch``."""
-    return LeaseLost(
-        f"the monitor's epoch {epoch} is over: its lease has ended or another monitor leads; nothing was changed"
-    )
-
-
 def assign(
     keys: Keys, epoch: Epoch, node: NodeName, incarnation: Incarnation, items: Sequence[tuple[DaemonName, str]]
-) -> ScriptCall[Dispatch | None]:
-    """Assign daemons, ``(name, cause)`` each; answer ``None`` if the node is no longer up. Raises LeaseLost."""
+) -> ScriptCall[Dispatch | NotAssigned]:
+    """Assign daemons, ``(name, cause)`` each. Raises LeaseLost."""
 
-    def decode(reply: Any) -> Dispatch | None:
+    def decode(reply: Any) -> Dispatch | NotAssigned:
         if reply[0] == -1:
             raise epoch_over(epoch)
-        if reply[0] == 0:
-            return None
+        if reply[0] <= 0:
+            return NotAssigned.SERVER if reply[0] == -2 else NotAssigned.NODE
         return Dispatch(int(reply[0]), tuple(_token(token) for token in reply[1:]))
 
     return ScriptCall(
@@ -87,8 +93,8 @@ def assign(
             keys.generation(node),
             keys.clock,
             keys.journal,
-            keys.counts,
-            keys.unhealthy,
+            keys.cluster,
+            *keys.tallies,
         ),
         (str(epoch), node, incarnation, encode(items)),
         decode,
@@ -105,7 +111,7 @@ def recall(keys: Keys, epoch: Epoch, node: NodeName, items: Sequence[tuple[Daemo
 
     return ScriptCall(
         "recall",
-        (keys.monitor, keys.book, keys.generation(node), keys.journal, keys.counts, keys.unhealthy),
+        (keys.monitor, keys.book, keys.generation(node), keys.journal, *keys.tallies),
         (str(epoch), node, encode(items)),
         decode,
     )
@@ -121,7 +127,7 @@ def park(keys: Keys, epoch: Epoch, items: Sequence[tuple[DaemonName, str]]) -> S
 
     return ScriptCall(
         "park",
-        (keys.monitor, keys.specs, keys.book, keys.journal, keys.counts, keys.unhealthy),
+        (keys.monitor, keys.specs, keys.book, keys.journal, *keys.tallies),
         (str(epoch), encode(items)),
         decode,
     )
@@ -156,8 +162,7 @@ def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int, ended_ms: int
             keys.gone,
             keys.traces,
             keys.lease_lengths,
-            keys.counts,
-            keys.unhealthy,
+            *keys.tallies,
         ),
         (str(epoch), node, limit, "" if ended_ms is None else ended_ms),
         decode,
@@ -178,9 +183,10 @@ def claim(
     """
 
     def decode(reply: Any) -> list[ClaimResult] | None:
-        if not reply:
+        verdict = _verdict(reply)
+        if verdict == "fenced":
             raise _fenced(node, incarnation, "claim daemons")
-        if isinstance(reply[0], bytes):
+        if verdict == "unconfirmed":
             return None
         claims = []
         for item in reply:
@@ -211,8 +217,7 @@ def claim(
             keys.journal,
             keys.cluster,
             keys.held(node),
-            keys.counts,
-            keys.unhealthy,
+            *keys.tallies,
         ),
         (node, incarnation, encode([(name, str(token)) for name, token in items]), server),
         decode,
@@ -223,13 +228,13 @@ def report(keys: Keys, node: NodeName, incarnation: Incarnation, items: Sequence
     """Report the states of claimed daemons; false for a daemon whose token is out of date. Raises LeaseLost."""
 
     def decode(reply: Any) -> list[bool]:
-        if not reply:
+        if _verdict(reply) == "fenced":
             raise _fenced(node, incarnation, "report daemons")
         return [flag == 1 for flag in reply]
 
     return ScriptCall(
         "report",
-        (keys.nodes, keys.book, keys.journal, keys.traces, keys.counts, keys.unhealthy),
+        (keys.nodes, keys.book, keys.journal, keys.traces, *keys.tallies),
         (node, incarnation, _plain(items)),
         decode,
     )
@@ -239,7 +244,7 @@ def release(keys: Keys, node: NodeName, items: Sequence[Release]) -> ScriptCall[
     """Release daemons; false for a daemon that the caller did not hold."""
     return ScriptCall(
         "release",
-        (keys.specs, keys.book, keys.held(node), keys.journal, keys.traces, keys.counts, keys.unhealthy),
+        (keys.specs, keys.book, keys.held(node), keys.journal, keys.traces, *keys.tallies),
         (node, _plain(items)),
         lambda reply: [flag == 1 for flag in reply],
     )
@@ -258,14 +263,15 @@ def reassert(
     """Restore the entries of the daemons that this node runs, after Redis has lost data.
 
     ``server`` is the run id of the server that answers, ``longest_ms`` the longest lease that the node has seen
-    registered before the loss. Answers the generation and, per item, false if a newer token exists; ``None`` if another
-    incarnation of the node is alive. Raises LayoutMismatch.
+    registered before the loss. Answers the generation and, per item, false if a newer token exists or the daemon was
+    forgotten; ``None`` if another incarnation of the node is alive or this one has left. Raises LayoutMismatch.
     """
 
     def decode(reply: Any) -> tuple[int, list[bool]] | None:
-        if isinstance(reply[0], bytes):
-            if text(reply[0]) == "layout":
-                raise layout_mismatch(text(reply[1]))
+        verdict = _verdict(reply)
+        if verdict == "layout":
+            raise layout_mismatch(text(reply[1]))
+        if verdict:
             return None
         return int(reply[0]), [flag == 1 for flag in reply[1:]]
 
@@ -283,8 +289,8 @@ def reassert(
             keys.journal,
             keys.gone,
             keys.lease_lengths,
-            keys.counts,
-            keys.unhealthy,
+            keys.ended,
+            *keys.tallies,
         ),
         (node, encode(row), ttl_ms, LAYOUT, _plain(items), server, longest_ms),
         decode,

@@ -1,5 +1,7 @@
 """Run script calls and queries on Redis, blocking or async, and translate the client's errors."""
 
+import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -9,13 +11,14 @@ import redis.asyncio
 import redis.asyncio.sentinel
 import redis.sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from celery_daemons.domain.names import DaemonName
-from celery_daemons.errors import ConfigurationError, StoreUnavailable
+from celery_daemons.errors import StoreUnavailable
 from celery_daemons.store import server
 from celery_daemons.store.keys import LAYOUT, Keys
 from celery_daemons.store.lease import layout_mismatch
+from celery_daemons.store.redis_client import client_options, new_client
 from celery_daemons.store.script import ScriptCall
 from celery_daemons.store.server_pin import ServerPin
 
@@ -24,6 +27,8 @@ T = TypeVar("T")
 #: Seconds for one command of a client without a heartbeat. Longer than any script runs, and short enough for a person
 #: to wait.
 TIMEOUT: Final = 5.0
+#: Errors after which a command may be sent again: not a timeout, because the caller has waited long enough.
+_RETRIED: Final = (redis.ConnectionError,)
 
 
 def _unavailable(url: str, error: Exception) -> StoreUnavailable:
@@ -39,7 +44,10 @@ def _unavailable(url: str, error: Exception) -> StoreUnavailable:
 
 
 def _is_read_only(error: Exception) -> bool:
-    """Return whether a replica refused a write; before Redis 7, a script reports that as an error of the script."""
+    """Return whether a replica refused a write, for the message only.
+
+    Before Redis 7, a script reports that as an error of the script.
+    """
     return isinstance(error, ReadOnlyError) or (isinstance(error, ResponseError) and "READONLY" in str(error))
 
 
@@ -51,6 +59,23 @@ def _translated(url: str) -> Iterator[None]:
         raise _unavailable(url, error) from error
 
 
+@contextmanager
+def _cancellation_kept() -> Iterator[None]:
+    """Raise CancelledError at the end if the task was cancelled meanwhile.
+
+    The Redis client sends with asyncio.wait_for, which in Python 3.11 swallows a cancellation that arrives together
+    with the end of what it waits for. A caller that waits in a loop would go on forever.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    requests = task.cancelling()
+    try:
+        yield
+    finally:
+        if task.cancelling() > requests:
+            raise asyncio.CancelledError
+
+
 def _pack(call: ScriptCall[Any]) -> tuple[Any, ...]:
     return ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
 
@@ -59,49 +84,20 @@ def _pack_whole(call: ScriptCall[Any]) -> tuple[Any, ...]:
     return ("EVAL", call.script.source, len(call.keys), *call.keys, *call.args)
 
 
-def _options(timeout: float) -> dict[str, Any]:
-    return {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        # RESP2 whatever the default of the client: the types of replies must not depend on its version.
-        "protocol": 2,
-    }
+def _ask_server(client: Any, keys: Keys) -> Any:
+    pipe = client.pipeline(transaction=False)
+    pipe.info("server")
+    pipe.info("memory")
+    pipe.hget(keys.cluster, "layout")
+    return pipe.execute()
 
 
-def _client(library: Any, url: str, **options: Any) -> Any:
-    """Return a client of ``library``, redis or redis.asyncio, for a server or for the primary that sentinels name."""
-    sentinels = server.sentinels(url)
-    if sentinels is None:
-        return _plain_client(library, url, options)
-    timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
-    sentinel_kwargs = {**timeouts, **sentinels.sentinel_options}
-    return library.sentinel.Sentinel(sentinels.hosts, sentinel_kwargs=sentinel_kwargs).master_for(
-        sentinels.service,
-        db=sentinels.database,
-        username=sentinels.username,
-        password=sentinels.password,
-        socket_keepalive=True,
-        **sentinels.primary_options,
-        **options,
-    )
-
-
-def _plain_client(library: Any, url: str, options: dict[str, Any]) -> Any:
-    address = server.normalise(url)
-    if not address.startswith("unix:"):
-        options = {"socket_keepalive": True, **options}  # not for a Unix socket
-    try:
-        client = library.Redis.from_url(address, **options)
-        pool = client.connection_pool
-        pool.connection_kwargs["decode_responses"] = False  # replies stay bytes, whatever the URL says
-        # The pool connects lazily. Build a connection now, so that a wrong option in the URL is found here.
-        pool.connection_class(**pool.connection_kwargs)
-    except (TypeError, ValueError, RedisError) as error:
-        raise ConfigurationError(
-            f"daemons_redis_url: the Redis client rejects an option of {server.shown(url)} ({error}); correct the part "
-            "after the ? of the URL"
-        ) from error
-    return client
+def _check_server(replies: Any, url: str) -> None:
+    """Check the replies to :func:`_ask_server`. Raises ConfigurationError and LayoutMismatch."""
+    info, memory, layout = replies
+    server.check({**info, **memory}, url)
+    if layout is not None and layout.decode() != LAYOUT:
+        raise layout_mismatch(layout.decode())
 
 
 class Store:
@@ -123,13 +119,12 @@ class Store:
         self.url = url
         self.keys = keys
         self._book = keys.book
-        self.client: Any = client or _client(
+        self.client: Any = client or new_client(
             redis,
             url,
-            # Retry once after a broken connection, but not after a timeout: the caller has waited long enough.
-            retry=redis.retry.Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+            retry=redis.retry.Retry(NoBackoff(), 1, supported_errors=_RETRIED),
             redis_connect_func=self._on_connect,
-            **_options(timeout),
+            **client_options(timeout),
         )
         self.pin = ServerPin()
         self._pins_server = pin_server
@@ -146,11 +141,8 @@ class Store:
         if self._checked:
             return
         with _translated(self.url):
-            pipe = self.client.pipeline(transaction=False)
-            info, memory, layout = pipe.info("server").info("memory").hget(self.keys.cluster, "layout").execute()
-        server.check({**info, **memory}, self.url)
-        if layout is not None and layout.decode() != LAYOUT:
-            raise layout_mismatch(layout.decode())
+            replies = _ask_server(self.client, self.keys)
+        _check_server(replies, self.url)
         self._checked = True
 
     def now_ms(self) -> int:
@@ -169,9 +161,10 @@ class Store:
                 except NoScriptError:
                     reply = self.client.execute_command(*_pack_whole(call))
             except ResponseError as error:
-                if _is_read_only(error):
-                    # Reconnect for the next call: the address may then lead to the new primary.
-                    self.client.connection_pool.disconnect()
+                if not isinstance(error, OutOfMemoryError):
+                    # Reconnect for the next call, whatever the error says: a server that has become a replica words its
+                    # refusal by its version and by what it refuses, and the address may now lead to the new primary.
+                    self.client.connection_pool.disconnect(inuse_connections=False)
                 raise
         return call.decode(reply)
 
@@ -198,20 +191,32 @@ class Store:
 
 
 class AsyncStore:
-    """A store for asyncio. Each command has ``timeout`` seconds and no retry; retries are up to the caller.
+    """A store for asyncio. A command has ``timeout`` seconds; on a broken connection it is retried ``retries`` times.
 
     With ``pin_server``, connections to a different server fail until ``pin.accept_new_server()``.
     """
 
-    def __init__(self, url: str, keys: Keys, *, timeout: float, client: Any = None, pin_server: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        keys: Keys,
+        *,
+        timeout: float,
+        retries: int = 0,
+        client: Any = None,
+        pin_server: bool = False,
+        on_call: Callable[[str, float, bool], None] = lambda _verb, _seconds, _answered: None,
+    ) -> None:
+        """``on_call`` gets the verb of each script call, the seconds it took, and whether Redis answered."""
         self.url = url
         self.keys = keys
-        self.client: Any = client or _client(
+        self._on_call = on_call
+        self.client: Any = client or new_client(
             redis.asyncio,
             url,
-            retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
+            retry=redis.asyncio.retry.Retry(NoBackoff(), retries, supported_errors=_RETRIED),
             redis_connect_func=self._on_connect,
-            **_options(timeout),
+            **client_options(timeout),
         )
         self.pin = ServerPin()
         self._pins_server = pin_server
@@ -223,29 +228,37 @@ class AsyncStore:
             self.pin.check(await connection.read_response())
 
     async def check(self) -> None:
-        """Raise ConfigurationError if the server is unsuitable."""
-        with _translated(self.url):
-            info = await self.client.info("server")
-            memory = await self.client.info("memory")
-        server.check({**info, **memory}, self.url)
+        """Raise ConfigurationError or LayoutMismatch for an unsuitable server or namespace."""
+        with _cancellation_kept(), _translated(self.url):
+            replies = await _ask_server(self.client, self.keys)
+        _check_server(replies, self.url)
 
     async def run(self, call: ScriptCall[T]) -> T:
         """Run a verb and decode the reply. Raises StoreUnavailable, and what the verb raises."""
-        with _translated(self.url):
+        began_at, answered = time.monotonic(), False
+        try:
+            reply = await self._reply(call)
+            answered = True
+        finally:
+            self._on_call(call.verb, time.monotonic() - began_at, answered)
+        return call.decode(reply)
+
+    async def _reply(self, call: ScriptCall[Any]) -> Any:
+        with _cancellation_kept(), _translated(self.url):
             try:
                 try:
                     reply = await self.client.execute_command(*_pack(call))
                 except NoScriptError:
                     reply = await self.client.execute_command(*_pack_whole(call))
             except ResponseError as error:
-                if _is_read_only(error):
-                    await self.client.connection_pool.disconnect()
+                if not isinstance(error, OutOfMemoryError):
+                    await self.client.connection_pool.disconnect(inuse_connections=False)
                 raise
-        return call.decode(reply)
+        return reply
 
     async def read(self, query: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         """Await ``query``, called with the client, and translate the client's errors. Raises StoreUnavailable."""
-        with _translated(self.url):
+        with _cancellation_kept(), _translated(self.url):
             return await query(self.client)
 
     async def close(self) -> None:

@@ -3,13 +3,15 @@
 import inspect
 import re
 from collections.abc import Awaitable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from redis.exceptions import NoScriptError
 
 from celery_daemons.errors import ClaimLost
 from celery_daemons.store.script import script
 
+#: The most fields of one stream entry: Lua cannot pass more arguments to a command, and an entry cannot be cut.
+_MAX_STREAM_FIELDS: Final = 1999
 #: A key with a hash tag by the rule of Redis Cluster: not empty, and opened by the first brace.
 _TAGGED: Final = re.compile(r"[^{]*\{[^}]+\}")
 
@@ -21,6 +23,9 @@ class FencedRedis:
     newest token of a key is in ``{key}:fence``, in the same hash slot. With an async client, every call is awaitable.
     See Kleppmann, "How to do distributed locking" (2016): a lease alone does not give mutual exclusion; the resource
     has to check a token.
+
+    Every write is atomic, however long. A write that the server refuses, for example because it is out of memory,
+    raises the client's error and changes nothing.
     """
 
     def __init__(self, client: Any, *, name: str, token: int) -> None:
@@ -50,7 +55,7 @@ class FencedRedis:
 
     def rpush(self, key: str, *values: Any) -> Any:
         """Run RPUSH."""
-        return self._write(key, "RPUSH", *values)
+        return self._write(key, "RPUSH", *values, reply="last")
 
     def sadd(self, key: str, *members: Any) -> Any:
         """Run SADD."""
@@ -61,21 +66,26 @@ class FencedRedis:
         return self._write(key, "ZADD", *(part for member, score in mapping.items() for part in (score, member)))
 
     def xadd(self, key: str, fields: Mapping[str, Any]) -> Any:
-        """Run XADD with an id that the server generates."""
+        """Run XADD with an id that the server generates; an entry has at most 1,999 fields. Raises ValueError."""
+        if len(fields) > _MAX_STREAM_FIELDS:
+            raise ValueError(
+                f"daemon {self._name}: an entry of {len(fields):,} fields for the stream {key} is longer than the "
+                f"{_MAX_STREAM_FIELDS:,} fields that a fenced write takes; split the entry"
+            )
         return self._write(key, "XADD", "*", *(part for pair in fields.items() for part in pair))
 
-    def _write(self, key: str, command: str, *arguments: Any) -> Any:
+    def _write(self, key: str, command: str, *arguments: Any, reply: Literal["sum", "last"] = "sum") -> Any:
         verb = script("fenced")
         # The fence needs the slot of the key. A key without a hash tag becomes the tag itself.
         fence = f"{key}:fence" if _TAGGED.match(key) else f"{{{key}}}:fence"
-        words = (2, key, fence, self._token, command, *arguments)
+        words = (2, key, fence, self._token, command, reply, *arguments)
         try:
-            reply = self._client.evalsha(verb.sha, *words)
-            if inspect.isawaitable(reply):
-                return self._awaited(reply, key, verb.source, words)
+            answer = self._client.evalsha(verb.sha, *words)
+            if inspect.isawaitable(answer):
+                return self._awaited(answer, key, verb.source, words)
         except NoScriptError:
-            reply = self._client.eval(verb.source, *words)
-        return self._allowed(reply, key)
+            answer = self._client.eval(verb.source, *words)
+        return self._allowed(answer, key)
 
     async def _awaited(self, pending: Awaitable[Any], key: str, source: str, words: tuple[Any, ...]) -> Any:
         try:

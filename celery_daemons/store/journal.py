@@ -7,8 +7,8 @@ import msgspec
 
 from celery_daemons.domain.records import JournalEntry
 from celery_daemons.store.codec import encode, printable
-from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
+from celery_daemons.store.query import Query, query
 from celery_daemons.store.script import ScriptCall, text
 
 _ITEMS = msgspec.json.Decoder(tuple[tuple[str, ...], ...])
@@ -49,28 +49,39 @@ def decode_entry(raw_id: Any, raw: Any) -> JournalEntry:
     )
 
 
-def last_id(store: Store) -> str:
+@query
+def last_id(keys: Keys) -> Query[str]:
     """Return the id of the newest entry, ``"0-0"`` if there is none."""
-    newest = store.read(lambda client: client.xrevrange(store.keys.journal, count=1))
-    return text(newest[0][0]) if newest else "0-0"
+    return Query(
+        lambda client: client.xrevrange(keys.journal, count=1),
+        lambda entries: text(entries[0][0]) if entries else "0-0",
+    )
 
 
-def follow(store: Store, after: str, *, block_ms: int, count: int = 200) -> list[JournalEntry]:
+@query
+def follow(keys: Keys, after: str, *, block_ms: int, count: int = 200) -> Query[list[JournalEntry]]:
     """Return the entries after ``after``; wait up to ``block_ms`` milliseconds for the first, not at all if 0."""
-    reply = store.read(lambda client: client.xread({store.keys.journal: after}, count=count, block=block_ms or None))
-    return [decode_entry(entry_id, raw) for _, entries in reply or () for entry_id, raw in entries]
+    return Query(
+        lambda client: client.xread({keys.journal: after}, count=count, block=block_ms or None),
+        lambda reply: [decode_entry(entry_id, raw) for _, entries in reply or () for entry_id, raw in entries],
+    )
 
 
-def newest(store: Store, count: int) -> list[JournalEntry]:
+@query
+def newest(keys: Keys, count: int) -> Query[list[JournalEntry]]:
     """Return the last ``count`` entries, oldest first."""
-    entries = store.read(lambda client: client.xrevrange(store.keys.journal, count=count))
-    return [decode_entry(entry_id, raw) for entry_id, raw in reversed(entries)]
+    return Query(
+        lambda client: client.xrevrange(keys.journal, count=count),
+        lambda entries: [decode_entry(entry_id, raw) for entry_id, raw in reversed(entries)],
+    )
 
 
-def oldest_id(store: Store) -> str | None:
+@query
+def oldest_id(keys: Keys) -> Query[str | None]:
     """Return the id of the oldest entry; a follower whose position is older may have missed entries."""
-    entries = store.read(lambda client: client.xrange(store.keys.journal, count=1))
-    return text(entries[0][0]) if entries else None
+    return Query(
+        lambda client: client.xrange(keys.journal, count=1), lambda entries: text(entries[0][0]) if entries else None
+    )
 
 
 def position(entry_id: str) -> tuple[int, int]:

@@ -69,6 +69,11 @@ class Keys:
         return self._key("unhealthy")
 
     @property
+    def tallies(self) -> tuple[str, str]:
+        """The last two keys of every verb that changes specs or entries."""
+        return self.counts, self.unhealthy
+
+    @property
     def traces(self) -> str:
         """Hash: daemon → the traceback of the last failure."""
         return self._key("traces")
@@ -84,6 +89,11 @@ class Keys:
         return self._key("gone")
 
     @property
+    def ended(self) -> str:
+        """Sorted set: forgotten daemons and incarnations that have left → the token of that moment, for a while."""
+        return self._key("ended")
+
+    @property
     def journal(self) -> str:
         """Stream: every change."""
         return self._key("journal")
@@ -95,3 +105,11 @@ class Keys:
     def generation(self, node: NodeName) -> str:
         """String: a number that grows with every assignment to a node and every recall from that node."""
         return self._key("node", node, "generation")
+
+    def bell(self, node: NodeName) -> str:
+        """List: questions that wait for the agent of a node; absent while there are none."""
+        return self._key("node", node, "bell")
+
+    def answer(self, question: str) -> str:
+        """List with an expiry: the answer to a question."""
+        return self._key("answer", question)

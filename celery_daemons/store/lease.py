@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from celery_daemons.domain.names import Epoch, Incarnation, NodeName
 from celery_daemons.domain.records import NodeRow
-from celery_daemons.errors import LayoutMismatch
+from celery_daemons.errors import LayoutMismatch, LeaseLost
 from celery_daemons.store.codec import encode, printable
 from celery_daemons.store.keys import LAYOUT, Keys
 from celery_daemons.store.script import ScriptCall, text
@@ -13,12 +13,16 @@ from celery_daemons.store.script import ScriptCall, text
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The node has joined; the lease runs from the moment at which the call was sent."""
+    """The node has joined; the lease runs from the moment at which the call was sent.
+
+    ``history`` is that of the server; see :func:`~celery_daemons.store.server_pin.server_id`.
+    """
 
     generation: int
     created_ms: str
     server_ms: int = field(default=0, compare=False)
     longest_lease_ms: int = field(default=0, compare=False)
+    history: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,10 @@ class Taken:
 class Beat:
     """The answer to a heartbeat; ``led`` says whether a monitor leads.
 
-    ``server_ms`` is the time by Redis's clock, ``longest_lease_ms`` the longest lease of a registered node. ``fenced``
-    means that another incarnation has joined, ``data_lost`` that Redis does not know the node.
+    ``server_ms`` is the time by Redis's clock, ``longest_lease_ms`` the longest lease of a registered node, ``history``
+    that of the server, ``problem`` what the node's record has as the reason why it takes no daemons, ``draining``
+    whether the node was asked to drain. ``fenced`` means that another incarnation has joined, ``data_lost`` that Redis
+    does not know the node.
     """
 
     verdict: Literal["ok", "fenced", "data_lost"]
@@ -50,6 +56,16 @@ class Beat:
     led: bool = False
     server_ms: int = field(default=0, compare=False)
     longest_lease_ms: int = field(default=0, compare=False)
+    history: str = field(default="", compare=False)
+    problem: str = field(default="", compare=False)
+    draining: bool = field(default=False, compare=False)
+
+
+def epoch_over(epoch: Epoch) -> LeaseLost:
+    """Return the error for a monitor that no longer holds the lease of ``epoch``."""
+    return LeaseLost(
+        f"the monitor's epoch {epoch} is over: its lease has ended or another monitor leads; nothing was changed"
+    )
 
 
 def layout_mismatch(found: str) -> LayoutMismatch:
@@ -70,7 +86,7 @@ def join(
     server: str = "",
     ended_ms: int | None = None,
 ) -> ScriptCall[Joined | Taken]:
-    """Join the cluster as ``row.incarnation``, connected to ``server``. Raises LayoutMismatch.
+    """Join the cluster as ``row.incarnation``, connected to ``server``. Raises LayoutMismatch, LeaseLost.
 
     ``previous`` is an earlier incarnation that the caller knows to be dead, so that its lease need not end first.
     ``ended_ms`` is the end of another incarnation's lease that has ended by the caller's clock, 0 for none; with
@@ -81,9 +97,13 @@ def join(
         verdict = text(reply[0])
         if verdict == "layout":
             raise layout_mismatch(text(reply[1]))
+        if verdict == "left":
+            raise LeaseLost(
+                f"node {node}: incarnation {row.incarnation} has left the cluster; join as a new incarnation instead"
+            )
         if verdict == "taken":
             return Taken(int(reply[1]), Incarnation(text(reply[2])), *map(int, reply[3:6]))
-        return Joined(int(reply[1]), text(reply[2]), int(reply[3]), int(reply[4]))
+        return Joined(int(reply[1]), text(reply[2]), int(reply[3]), int(reply[4]), text(reply[5]))
 
     return ScriptCall(
         "join",
@@ -96,6 +116,7 @@ def join(
             keys.clock,
             keys.gone,
             keys.lease_lengths,
+            keys.ended,
         ),
         (node, encode(row), ttl_ms, previous or "", LAYOUT, server, "" if ended_ms is None else ended_ms),
         decode,
@@ -107,7 +128,18 @@ def beat(keys: Keys, node: NodeName, incarnation: Incarnation, *, ttl_ms: int) -
 
     def decode(reply: Any) -> Beat:
         if reply[0] == 1:
-            return Beat("ok", int(reply[1]), text(reply[2]), bool(reply[3]), int(reply[4]), int(reply[5]))
+            generation, created, led, now, longest, history, problem, draining = reply[1:]
+            return Beat(
+                "ok",
+                int(generation),
+                text(created),
+                bool(led),
+                int(now),
+                int(longest),
+                text(history),
+                text(problem),
+                bool(draining),
+            )
         return Beat("data_lost" if reply[0] == -1 else "fenced")
 
     return ScriptCall(
@@ -146,6 +178,8 @@ def leave(keys: Keys, node: NodeName, incarnation: Incarnation) -> ScriptCall[in
             keys.journal,
             keys.gone,
             keys.lease_lengths,
+            keys.clock,
+            keys.ended,
         ),
         (node, incarnation),
         int,
@@ -158,15 +192,24 @@ def campaign(
     """Take the monitor's lease if the lease is free, or renew that of ``epoch``; ``None`` if another node leads."""
     return ScriptCall(
         "campaign",
-        (keys.monitor, keys.clock, keys.journal),
+        (keys.monitor, keys.clock, keys.journal, keys.ended),
         (node, incarnation, ttl_ms, "" if epoch is None else str(epoch)),
         lambda reply: Epoch(int(reply)) if reply else None,
     )
 
 
 def confirm_server(keys: Keys, epoch: Epoch, server: str) -> ScriptCall[bool]:
-    """Record that leases on the server with this run id can be trusted; false if the epoch is over."""
-    return ScriptCall("confirm_server", (keys.monitor, keys.cluster), (str(epoch), server), bool)
+    """Record that leases on the server with this id can be trusted; false if its history has changed meanwhile.
+
+    Raises LeaseLost.
+    """
+
+    def decode(reply: Any) -> bool:
+        if reply == -1:
+            raise epoch_over(epoch)
+        return bool(reply)
+
+    return ScriptCall("confirm_server", (keys.monitor, keys.cluster), (str(epoch), server), decode)
 
 
 def forget_queues(keys: Keys, epoch: Epoch, node: NodeName) -> ScriptCall[bool]:

@@ -11,8 +11,8 @@ from celery_daemons.domain.names import DaemonName, Epoch, NodeName
 from celery_daemons.domain.records import Address, BookRow, DaemonRecord, Leader, Node, NodeRow, SpecRow
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 from celery_daemons.store.codec import decode_or_none
-from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
+from celery_daemons.store.query import Query, query
 from celery_daemons.store.script import ScriptCall, text
 
 
@@ -39,8 +39,9 @@ class Overview:
     """The cluster in numbers.
 
     ``age_ms`` is the age of the cluster's data, ``None`` if there is none. ``first_beat_age_ms`` is the time since the
-    first heartbeat after a period in which no lease ran, ``None`` if there was no such period. ``server`` is the run id
-    of the server that a monitor last confirmed, empty for none. ``paused`` says whether rebalancing is paused.
+    first heartbeat after a period in which no lease ran, ``None`` if there was no such period. ``server`` is the id of
+    the server that a monitor last confirmed, empty for none; ``history`` is that of the server that answers. ``paused``
+    says whether rebalancing is paused.
     ``leases`` has the milliseconds left of each node's lease, negative after its end, and ``lease_lengths`` the length
     of each. ``lost_lease_ms`` is the longest lease that a node may have that Redis has forgotten, 0 for none. ``led``
     says whether a monitor leads. ``counted`` is the number of specs by the counts. All ages, and ``now_ms``, are by
@@ -48,13 +49,13 @@ class Overview:
     """
 
     now_ms: int
-
     created_ms: str
     age_ms: int | None
     first_beat_age_ms: int | None
     specs: int
     entries: int
     server: str
+    history: str
     paused: bool
     leases: dict[NodeName, int]
     lease_lengths: dict[NodeName, int]
@@ -73,7 +74,7 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
 
     def decode(reply: Any) -> Overview:
         now, created, first_beat = int(reply[0]), text(reply[1]), text(reply[5])
-        ends, lengths = zip(reply[11::2], reply[12::2], strict=True), zip(reply[9][::2], reply[9][1::2], strict=True)
+        ends, lengths = zip(reply[12::2], reply[13::2], strict=True), zip(reply[9][::2], reply[9][1::2], strict=True)
         return Overview(
             now_ms=now,
             created_ms=created,
@@ -82,12 +83,13 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
             specs=int(reply[2]),
             entries=int(reply[3]),
             server=text(reply[4]),
+            history=text(reply[10]),
             paused=bool(reply[6]),
             leases={NodeName(text(name)): int(float(end)) - now for name, end in ends},
             lease_lengths={NodeName(text(name)): int(float(length)) for name, length in lengths},
             lost_lease_ms=int(reply[7] or 0),
             led=bool(reply[8]),
-            counted=int(reply[10]),
+            counted=int(reply[11]),
         )
 
     return ScriptCall(
@@ -98,15 +100,16 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
     )
 
 
-def trace(store: Store, name: DaemonName) -> str | None:
+@query
+def trace(keys: Keys, name: DaemonName) -> Query[str | None]:
     """Return the traceback of a daemon's last failure, ``None`` if there is none."""
-    raw = store.read(lambda client: client.hget(store.keys.traces, name))
-    return text(raw) if raw else None
+    return Query(lambda client: client.hget(keys.traces, name), lambda raw: text(raw) if raw else None)
 
 
-def leader(store: Store) -> Leader | None:
+@query
+def leader(keys: Keys) -> Query[Leader | None]:
     """Return the current leader; ``None`` if no monitor leads or the value is corrupt, which counts as free."""
-    return decode_leader(store.read(lambda client: client.get(store.keys.monitor)))
+    return Query(lambda client: client.get(keys.monitor), decode_leader)
 
 
 def decode_leader(raw: bytes | None) -> Leader | None:
@@ -142,56 +145,46 @@ def read_nodes(rows: Iterable[tuple[Any, Any]], leases: Iterable[tuple[Any, Any]
     return nodes
 
 
-def node_rows(store: Store) -> NodeRows:
+@query
+def node_rows(keys: Keys) -> Query[NodeRows]:
     """Return the record of every registered node and the milliseconds left of the lease, in a single round trip."""
 
-    def query(client: Any) -> Any:
+    def ask(client: Any) -> Any:
         pipe = client.pipeline(transaction=False)
-        _ask_nodes(pipe, store.keys)
+        _ask_nodes(pipe, keys)
         return pipe.execute()
 
-    return _read_nodes(*store.read(query))
+    return Query(ask, lambda replies: _read_nodes(*replies))
 
 
-def entries_and_nodes(store: Store, names: Sequence[DaemonName]) -> tuple[list[BookRow | None], NodeRows]:
+@query
+def entries_and_nodes(keys: Keys, names: Sequence[DaemonName]) -> Query[tuple[list[BookRow | None], NodeRows]]:
     """Return the entries of up to 1,000 daemons, and all nodes with leases, in a single round trip."""
 
-    def query(client: Any) -> Any:
+    def ask(client: Any) -> Any:
         pipe = client.pipeline(transaction=False)
-        pipe.hmget(store.keys.book, names)
-        _ask_nodes(pipe, store.keys)
+        pipe.hmget(keys.book, names)
+        _ask_nodes(pipe, keys)
         return pipe.execute()
 
-    entries, *nodes = store.read(query)
-    return [decode_or_none(BookRow, raw) for raw in entries], _read_nodes(*nodes)
+    def decode(replies: Any) -> tuple[list[BookRow | None], NodeRows]:
+        entries, *nodes = replies
+        return [decode_or_none(BookRow, raw) for raw in entries], _read_nodes(*nodes)
+
+    return Query(ask, decode)
 
 
-def raw(store: Store, key: str, names: Sequence[DaemonName]) -> list[bytes | None]:
+@query
+def raw(keys: Keys, key: str, names: Sequence[DaemonName]) -> Query[list[bytes | None]]:
     """Return the undecoded records of up to 1,000 daemons from the hash ``key``."""
-    values: list[bytes | None] = store.read(lambda client: client.hmget(key, names))
-    return values
+    return Query(lambda client: client.hmget(key, names), list)
 
 
-def entries(store: Store, names: Sequence[DaemonName]) -> list[BookRow | None]:
+@query
+def entries(keys: Keys, names: Sequence[DaemonName]) -> Query[list[BookRow | None]]:
     """Return the entries of up to 1,000 daemons."""
-    return [decode_or_none(BookRow, entry) for entry in raw(store, store.keys.book, names)]
-
-
-def nodes(store: Store) -> list[Node]:
-    """Return every registered node with the number of daemons, sorted by name."""
-    rows = node_rows(store)
-    names = list(rows)
-
-    def query(client: Any) -> Any:
-        pipe = client.pipeline(transaction=False)
-        for name in names:
-            pipe.scard(store.keys.held(name))
-        return pipe.execute()
-
-    counts = store.read(query) if names else []
-    return sorted(
-        (node(name, *rows[name], daemons=count) for name, count in zip(names, counts, strict=True)),
-        key=lambda entry: entry.name,
+    return Query(
+        lambda client: client.hmget(keys.book, names), lambda found: [decode_or_none(BookRow, raw) for raw in found]
     )
 
 
@@ -204,15 +197,19 @@ class Gone:
     spawn_queue: str
 
 
-def gone(store: Store) -> dict[NodeName, Gone]:
+@query
+def gone(keys: Keys) -> Query[dict[NodeName, Gone]]:
     """Return the departed nodes whose queues may still be in the broker."""
-    raw = store.read(lambda client: client.hgetall(store.keys.gone))
-    departed = {}
-    for name, record in raw.items():
-        # A record that cannot be read is skipped: no queue may be deleted because of a corrupt record.
-        with contextlib.suppress(msgspec.MsgspecError):
-            departed[NodeName(text(name))] = msgspec.json.decode(record, type=Gone)
-    return departed
+
+    def decode(raw: Any) -> dict[NodeName, Gone]:
+        departed = {}
+        for name, record in raw.items():
+            # A record that cannot be read is skipped: no queue may be deleted because of a corrupt record.
+            with contextlib.suppress(msgspec.MsgspecError):
+                departed[NodeName(text(name))] = msgspec.json.decode(record, type=Gone)
+        return departed
+
+    return Query(lambda client: client.hgetall(keys.gone), decode)
 
 
 def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:
@@ -231,25 +228,28 @@ def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:
         started_at=row.started_ms / 1000,
         lease_ms=max(0, lease_ms),
         problem=row.problem or None,
+        blocked=row.blocked_loops,
+        warning=row.warning or None,
     )
 
 
-def rows(store: Store, names: Sequence[DaemonName]) -> list[tuple[SpecRow | None, BookRow | None]]:
-    """Return the specs and entries of up to 1,000 daemons, in a single round trip."""
-    if not names:
-        return []
+@query
+def rows(keys: Keys, names: Sequence[DaemonName]) -> Query[list[tuple[SpecRow | None, BookRow | None]]]:
+    """Return the specs and entries of 1 to 1,000 daemons, in a single round trip."""
 
-    def query(client: Any) -> Any:
+    def ask(client: Any) -> Any:
         pipe = client.pipeline(transaction=False)
-        pipe.hmget(store.keys.specs, names)
-        pipe.hmget(store.keys.book, names)
+        pipe.hmget(keys.specs, names)
+        pipe.hmget(keys.book, names)
         return pipe.execute()
 
-    specs, entries = store.read(query)
-    return [
-        (decode_or_none(SpecRow, spec), decode_or_none(BookRow, entry))
-        for spec, entry in zip(specs, entries, strict=True)
-    ]
+    def decode(replies: Any) -> list[tuple[SpecRow | None, BookRow | None]]:
+        return [
+            (decode_or_none(SpecRow, spec), decode_or_none(BookRow, entry))
+            for spec, entry in zip(*replies, strict=True)
+        ]
+
+    return Query(ask, decode)
 
 
 def record(name: DaemonName, spec: SpecRow, row: BookRow | None, node: NodeRow | None) -> DaemonRecord:
@@ -277,4 +277,5 @@ def record(name: DaemonName, spec: SpecRow, row: BookRow | None, node: NodeRow |
         restarts=row.restarts if row else 0,
         error=row.error if row else None,
         desired=spec.desired,
+        blocked=node.blocked_loop(where.pid) if where and node else None,
     )

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from celery_daemons.domain.names import DaemonName, Epoch, LauncherName
-from celery_daemons.store.book import epoch_over
 from celery_daemons.store.codec import encode, printable
 from celery_daemons.store.keys import Keys
+from celery_daemons.store.lease import epoch_over
 from celery_daemons.store.script import ScriptCall, text
 
 RecordMode = Literal["spawn", "replace", "scan"]
@@ -34,7 +34,7 @@ def record(
 
     return ScriptCall(
         "want",
-        (keys.specs, keys.clock, keys.journal, keys.monitor, keys.book, keys.counts, keys.unhealthy),
+        (keys.specs, keys.clock, keys.journal, keys.monitor, keys.book, *keys.tallies),
         (encode(items), mode, "" if epoch is None else str(epoch), actor),
         decode,
     )
@@ -52,7 +52,7 @@ def desire(
     """
     return ScriptCall(
         "desire",
-        (keys.specs, keys.clock, keys.journal, keys.book, keys.counts, keys.unhealthy),
+        (keys.specs, keys.clock, keys.journal, keys.book, *keys.tallies),
         (name, action, target, avoid, actor),
         bool,
     )
@@ -78,7 +78,16 @@ def forget(
 
     return ScriptCall(
         "forget",
-        (keys.specs, keys.book, keys.journal, keys.monitor, keys.traces, keys.counts, keys.unhealthy),
+        (
+            keys.specs,
+            keys.book,
+            keys.journal,
+            keys.monitor,
+            keys.traces,
+            keys.clock,
+            keys.ended,
+            *keys.tallies,
+        ),
         (encode(names), cause, "" if epoch is None else str(epoch), actor),
         decode,
     )

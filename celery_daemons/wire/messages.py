@@ -4,14 +4,24 @@ from typing import Final
 
 import msgspec
 
-from celery_daemons.domain.names import DaemonName, Incarnation, LauncherName, Token
+from celery_daemons.domain.names import DaemonName, Incarnation, LauncherName, NodeName, Token
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.runs import Assignment, End, StartItem
+from celery_daemons.domain.states import DaemonStatus
 from celery_daemons.settings import Settings
+from celery_daemons.wire.loop_messages import AskStack, LoopBlocked, LoopFree, StackAnswer, Stalled
 
 #: Environment variable that carries the Preload message from the agent to its fork server: multiprocessing leaves no
 #: other way to hand data to the modules that a fork server preloads.
 PRELOAD_VARIABLE: Final = "CELERY_DAEMONS_PRELOAD"
+
+#: Why a daemon was without a node: it is new, its launcher or arguments changed, its node was lost, its node left or
+#: gave it up, a wave of rebalancing, or a person's request.
+PLACEMENT_REASONS: Final = ("new", "replaced", "lost", "left", "rebalance", "moved")
+#: Of these, the reasons for which it moves to another node.
+MOVE_REASONS: Final = ("lost", "left", "rebalance", "moved")
+#: Upper bounds in seconds of the buckets of the time without a node.
+PLACEMENT_BOUNDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Boot(msgspec.Struct, kw_only=True):
@@ -33,15 +43,21 @@ class Boot(msgspec.Struct, kw_only=True):
     loglevel: int = 20
     logfile: str | None = None
     python_path: str | None = None
+    #: Why the worker's timer says nothing about its loop, so that the worker sends no Tick; empty if it does.
+    no_ticks: str = ""
 
 
 class HostBoot(msgspec.Struct, kw_only=True, tag=True):
-    """Agent to host, first message; ``until`` is the end of the node's lease on the lease clock, less the margin."""
+    """Agent to host, first message; ``until`` is the end of the node's lease on the lease clock, less the margin.
+
+    ``log_ring`` is the file for the last log lines of the host's daemons; empty for none.
+    """
 
     node: str
     settings: Settings
     title: str
     isolated: bool
+    log_ring: str = ""
     until: float = 0.0
 
 
@@ -118,6 +134,16 @@ class NodeQueues(msgspec.Struct, tag=True):
     spawn_queue: str
 
 
+class Tick(msgspec.Struct, tag=True):
+    """Worker to agent: the worker's timer has ticked."""
+
+
+class Consuming(msgspec.Struct, tag=True):
+    """Worker to agent: the worker consumes, or has lost its broker, until whose return its timer may stand still."""
+
+    on: bool
+
+
 class JoinedAs(msgspec.Struct, tag=True):
     """Agent to worker: the node's incarnation; the next agent of the worker reports this incarnation as dead."""
 
@@ -148,6 +174,10 @@ class Stop(msgspec.Struct, tag=True):
 
 class Probe(msgspec.Struct, tag=True):
     """Agent to host: answer from the event loop, to show that the loop is not blocked."""
+
+
+class CheckLoop(msgspec.Struct, tag=True):
+    """Agent to host: answer with HostNumbers from the event loop, or without a loop from the receiving thread."""
 
 
 class Leave(msgspec.Struct, tag=True):
@@ -194,6 +224,15 @@ class Alive(msgspec.Struct, tag=True):
     """Host to agent: the answer to a probe; the event loop is not blocked."""
 
 
+class HostNumbers(msgspec.Struct, tag=True):
+    """Host to agent: the answer to CheckLoop, and what the host has measured since the last one.
+
+    ``loop_lag`` are the seconds that the event loop took to get to the question, ``None`` without a loop.
+    """
+
+    loop_lag: float | None = None
+
+
 class SteppedDown(msgspec.Struct, tag=True):
     """Monitor to agent: the monitor has given the lease back, so that another node can lead."""
 
@@ -202,8 +241,58 @@ class Progress(msgspec.Struct, tag=True):
     """Monitor to agent: the loop has completed a turn."""
 
 
-FromWorker = AssignmentsChanged | Campaign | Rejected | Drain | NodeQueues
-ToHost = Lease | Start | Stop | Probe | Leave
-FromHost = Ready | LoadFailed | Started | Proven | Ended | Hung | Alive
-FromMonitor = Progress | LoadFailed | SteppedDown
+class ClusterTotals(msgspec.Struct):
+    """What has happened since the monitor began: moves by reason, and nodes that were lost."""
+
+    moves: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(MOVE_REASONS, 0))
+    nodes_lost: int = 0
+    mass_failures: int = 0
+
+
+class ScanNumbers(msgspec.Struct, frozen=True):
+    """The last scan of a launcher; ``succeeded_at`` is the Unix time of the last one without error, 0 for none."""
+
+    seconds: float
+    listed: int
+    succeeded_at: float
+
+
+class ClusterNumbers(msgspec.Struct, tag=True, kw_only=True):
+    """Monitor to agent: the cluster in numbers.
+
+    ``placement`` has, by reason, the counts of buckets with the bounds of :data:`PLACEMENT_BOUNDS` and the sum of the
+    seconds. ``reconciled_at`` is Unix time. ``unhealthy`` names the first daemons that need a person.
+    """
+
+    statuses: list[tuple[LauncherName, DaemonStatus, int]]
+    desired: dict[LauncherName, int]
+    nodes: dict[str, int]
+    node_daemons: dict[NodeName, int]
+    lease_seconds: dict[NodeName, float]
+    unhealthy: list[tuple[DaemonName, DaemonStatus]]
+    rebalance_paused: bool
+    totals: ClusterTotals
+    placement: dict[str, tuple[list[int], float]]
+    reconcile_seconds: float
+    reconciled_at: float
+    scans: dict[LauncherName, ScanNumbers]
+
+
+FromWorker = AssignmentsChanged | Campaign | Rejected | Drain | NodeQueues | Tick | Consuming
+ToHost = Lease | Start | Stop | Probe | CheckLoop | Leave | AskStack
+FromHost = (
+    Ready
+    | LoadFailed
+    | Started
+    | Proven
+    | Ended
+    | Hung
+    | Alive
+    | HostNumbers
+    | StackAnswer
+    | Stalled
+    | LoopBlocked
+    | LoopFree
+)
+FromMonitor = Progress | ClusterNumbers | LoadFailed | SteppedDown
 ToMonitor = Lease | HandOver

@@ -17,13 +17,13 @@ import msgspec
 from celery_daemons.wire.channel import ChannelClosed, Frames, pack
 from celery_daemons.wire.messages import Boot, Drain, JoinedAs, NodeQueues
 from celery_daemons.worker.guard import Guard
+from celery_daemons.worker.loop_reports import LoopReports
 from celery_daemons.worker.session import kill_session
 from celery_daemons.worker.socket_folder import new_socket_folder
 
 logger = logging.getLogger(__name__)
 
-#: Bytes queued for an agent that does not read. More is dropped: the agent reads its assignments from Redis anyway when
-#: the next heartbeat shows that it is behind.
+#: Bytes queued for an agent that does not read. More is dropped: a heartbeat shows the agent that it is behind.
 _BACKLOG: Final = 4 * 1024 * 1024
 #: Seconds before an agent that died is replaced, doubled for each further death up to the maximum.
 _FIRST_PAUSE: Final = 0.1
@@ -59,6 +59,7 @@ class AgentProcess:
         #: The incarnation that the present agent, or the last one, has joined as; None if it has not joined.
         self._incarnation: str | None = None
         self._ending = False
+        self._loop_reports = LoopReports(self.send, ticks=not boot.no_ticks)
         self._start_guard = Guard(
             f"node {boot.node}: starting the agent",
             remedy=(
@@ -117,6 +118,7 @@ class AgentProcess:
         self._frames = Frames(JoinedAs)
         self._incarnation = None
         self._out.clear()
+        self._loop_reports.repeat()
 
     def _note_failed_start(self) -> None:
         self._died_at = time.monotonic()
@@ -136,6 +138,10 @@ class AgentProcess:
             self._boot.queue, self._boot.spawn_queue = queue, spawn_queue
             self.send(NodeQueues(queue, spawn_queue))
 
+    def set_consuming(self, on: bool) -> None:
+        """Report whether the worker consumes; see :class:`LoopReports`."""
+        self._loop_reports.set_consuming(on)
+
     def drain(self, timeout: float) -> None:
         """Ask the agent to hand over all daemons within ``timeout`` seconds and exit. No other agent is started."""
         self._ending = True
@@ -150,6 +156,8 @@ class AgentProcess:
         if self._process is not None:
             if self._has_died():
                 self._note_death()
+            else:
+                self._loop_reports.tick()
         elif self._may_restart():
             self.start()
 

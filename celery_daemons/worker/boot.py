@@ -4,8 +4,11 @@ import logging
 import os
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from celery.utils.nodenames import node_format
 
 from celery_daemons.domain.names import node_name
 from celery_daemons.forkserver.apploader import import_string
@@ -21,11 +24,18 @@ def boot_for(
     *,
     node: str,
     hosting: bool = True,
+    no_ticks: str = "",
     loglevel: int | None = None,
     logfile: str | None = None,
 ) -> Boot:
-    """Return the boot message for a node of this process. Raises ConfigurationError or InvalidName."""
+    """Return the boot message for a node of this process. Raises ConfigurationError or InvalidName.
+
+    ``no_ticks`` is why the process sends no Tick.
+    """
     registry = registry_of(app)
+    if settings.health_file is not None:
+        # As in Celery's --logfile: workers of a machine share their settings, and must not share the file.
+        settings = replace(settings, health_file=node_format(settings.health_file, node))
     return Boot(
         node=node_name(node),
         app=import_string(app),
@@ -38,6 +48,7 @@ def boot_for(
         launchers={launcher.name: launcher.options for launcher in registry.values()},
         scanners=sorted(launcher.name for launcher in registry.values() if launcher.scanner is not None),
         hosting=hosting,
+        no_ticks=no_ticks,
         loglevel=loglevel or logging.INFO,
         logfile=logfile,
         python_path=os.environ.get("PYTHONPATH"),

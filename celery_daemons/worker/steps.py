@@ -5,12 +5,14 @@ import time
 from typing import Any, Final
 
 from celery import bootsteps
+from celery.concurrency.solo import TaskPool as SoloPool
 from celery.utils.nodenames import node_format
 from celery.worker import state
 
 from celery_daemons.launcher import daemons_of_app
 from celery_daemons.worker.agent_process import AgentProcess
 from celery_daemons.worker.boot import boot_for
+from celery_daemons.worker.command_line import errors_in_one_line
 from celery_daemons.worker.guard import Guard
 from celery_daemons.worker.node_queues import NodeQueuesConsumer
 
@@ -36,6 +38,15 @@ def _is_set(status: Any) -> bool:
 
 def _shutting_down() -> bool:
     return _is_set(state.should_stop) or _is_set(state.should_terminate)
+
+
+def _no_ticks(worker: Any) -> str:
+    """Return why the worker's timer says nothing about its loop; empty if it does."""
+    if issubclass(worker.pool_cls, SoloPool):
+        return "the solo pool runs tasks in the worker's loop, which stands still meanwhile"
+    if not worker.use_eventloop:
+        return "Celery's timer is a thread with this pool or broker, and ticks whatever the worker does"
+    return ""
 
 
 def _is_embedded(worker: Any) -> bool:
@@ -73,7 +84,8 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
         if not self.enabled:
             return False
         participation = daemons_of_app(worker.app).participation
-        why = participation.why_not(embedded=_is_embedded(worker))
+        with errors_in_one_line():
+            why = participation.why_not(embedded=_is_embedded(worker))
         if why is not None:
             participation.warn(f"worker {worker.hostname}: {why}; it is a plain worker without daemons")
         return why is None
@@ -81,14 +93,16 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
     def create(self, worker: Any) -> None:
         """Validate settings and app. An error here keeps the worker from starting and names the reason."""
         options = {"node_labels": self._labels, "node_weight": self._weight}
-        settings = daemons_of_app(worker.app).settings_with(**options)
-        boot = boot_for(
-            worker.app,
-            settings,
-            node=worker.hostname,
-            loglevel=worker.loglevel,
-            logfile=_expanded(worker.logfile, worker.hostname),
-        )
+        with errors_in_one_line():
+            settings = daemons_of_app(worker.app).settings_with(**options)
+            boot = boot_for(
+                worker.app,
+                settings,
+                node=worker.hostname,
+                no_ticks=_no_ticks(worker),
+                loglevel=worker.loglevel,
+                logfile=_expanded(worker.logfile, worker.hostname),
+            )
         self._drain_timeout = settings.drain_timeout
         self._guard = Guard(
             f"node {worker.hostname}: checking the agent",
@@ -161,10 +175,12 @@ class SpawnStep(bootsteps.StartStopStep):  # type: ignore[misc]
             namespace = daemons_of_app(consumer.app).settings.namespace
             self._queues = NodeQueuesConsumer(consumer, namespace=namespace)
         self._queues.start()
+        consumer.controller.daemons_agent.set_consuming(True)
 
     def stop(self, consumer: Any) -> None:
         """Stop consuming. A worker that exits, unlike a worker that loses the broker, deletes the spawn queue."""
         if self._queues is not None:
+            consumer.controller.daemons_agent.set_consuming(False)
             self._queues.stop(delete=consumer.blueprint.state == bootsteps.CLOSE)
 
     def shutdown(self, consumer: Any) -> None:

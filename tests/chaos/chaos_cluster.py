@@ -1,96 +1,80 @@
-"""The cluster of the chaos runs: a Valkey, a proxy per node, and workers that are restarted when they die."""
+"""The cluster of the chaos runs: a Valkey whose clock is set, workers and monitors, each behind its own network."""
 
-import random
+import shutil
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import psutil
-
 from celery_daemons.errors import DaemonsError
+from tests.chaos.members import LEASES, Candidate, Member, Node
 from tests.chaos.recorder import RECORDED_LAUNCHERS, Recorder
 from tests.support.clients import TestClient
+from tests.support.fake_clock import FakeClock
 from tests.support.projects import PRELUDE, Project
-from tests.support.proxy import Proxy
 from tests.support.servers import Server
-from tests.support.workers import Worker
 
+#: Nodes and monitors without workers.
+NODES = 4
+CANDIDATES = 2
+#: Times are in seconds. Every node knows the longest lease: without that, the guarantees have a documented exception.
 SETTINGS = {
-    "lease_ttl": 2.0,
     "heartbeat_interval": 0.4,
+    "lease_ttl_max": max(LEASES),
     "scan_interval": 10.0,
     "drain_timeout": 10.0,
     "settle_delay": 1.0,
 }
-LEASE = 2.0
-
-
-class Node:
-    """A node: its current worker, and the proxy between the worker and Redis."""
-
-    def __init__(self, cluster: "ChaosCluster", name: str) -> None:
-        self.name = f"{name}@test"
-        self._short = name
-        self._cluster = cluster
-        self.proxy = cluster.stack.enter_context(Proxy(cluster.server.port))
-        self.worker = self._new()
-        self.busy_until = 0.0
-
-    def _new(self) -> Worker:
-        worker = Worker(self._cluster.project, self._short, concurrency=1, env={"REDIS": self.proxy.url})
-        worker.start()
-        return worker
-
-    def restart(self) -> None:
-        """Start a new worker where the old one died."""
-        self.worker.close()
-        self.worker = self._new()
-
-    def agent(self) -> psutil.Process | None:
-        """The agent's process, if there is one."""
-        return self._first(lambda line: line[1:3] == ["-m", "celery_daemons.node"])
-
-    def role(self, role: str) -> psutil.Process | None:
-        """A process whose title begins with ``celery_daemons.<role>``; any one of several."""
-        return self._first(lambda line: line[0].startswith(f"celery_daemons.{role}"))
-
-    def _first(self, matches: "object") -> psutil.Process | None:
-        found = []
-        for process in self.worker.tree():
-            try:
-                line = process.cmdline()
-                if line and process.status() != psutil.STATUS_ZOMBIE and matches(line):  # type: ignore[operator]
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return self._cluster.rng.choice(found) if found else None
 
 
 class ChaosCluster:
-    """Four nodes and their daemons."""
+    """Four nodes with different leases, their daemons, and two monitors without workers."""
 
-    def __init__(self, folder: Path, stack: ExitStack, rng: random.Random, *, walks: int, solos: int) -> None:
-        self.rng = rng
-        self.stack = stack
-        self.server = stack.enter_context(Server("valkey", "save 3600 1"))
+    def __init__(self, folder: Path, stack: ExitStack, *, walks: int, solos: int) -> None:
+        self.clock = FakeClock(folder)
+        self.server = stack.enter_context(Server("valkey", "save 3600 1", env=self.clock.env))
+        #: Before this time, Redis's clock is not set again.
+        self.no_step_before = 0.0
+        self._latest_shown = 0.0
+        #: Copies of what Redis held, the oldest first.
+        self.snapshots: list[Path] = []
+        self._folder = folder
         source = PRELUDE.replace("broker=BROKER_URL", "broker=os.environ.get('REDIS', BROKER_URL)")
         head = f"WALKS, SOLOS = {walks}, {solos}\n"
-        (folder / "signs").mkdir()
-        self.project = Project(
+        for name in ("signs", "snapshots"):
+            (folder / name).mkdir()
+        project = Project(
             folder, head + source + RECORDED_LAUNCHERS, broker_url=self.server.url, namespace="chaos", settings=SETTINGS
         )
         self.names = [f"walk.{n}" for n in range(walks)] + [f"solo.{n}" for n in range(solos)]
         self.recorder = Recorder(folder / "signs")
         self.client = TestClient.connect(self.server.url, "chaos", vnodes=40)
         stack.callback(self.client.close)
-        self.nodes = [Node(self, f"w{number}") for number in range(1, 5)]
-        for node in self.nodes:
-            stack.callback(lambda node=node: node.worker.close())
+        port = self.server.port
+        self.nodes = [
+            Node(project, f"w{number + 1}", stack, port, lease=LEASES[number % len(LEASES)], folder=folder / "disks")
+            for number in range(NODES)
+        ]
+        self.candidates = [
+            Candidate(project, f"m{number + 1}", stack, port, lease=LEASES[1]) for number in range(CANDIDATES)
+        ]
+
+    @property
+    def not_possible(self) -> list[str]:
+        """Return the faults that this process has no right to cause."""
+        found = []
+        if any(node.disk is None for node in self.nodes):
+            found.append("disk full (a file system cannot be mounted)")
+        if any(node.process_limit is None for node in self.nodes):
+            found.append("forks refused (a control group for processes cannot be created)")
+        return found
 
     def idle(self) -> list[Node]:
         """Return the nodes without a fault at the moment."""
-        now = time.monotonic()
-        return [node for node in self.nodes if node.busy_until < now and node.worker.running]
+        return [node for node in self.nodes if _is_idle(node)]
+
+    def idle_candidates(self) -> list[Candidate]:
+        """Return the monitors without workers that have no fault at the moment."""
+        return [candidate for candidate in self.candidates if _is_idle(candidate)]
 
     def at(self, node: Node) -> list[str]:
         """Return the daemons on a node according to the address book."""
@@ -98,6 +82,39 @@ class ChaosCluster:
             return [record.name for record in self.client.list(node=node.name)]
         except DaemonsError:
             return []
+
+    @property
+    def behind(self) -> float:
+        """Return by how many seconds Redis's clock is behind the latest time that it has shown."""
+        return max(0.0, self._latest_shown - self._shown)
+
+    def step_clock(self, seconds: float) -> None:
+        """Set Redis's clock forward by so many seconds, or back by a negative number."""
+        self._latest_shown = max(self._latest_shown, self._shown)
+        self.clock.step(seconds)
+
+    @property
+    def _shown(self) -> float:
+        """Return the time that Redis's clock shows, but for a constant."""
+        return time.monotonic() + self.clock.ahead
+
+    def save(self) -> None:
+        """Let Redis save, and keep a copy."""
+        with self.server.client() as redis:
+            redis.save()
+        copy = self._folder / "snapshots" / f"{len(self.snapshots)}.rdb"
+        shutil.copy(self._saved, copy)
+        self.snapshots.append(copy)
+
+    def restore(self, snapshot: Path) -> None:
+        """Kill Redis, and start it with a copy of what it once held."""
+        self.server.kill()
+        shutil.copy(snapshot, self._saved)
+        self.server.start()
+
+    @property
+    def _saved(self) -> Path:
+        return self.server.folder / "data" / "dump.rdb"
 
     def watch(self, seconds: float) -> None:
         """Wait, and keep reading what the daemons record."""
@@ -116,3 +133,7 @@ class ChaosCluster:
             if not silent or time.monotonic() > deadline:
                 return silent
             time.sleep(0.1)
+
+
+def _is_idle(member: Member) -> bool:
+    return member.busy_until < time.monotonic() and member.process.running

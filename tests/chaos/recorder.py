@@ -46,8 +46,8 @@ _QUIET = 60.0
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What is known of one daemon: its newest token, when that began, and when it last wrote."""
+class _Run:
+    """One run of a daemon: its token, its first record, and its last so far."""
 
     token: int
     began: float
@@ -65,15 +65,20 @@ class Violation:
 
 @dataclass(slots=True)
 class Recorder:
-    """Follows the records: a record under an older token after the first under a newer one is an overlap."""
+    """Follows the records: a record of a run after the first record of a later run is an overlap.
+
+    A run is what has written under one token. Of two runs, the later one must have the larger token.
+    """
 
     folder: Path
-    seen: dict[str, _Seen] = field(default_factory=dict)
+    #: The run that began last, by name.
+    newest: dict[str, _Run] = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
-    signs: int = 0
-    lives: int = 0
-    #: ``(name, token, began)`` of the newest lives.
+    records: int = 0
+    runs: int = 0
+    #: ``(name, token, began)`` of the newest runs.
     begun: deque[tuple[str, int, float]] = field(default_factory=lambda: deque(maxlen=20_000))
+    _tokens: dict[str, set[int]] = field(default_factory=dict)
     _files: dict[Path, tuple[int, float, bytes]] = field(default_factory=dict)
 
     def read(self) -> None:
@@ -94,29 +99,46 @@ class Recorder:
             elif now - grown > _QUIET:
                 path.unlink()
                 self._files.pop(path, None)
-        for at, name, token in sorted(found):
-            self._judge(name, token, at)
+        for record in sorted(found):
+            self._judge(*record)
 
     def alive(self, name: str, *, since: float) -> bool:
         """Return whether a daemon has recorded itself since a moment."""
-        seen = self.seen.get(name)
-        return seen is not None and seen.last_seen > since
+        run = self.newest.get(name)
+        return run is not None and run.last_seen > since
 
-    def _judge(self, name: str, token: int, at: float) -> None:
-        self.signs += 1
-        seen = self.seen.get(name)
-        if seen is None or token > seen.token:
-            if seen is not None and at < seen.last_seen:
+    def _judge(self, at: float, name: str, token: int) -> None:
+        self.records += 1
+        newest, tokens = self.newest.get(name), self._tokens.setdefault(name, set())
+        if newest is not None and token == newest.token:
+            newest.last_seen = max(newest.last_seen, at)
+        elif token in tokens:
+            assert newest is not None
+            if at > newest.began:
                 self._blame(
-                    "overlap", name, f"token {token} began at {at:.3f}, {seen.token} last wrote at {seen.last_seen:.3f}"
+                    "overlap", name, f"token {token} wrote at {at:.3f}, {newest.token} began at {newest.began:.3f}"
                 )
-            self.seen[name] = _Seen(token, at, at)
-            self.begun.append((name, token, at))
-            self.lives += 1
-        elif token == seen.token:
-            seen.last_seen = max(seen.last_seen, at)
-        elif at > seen.began:
-            self._blame("overlap", name, f"token {token} wrote at {at:.3f}, {seen.token} began at {seen.began:.3f}")
+        elif newest is not None and at < newest.began:
+            # A short run, whose file was read late.
+            if token > newest.token:
+                self._blame("token decreased", name, f"token {newest.token} began at {newest.began:.3f}, after {token}")
+            self._begin(name, token, at, tokens)
+        else:
+            if newest is not None and at < newest.last_seen:
+                self._blame(
+                    "overlap",
+                    name,
+                    f"token {token} began at {at:.3f}, {newest.token} last wrote at {newest.last_seen:.3f}",
+                )
+            if newest is not None and token < newest.token:
+                self._blame("token decreased", name, f"token {token} began at {at:.3f}, after {newest.token}")
+            self._begin(name, token, at, tokens)
+            self.newest[name] = _Run(token, at, at)
+
+    def _begin(self, name: str, token: int, at: float, tokens: set[int]) -> None:
+        tokens.add(token)
+        self.begun.append((name, token, at))
+        self.runs += 1
 
     def _blame(self, kind: str, name: str, text: str) -> None:
         self.violations.append(Violation(kind, name, text))

@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+from celery_daemons.domain.names import NodeName
+from celery_daemons.store.keys import Keys
 from tests.fault.conftest import NewFaultCluster
 from tests.fault.daemon_kinds import SOURCE
 from tests.fault.signals import SOON, freeze, thaw
@@ -107,7 +109,7 @@ def test_a_silent_node_with_a_long_lease_keeps_its_daemons_when_redis_loses_its_
 def test_scanners_and_clients_that_are_quicker_than_nodes_restart_no_daemon(fault_cluster: NewFaultCluster) -> None:
     """Attacks invariant 5: after a loss of data, a client records what runs before its node does."""
     # Given
-    cluster = fault_cluster(settings=SETTINGS)
+    cluster = fault_cluster(settings={**SETTINGS, "lease_ttl": 4.0})
     agents = [cluster.agent(node) for node in (A, B)]
 
     # When
@@ -117,38 +119,35 @@ def test_scanners_and_clients_that_are_quicker_than_nodes_restart_no_daemon(faul
         cluster.client.want(name, name.partition(".")[0], "[[],{}]")
     thaw(*agents)
 
-    # Then
+    # Then none of them is restarted by the time that the monitor acts again
+    cluster.client.want("watch.late", "watch", "[[],{}]")
+    cluster.client.wait_running("watch.late", within=SOON)
+    cluster.client.forget("watch.late")
     cluster.client.wait_running_all(cluster.wanted, because="they ran before", within=SOON)
     cluster.final_check()
     cluster.assert_not_restarted(cluster.wanted)
 
 
-def test_a_new_worker_trusts_no_snapshot_without_a_confirmed_server(fault_cluster: NewFaultCluster) -> None:
-    """Attacks invariants 1 and 9: the data is old, the holders are silent, and the monitor's agent is new."""
-    # Given silent nodes, and a snapshot from before the first confirmation, in which no daemon is on any node
-    cluster = fault_cluster(settings={**SETTINGS, "lease_ttl": 8.0})
-    freeze(*(cluster.agent(node) for node in (A, B)))
-    with cluster.server.client() as redis:
-        prefix = f"{{{cluster.project.namespace}}}:v1"
-        redis.hdel(f"{prefix}:cluster", "server")
-        redis.delete(*(f"{prefix}:{key}" for key in ("book", "leases", "lease_lengths", "nodes", "monitor")))
-        redis.delete(*(f"{prefix}:node:{node}:daemons" for node in (A, B)))
-        redis.save()
+def test_a_new_agent_trusts_no_snapshot_without_a_confirmed_server(fault_cluster: NewFaultCluster) -> None:
+    """Attacks invariants 1 and 9: the data is old, the holder is silent, and the monitor's agent is new."""
+    # Given a new agent that has not reached Redis yet, and a node that holds everything and falls silent
+    cluster = fault_cluster(settings={**SETTINGS, "lease_ttl": 8.0}, broker="apart")
+    cluster.workers[B].stop()
+    cluster.wait_moved(B)
+    cluster.proxies[B].refuse()
+    cluster.workers[B].start()
+    cluster.workers[B].wait_ready()
+    freeze(cluster.agent(A))
 
-    # When a new worker joins after a restart with that snapshot
+    # When Redis restarts with a snapshot from before the first confirmation, in which no daemon is on any node
+    with cluster.server.client() as redis:
+        keys = Keys(cluster.project.namespace)
+        redis.hdel(keys.cluster, "server")
+        redis.delete(keys.book, keys.leases, keys.lease_lengths, keys.nodes, keys.monitor, keys.held(NodeName(A)))
     cluster.server.restart(keep_data=True)
-    newcomer = cluster.worker(A, "-n", "w3@test")
-    try:
-        newcomer.start()
-        # Then it starts nothing before the leases of the silent nodes have ended
-        wait_until(
-            lambda: any(one.node == "w3@test" for one in cluster.client.locate_many(cluster.wanted).values()),
-            within=2 * SOON,
-            because="the leases of the silent nodes end",
-        )
-        for node in (A, B):
-            thaw(*cluster.agents(node))
-        cluster.client.wait_running_all(cluster.wanted, because="they are wanted", within=SOON)
-        cluster.recorder.check()
-    finally:
-        newcomer.close()
+    cluster.proxies[B].heal()
+
+    # Then the new agent leads, and starts nothing before the lease of the silent node has ended
+    wait_until(lambda: cluster.holds(B), within=SOON, because="the lease of the silent node ends")
+    thaw(cluster.agent(A))
+    cluster.final_check()

@@ -14,6 +14,8 @@ from tests.support.recorder import RECORDED_LAUNCHERS, Recorder
 from tests.support.sentinels import Sentinel
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.heavy
+
 NAMES = [f"watch.{number}" for number in range(6)]
 SOURCE = (
     PRELUDE.replace("broker=BROKER_URL", 'broker=os.environ["BROKER"]')

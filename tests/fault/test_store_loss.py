@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import pytest
 from redis import Redis
 
 from tests.conftest import NewServer
@@ -18,6 +19,8 @@ PATIENT = {"lease_ttl": 2.0, "heartbeat_interval": 0.4}
 LEASE = 2.0
 #: Long enough for one node to reconnect well before the other, and both within their lease.
 LATE = {"lease_ttl": 3.0, "heartbeat_interval": 0.4}
+#: The same, with time for a server to become a replica and a primary again.
+VERY_LATE = {"lease_ttl": 6.0, "heartbeat_interval": 0.4}
 #: Well below the part of a lease that remains after a late heartbeat.
 BRIEF = 0.5
 A, B = ("w1@test", "w2@test")
@@ -232,6 +235,40 @@ def test_a_failover_to_a_replica_without_the_last_writes_starts_no_daemon_twice(
     cluster.client.wait_running("watch.unlisted", within=SOON)
     # Its server ends with this test.
     cluster.reusable = False
+
+
+@pytest.mark.heavy
+def test_a_failover_and_back_that_no_connection_notices_starts_no_daemon_twice(
+    fault_cluster: NewFaultCluster, new_server: NewServer
+) -> None:
+    """Attacks invariants 1 and 9: the server has its run id, all connections, and the data of a replica."""
+    # Given a replica that has received nothing about the daemons that moved
+    cluster = fault_cluster(settings=VERY_LATE, broker="apart")
+    primary = cluster.server.client()
+    with Proxy(cluster.server.port) as proxy:
+        replica = Replica(cluster, new_server(), proxy)
+        proxy.hole()
+        cluster.move_all_from(A)
+        want_another(cluster, "watch.unlisted")
+        moved = cluster.wait_all_running()
+
+        # When the replica leads for a moment, while their node is cut off
+        cluster.proxies[B].hole()
+        replica.promote()
+        primary.replicaof("127.0.0.1", replica.server.port)
+        wait_until(
+            lambda: primary.info("replication").get("master_link_status") == "up",
+            within=SOON,
+            because="the former primary has the data of the replica",
+        )
+        primary.replicaof("NO", "ONE")
+        first_to_speak(cluster, A, B)
+
+    # Then
+    now = cluster.final_check()
+    assert {name: one.token for name, one in now.items()} == {name: one.token for name, one in moved.items()}
+    cluster.client.wait_running("watch.unlisted", within=SOON)
+    cluster.client.forget("watch.unlisted")
 
 
 def test_a_read_only_replica_in_place_of_the_primary_counts_as_an_outage(

@@ -7,9 +7,11 @@ import pytest
 
 from celery_daemons.domain.records import Address
 from celery_daemons.domain.states import DaemonStatus
-from tests.conftest import RUNNING
+from tests.conftest import RUNNING, NewProject
 from tests.support.clients import TestClient
-from tests.support.clusters import IntegrationCluster
+from tests.support.clusters import BRISK, IntegrationCluster
+from tests.support.django_projects import CELERY, CONTRIB, NewDjango, add_django, create_tables
+from tests.support.postgresql import PostgreSQL
 from tests.support.projects import Project
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -100,3 +102,31 @@ def client_of() -> Iterator[Callable[[Project], Client]]:
     yield make
     for client in clients:
         client.close()
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[PostgreSQL]:
+    """Return one PostgreSQL for the tests of a module, which may restart it."""
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture
+def django_project(valkey: Server, new_project: NewProject, postgresql: PostgreSQL) -> Iterator[NewDjango]:
+    """Write Django projects on PostgreSQL for one test."""
+
+    def make(
+        daemons: str,
+        *,
+        installed: tuple[str, ...] = (CONTRIB,),
+        more: dict[str, str] | None = None,
+        **options: Any,
+    ) -> Project:
+        project = new_project(CELERY, settings={**BRISK, "redis_url": valkey.url})
+        database = postgresql.settings(**options)
+        add_django(project, daemons, database=database, installed=installed, more=more)
+        create_tables(project)
+        return project
+
+    yield make
+    postgresql.execute("drop table if exists shop_shop, django_migrations")

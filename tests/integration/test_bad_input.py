@@ -107,7 +107,26 @@ def test_a_worker_with_a_wrong_setting_does_not_start_and_names_the_setting(
     project = new_project(SOURCE, settings={"lease_ttl": 1, "heartbeat_interval": 1})
     worker = new_worker(project, "w1", wait=False)
     wait_until(lambda: not worker.running, within=SOON, because="it ends by itself")
-    assert "ConfigurationError: daemons_lease_ttl: 1.0 must be at least 3" in worker.output
+    assert worker.output.endswith(
+        "\nError: the worker does not start: daemons_lease_ttl: 1.0 must be at least 3 × daemons_heartbeat_interval "
+        "(1.0), or one late heartbeat loses the lease (with --no-daemons it starts as a plain worker)\n"
+    )
+    assert "Traceback" not in worker.output
+
+
+def test_a_worker_with_an_invalid_label_does_not_start_and_names_the_label(
+    new_project: NewProject, new_worker: NewWorker
+) -> None:
+    worker = new_worker(new_project(SOURCE), "w1", wait=False, options=["--daemon-labels", "ssd,two words"])
+    wait_until(lambda: not worker.running, within=SOON, because="it ends by itself")
+    assert "\nError: the worker does not start: node label 'two words' is not a valid name" in worker.output
+    assert "Traceback" not in worker.output
+
+
+def test_a_program_that_creates_a_worker_by_itself_gets_the_error_of_a_wrong_setting() -> None:
+    daemons = daemons_at("redis://localhost:1/0", lease_ttl=1)
+    with pytest.raises(ConfigurationError, match=r"daemons_lease_ttl: 1\.0 must be at least 3"):
+        daemons.app.Worker(hostname="w1@test", pool="solo")
 
 
 def test_a_worker_reports_an_app_that_no_other_process_can_import(

@@ -16,6 +16,8 @@ from tests.support.servers import Server
 from tests.support.waiting import wait_until
 from tests.support.workers import Worker
 
+pytestmark = pytest.mark.heavy
+
 SOURCE = (
     EVENT_LOG
     + """
@@ -140,3 +142,37 @@ def test_a_node_runs_as_many_processes_as_fit_and_names_the_limit_for_the_others
     wait_until(
         lambda: len(cluster.running(*(set(names) - {gone}))) == 5, within=SOON, because="there is room for another"
     )
+
+
+UNLOADABLE = """
+import sys
+from pathlib import Path
+
+if sys.argv[0] == "-c" and Path(__file__).with_name("broken").exists():
+    raise ImportError("no driver for the database")
+"""
+
+
+def test_a_node_that_cannot_load_the_app_when_it_starts_joins_with_the_cause_and_serves_once_it_can(
+    tmp_path: Path, valkey: Server
+) -> None:
+    """Attacks invariant 2: the node did not join, and only the log said why."""
+    # Given an app that the worker has loaded, and that its fork server cannot load
+    with IntegrationCluster(tmp_path, valkey, UNLOADABLE + SOURCE) as cluster:
+        (cluster.project.folder / "broken").touch()
+
+        # When
+        worker = cluster.worker("w1")
+
+        # Then
+        assert "ImportError: no driver for the database" in cluster.daemons.status().problems[NODES[0]]
+        assert "ImportError: no driver for the database" in str(wait_event(cluster, "cannot-serve").cause)
+        assert "takes no daemons: " in worker.output
+        shown = cluster.project.celery("daemons", "nodes").stdout
+        assert "w1@test takes no daemons: " in shown
+        assert "no driver for the database" in shown
+
+        # When the cause is gone, then daemons run there, without a restart of the worker
+        (cluster.project.folder / "broken").unlink()
+        assert cluster.spawn("late", "alone").node == NODES[0]
+        assert cluster.daemons.status().problems == {}

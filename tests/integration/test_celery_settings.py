@@ -12,6 +12,8 @@ from tests.support.projects import PRELUDE
 from tests.support.servers import Server, free_port
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.heavy
+
 FEED = """
 @daemons.launcher
 async def feed(ctx):

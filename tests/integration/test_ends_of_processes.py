@@ -14,6 +14,8 @@ import pytest
 from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
 from tests.support.servers import Server
 
+pytestmark = pytest.mark.heavy
+
 #: True in the worker's processes; the tests import the module too, and must not be patched by it.
 IN_WORKER = 'IN_WORKER = "CELERY_DAEMONS_TEST" in os.environ\n'
 HEAD = EVENT_LOG + IN_WORKER

@@ -3,10 +3,14 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 from tests.support.workers import CeleryProcess, Worker
+
+pytestmark = pytest.mark.heavy
 
 #: True in the worker's processes; the tests import the module too, and must not be patched by it.
 IN_WORKER = 'IN_WORKER = "CELERY_DAEMONS_TEST" in os.environ\n'

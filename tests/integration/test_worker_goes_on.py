@@ -131,6 +131,7 @@ def many():
 )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("attempt", range(3))
 def test_workers_that_end_at_the_same_time_leave_no_daemon_behind(
     valkey: Server, tmp_path: Path, request: pytest.FixtureRequest, attempt: int

@@ -5,14 +5,17 @@ from typing import Any
 
 import msgspec
 
+from celery_daemons.client.cluster_io import BlockingIO
+from celery_daemons.client.lookups import AsyncLookups, Lookups
 from celery_daemons.domain import runs
 from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName, Token
 from celery_daemons.domain.records import JournalEntry, NodeRow
 from celery_daemons.domain.states import DaemonStatus, NodeStatus, Outcome
-from celery_daemons.store import book, journal, lease, specs
+from celery_daemons.store import book, journal, lease, queries, specs
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.script import ScriptCall
+from celery_daemons.store.server_pin import server_id
 
 #: Longer than any test. A test that needs the end of a lease ends the lease itself.
 TTL_MS = 60_000
@@ -56,6 +59,11 @@ def names(values: Iterable[str]) -> list[DaemonName]:
     return [DaemonName(value) for value in values]
 
 
+def lookups_of(store: Store) -> Lookups:
+    """Return the look-ups of a store."""
+    return Lookups(AsyncLookups(BlockingIO(store), vnodes=40))
+
+
 class StoreDriver:
     """Run verbs on one namespace and read its contents."""
 
@@ -63,6 +71,11 @@ class StoreDriver:
         self.store = store
         self.keys: Keys = store.keys
         self.client: Any = store.client
+
+    @property
+    def lookups(self) -> Lookups:
+        """Look-ups that remember no lease yet."""
+        return lookups_of(self.store)
 
     def run(self, call: ScriptCall[Any]) -> Any:
         """Run any verb."""
@@ -81,6 +94,12 @@ class StoreDriver:
         epoch = self.run(lease.campaign(self.keys, node, I1, ttl_ms=TTL_MS))
         assert epoch is not None
         return Epoch(epoch)
+
+    def confirm(self, epoch: Epoch, run_id: str) -> str:
+        """Confirm the server under a run id, and return its id."""
+        server = server_id(run_id, self.run(queries.overview(self.keys)).history)
+        assert self.run(lease.confirm_server(self.keys, epoch, server))
+        return server
 
     def depose(self) -> Epoch:
         """Elect another monitor and return its epoch."""
@@ -102,10 +121,10 @@ class StoreDriver:
 
     def assign(
         self, epoch: Epoch, *assigned: str, node: NodeName = N1, incarnation: Incarnation = I1
-    ) -> book.Dispatch | None:
+    ) -> book.Dispatch | book.NotAssigned:
         """Assign daemons to a node."""
         items = [(name, "test") for name in names(assigned)]
-        dispatch: book.Dispatch | None = self.run(book.assign(self.keys, epoch, node, incarnation, items))
+        dispatch: book.Dispatch | book.NotAssigned = self.run(book.assign(self.keys, epoch, node, incarnation, items))
         return dispatch
 
     def recall(self, epoch: Epoch, *recalled: str, node: NodeName = N1) -> book.Dispatch:
@@ -153,12 +172,19 @@ class StoreDriver:
         epoch = self.lead()
         self.want(*wanted)
         dispatch = self.assign(epoch, *wanted)
-        assert dispatch is not None
+        assert isinstance(dispatch, book.Dispatch)
         tokens = dict(zip(wanted, dispatch.tokens, strict=True))
         for name, token in tokens.items():
             assert self.claim(name, token).token == token
             assert self.report(name, token)
         return epoch, tokens
+
+    def started_again(self, epoch: Epoch, name: str) -> Token:
+        """Record a daemon and start it on node 1; return the token."""
+        self.want(name)
+        dispatch = self.assign(epoch, name)
+        assert isinstance(dispatch, book.Dispatch)
+        return self.claim(name, dispatch.tokens[0]).token
 
     def end_lease(self, node: NodeName = N1) -> None:
         """End the lease of a node."""

@@ -28,6 +28,7 @@ def find(client: Any, keys: Keys, before: set[str]) -> list[str]:
         keys.traces,
         keys.scans,
         keys.gone,
+        keys.ended,
         keys.journal,
         keys.counts,
         keys.unhealthy,

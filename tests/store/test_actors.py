@@ -1,7 +1,7 @@
 """The journal names the actor of each change."""
 
 from celery_daemons.client.actor import acting_as
-from celery_daemons.client.cluster_client import ClusterClient
+from celery_daemons.client.blocking_client import ClusterClient
 from celery_daemons.store import journal, lease
 from tests.store.driver import I2, N1, N2, StoreDriver, row
 

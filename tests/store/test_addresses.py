@@ -9,6 +9,7 @@ from celery_daemons.store import queries
 from celery_daemons.store.connection import AsyncStore, Store
 from celery_daemons.store.keys import Keys
 from tests.conftest import NewServer
+from tests.store.driver import lookups_of
 
 KEYS = Keys("test")
 
@@ -38,4 +39,4 @@ def test_a_url_that_asks_for_text_does_not_change_replies(new_server: NewServer)
     store.client.hset(KEYS.cluster, "layout", "1")
 
     store.check()
-    assert queries.nodes(store) == []
+    assert lookups_of(store).nodes() == []

@@ -19,7 +19,7 @@ def test_an_assignment_has_a_token_and_raises_the_generation(cluster: StoreDrive
 
     dispatch = cluster.assign(epoch, "x")
 
-    assert dispatch is not None
+    assert isinstance(dispatch, book.Dispatch)
     assert dispatch.generation == cluster.generation() == generation + 1
     (token,) = dispatch.tokens
     assert token > epoch > 10**15
@@ -47,7 +47,7 @@ def test_placed_unknown_and_stopped_daemons_are_not_assigned(cluster: StoreDrive
 
     dispatch = cluster.assign(epoch, "placed", "unknown", "stopped", node=N2)
 
-    assert dispatch is not None
+    assert isinstance(dispatch, book.Dispatch)
     assert dispatch.tokens == (0, 0, 0)
     after = cluster.contents()
     for contents in (before, after):
@@ -62,7 +62,7 @@ def test_a_name_twice_in_one_batch_is_assigned_once(cluster: StoreDriver) -> Non
 
     dispatch = cluster.assign(epoch, "x", "x")
 
-    assert dispatch is not None
+    assert isinstance(dispatch, book.Dispatch)
     assert dispatch.tokens[0]
     assert not dispatch.tokens[1]
 
@@ -77,7 +77,7 @@ def test_repeating_an_assignment_after_a_lost_reply_changes_nothing(cluster: Sto
 
     again = cluster.assign(epoch, "x")
 
-    assert first is not None
+    assert isinstance(first, book.Dispatch)
     assert again == book.Dispatch(first.generation, (Token(0),))
     assert cluster.entry("x") == entry
 
@@ -93,7 +93,7 @@ def test_a_node_that_is_not_up_is_assigned_nothing(cluster: StoreDriver, status:
         cluster.run(lease.leave(cluster.keys, N1, I1))
     before = cluster.contents()
 
-    assert cluster.assign(epoch, "x") is None
+    assert cluster.assign(epoch, "x") is book.NotAssigned.NODE
     assert cluster.contents() == before
 
 

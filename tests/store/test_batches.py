@@ -10,7 +10,7 @@ from celery_daemons.domain import runs
 from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.records import BookRow
 from celery_daemons.domain.states import DaemonStatus, Outcome
-from celery_daemons.store import assignments, book, lease, listing, queries, specs
+from celery_daemons.store import assignments, book, lease, queries, specs
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.script import BATCH
@@ -90,7 +90,7 @@ def test_daemons_may_have_any_valid_name(cluster: StoreDriver) -> None:
     assert cluster.held() == set(ODD)
     entries = queries.entries(cluster.store, names(ODD))
     assert [entry.token for entry in entries] == list(tokens.values())
-    assert {record.name for record in listing.records(cluster.store)} == set(ODD)
+    assert {record.name for record in cluster.lookups.list()} == set(ODD)
     assert cluster.recall(epoch, *ODD).tokens == tuple(tokens.values())
     for name, token in tokens.items():
         assert cluster.release(name, token)
@@ -107,11 +107,11 @@ def test_nodes_may_have_any_valid_name(cluster: StoreDriver) -> None:
         cluster.assign(epoch, f"d{number}", node=node)
 
     assert [cluster.held(node) for node in nodes] == [{f"d{number}"} for number in range(len(nodes))]
-    assert {node.name for node in queries.nodes(cluster.store)} == set(nodes)
+    assert {node.name for node in cluster.lookups.nodes()} == set(nodes)
     for node in nodes:
         cluster.end_lease(node)
         assert len(cluster.sweep(epoch, node).names) == 1
-    assert queries.nodes(cluster.store) == []
+    assert cluster.lookups.nodes() == []
 
 
 def test_arguments_are_returned_unchanged(cluster: StoreDriver) -> None:
@@ -119,7 +119,7 @@ def test_arguments_are_returned_unchanged(cluster: StoreDriver) -> None:
     cluster.join()
     cluster.want("x", arguments=arguments)
     dispatch = cluster.assign(cluster.lead(), "x")
-    assert dispatch is not None
+    assert isinstance(dispatch, book.Dispatch)
 
     assert cluster.claim("x", dispatch.tokens[0]).arguments == arguments
 
@@ -149,7 +149,7 @@ def test_tokens_epochs_and_versions_only_grow(cluster: StoreDriver) -> None:
         cluster.want(f"d{number}")
         version = int(cluster.spec(f"d{number}")["version"])
         dispatch = cluster.assign(epoch, f"d{number}")
-        assert dispatch is not None
+        assert isinstance(dispatch, book.Dispatch)
         issued += [epoch, version, dispatch.tokens[0]]
 
     assert issued == sorted(set(issued))
@@ -212,7 +212,7 @@ def test_claims_of_large_arguments_are_answered_a_part_at_a_time(cluster: StoreD
     for name in wanted:
         cluster.want(name, arguments=json.dumps([["x" * 1_000_000], {}]))
     dispatch = cluster.assign(epoch, *wanted)
-    assert dispatch is not None
+    assert isinstance(dispatch, book.Dispatch)
     items = [runs.Assignment(DaemonName(name), token) for name, token in zip(wanted, dispatch.tokens, strict=True)]
 
     # When all are claimed, then the first eight are answered, and the rest are as they were

@@ -15,7 +15,7 @@ def assigned(cluster: StoreDriver, name: str = "x") -> Token:
     cluster.join()
     cluster.want(name)
     dispatch = cluster.assign(cluster.lead(), name)
-    assert dispatch is not None
+    assert isinstance(dispatch, book.Dispatch)
     return dispatch.tokens[0]
 
 

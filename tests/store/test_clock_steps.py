@@ -3,7 +3,7 @@
 from typing import Any, cast
 
 import pytest
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from celery_daemons.domain.names import Epoch
 from celery_daemons.errors import StoreUnavailable
@@ -115,7 +115,7 @@ def test_a_lease_that_a_node_remembers_is_waited_for_until_the_server_is_confirm
     assert cluster.run(queries.overview(cluster.keys)).longest_lease_ms == 3 * TTL_MS
 
     epoch: Epoch = cluster.lead()
-    cluster.run(lease.confirm_server(cluster.keys, epoch, "s"))
+    cluster.confirm(epoch, "s")
     assert cluster.run(queries.overview(cluster.keys)).longest_lease_ms == TTL_MS
 
 
@@ -127,7 +127,7 @@ def test_a_node_on_another_server_takes_the_confirmation_back(cluster: StoreDriv
         book.reassert(cluster.keys, N1, row(), [], ttl_ms=TTL_MS, server="b"),
         lease.join(cluster.keys, N1, row(), ttl_ms=TTL_MS, server="b"),
     ):
-        cluster.run(lease.confirm_server(cluster.keys, epoch, "a"))
+        cluster.confirm(epoch, "a")
         cluster.run(call)
         assert cluster.run(queries.overview(cluster.keys)).server == ""
 
@@ -138,7 +138,7 @@ def test_a_replica_that_refuses_a_script_as_redis_6_does_is_reported_as_one(clus
         "Error running script (call to f_738ac6bd): @user_script:12: @user_script: 12: "
         "-READONLY You can't write against a read only replica."
     )
-    refusing = _Refusing(message)
+    refusing = _Refusing(ResponseError(message))
     store = Store("redis://double", cluster.keys, client=cast("Any", refusing))
 
     with pytest.raises(StoreUnavailable, match="is a read-only replica"):
@@ -147,18 +147,41 @@ def test_a_replica_that_refuses_a_script_as_redis_6_does_is_reported_as_one(clus
     assert refusing.disconnected
 
 
+@pytest.mark.parametrize(
+    ("error", "reconnects"),
+    [
+        (ResponseError("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."), True),
+        (ResponseError("words of a release that nobody has seen yet"), True),
+        (OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), False),
+    ],
+    ids=["no primary", "unknown", "full"],
+)
+def test_the_next_call_reconnects_after_any_refusal_but_for_lack_of_memory(
+    cluster: StoreDriver, error: ResponseError, reconnects: bool
+) -> None:
+    """Attacks invariant 2: a process that keeps its connection to a demoted primary never finds the new one."""
+    refusing = _Refusing(error)
+    store = Store("redis://double", cluster.keys, client=cast("Any", refusing))
+
+    with pytest.raises(StoreUnavailable):
+        store.run(lease.resign(cluster.keys, Epoch(1), cause="test"))
+
+    assert refusing.disconnected == reconnects
+
+
 class _Refusing:
     """A client whose server refuses every command."""
 
-    def __init__(self, message: str) -> None:
-        self.message = message
+    def __init__(self, error: ResponseError) -> None:
+        self.error = error
         self.connection_pool = self
         self.disconnected = False
 
     def execute_command(self, *_: object) -> None:
         """Refuse."""
-        raise ResponseError(self.message)
+        raise self.error
 
-    def disconnect(self) -> None:
+    def disconnect(self, *, inuse_connections: bool) -> None:
         """Note that the connections were closed."""
+        assert not inuse_connections
         self.disconnected = True

@@ -10,13 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from celery_daemons.client.locator import Locator
 from celery_daemons.domain import runs
 from celery_daemons.domain.names import DaemonName, Epoch, Token
 from celery_daemons.domain.records import BookRow, NodeRow, SpecRow
 from celery_daemons.domain.states import DaemonStatus, Desired, Outcome
 from celery_daemons.errors import LeaseLost
-from celery_daemons.store import assignments, book, lease, listing, queries, specs
+from celery_daemons.store import assignments, book, lease, queries, specs
 from celery_daemons.store.codec import decode_or_none
 from tests.store.driver import ARGUMENTS, I1, I2, N1, TAIL, TTL_MS, StoreDriver, row, running
 
@@ -73,12 +72,12 @@ VERBS: dict[str, Callable[[StoreDriver, Epoch], Any]] = {
     ),
     "release": lambda c, e: c.release("x", TOKEN, Outcome.FINISHED),
     "held": lambda c, e: c.run(assignments.page(c.keys, N1)),
-    "locate": lambda c, e: Locator(c.store).locate(X),
-    "locate many": lambda c, e: Locator(c.store).locate_many([X]),
-    "nodes": lambda c, e: queries.nodes(c.store),
+    "locate": lambda c, e: c.lookups.locate(X),
+    "locate many": lambda c, e: c.lookups.locate_many([X]),
+    "nodes": lambda c, e: c.lookups.nodes(),
     "gone": lambda c, e: queries.gone(c.store),
     "bury": lambda c, e: c.run(lease.forget_queues(c.keys, e, N1)),
-    "records": lambda c, e: list(listing.records(c.store)),
+    "records": lambda c, e: list(c.lookups.list()),
     "overview": lambda c, e: c.run(queries.overview(c.keys)),
     "reassert": lambda c, e: c.reassert([running("x", TOKEN)]),
     "sweep": lambda c, e: c.client.zrem(c.keys.leases, N1) and c.sweep(e),
@@ -140,7 +139,7 @@ def test_a_daemon_with_a_corrupt_entry_is_neither_assigned_nor_parked(cluster: S
 
     dispatch = cluster.assign(epoch, "x")
 
-    assert dispatch is not None
+    assert isinstance(dispatch, book.Dispatch)
     assert dispatch.tokens == (0,)
     assert cluster.run(book.park(cluster.keys, epoch, [(X, "why")])) == 0
     assert cluster.client.hget(cluster.keys.book, "x") == b"{corrupt"

@@ -9,7 +9,6 @@ from typing import Any
 import fakeredis
 import pytest
 
-from celery_daemons.client.lookups import Lookups
 from celery_daemons.domain import runs
 from celery_daemons.domain.counts import UNHEALTHY, count_field
 from celery_daemons.domain.names import DaemonName, Incarnation, LauncherName, NodeName, Token
@@ -46,7 +45,7 @@ def check(cluster: StoreDriver, *, listings: bool = True) -> None:
 
     if not listings:
         return
-    lookups = Lookups(cluster.store, vnodes=8)
+    lookups = cluster.lookups
     listed, status = list(lookups.list()), lookups.status()
     by_status = Counter(str(record.status) for record in listed)
     desired = sum(record.desired == "running" for record in listed)
@@ -204,7 +203,7 @@ def test_counts_equal_the_records_after_any_sequence_of_verbs(cluster: StoreDriv
 def test_daemons_of_a_lost_node_count_as_pending_from_the_end_of_its_lease(cluster: StoreDriver) -> None:
     cluster.started("x", "y")
     cluster.desire("y", "stop")
-    lookups = Lookups(cluster.store, vnodes=8)
+    lookups = cluster.lookups
     assert lookups.status().launchers["tail"]["running"] == 2
 
     cluster.end_lease()
@@ -218,7 +217,7 @@ def test_a_forgotten_daemon_counts_no_longer_while_it_stops(cluster: StoreDriver
     epoch, tokens = cluster.started("x", "y")
 
     cluster.forget("x")
-    assert Lookups(cluster.store, vnodes=8).status().daemons["running"] == 1
+    assert cluster.lookups.status().daemons["running"] == 1
     cluster.recall(epoch, "x")
     cluster.release("x", tokens["x"])
 
@@ -273,7 +272,7 @@ def test_a_deposed_monitor_repairs_nothing(cluster: StoreDriver) -> None:
 def test_names_of_launchers_written_by_hand_do_not_break_the_summary(cluster: StoreDriver) -> None:
     cluster.client.hset(cluster.keys.counts, mapping={"odd": 3, "running,odd,,a,b": 1, "running,running,,t": -2})
 
-    assert set(Lookups(cluster.store, vnodes=8).status().launchers) == {"a,b"}
+    assert set(cluster.lookups.status().launchers) == {"a,b"}
 
 
 def test_only_the_shared_functions_write_specs_and_entries() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from celery_daemons.domain.names import Epoch
 from celery_daemons.domain.records import Leader
+from celery_daemons.errors import LeaseLost
 from celery_daemons.store import lease, queries
 from tests.store.driver import I1, I2, N1, N2, TTL_MS, StoreDriver
 from tests.support.waiting import wait_until
@@ -107,10 +108,11 @@ def test_only_the_leader_can_confirm_a_server(cluster: StoreDriver) -> None:
     cluster.join()
     epoch = cluster.lead()
 
-    assert cluster.run(lease.confirm_server(cluster.keys, epoch, "server-1"))
-    assert not cluster.run(lease.confirm_server(cluster.keys, Epoch(epoch - 1), "server-2"))
+    confirmed = cluster.confirm(epoch, "server-1")
+    with pytest.raises(LeaseLost):
+        cluster.run(lease.confirm_server(cluster.keys, Epoch(epoch - 1), "server-2"))
 
-    assert cluster.run(queries.overview(cluster.keys)).server == "server-1"
+    assert cluster.run(queries.overview(cluster.keys)).server == confirmed
 
 
 @pytest.mark.parametrize("value", ["", "{", "[]", "7", '{"epoch":7}', '{"node":"n"}', '{"node":"n","epoch":"x"}'])

@@ -2,7 +2,7 @@
 
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.states import DaemonStatus, Outcome
-from celery_daemons.store import queries, specs
+from celery_daemons.store import book, queries, specs
 from tests.store.driver import N1, N2, StoreDriver
 
 
@@ -15,7 +15,7 @@ def test_a_node_that_gave_a_daemon_up_is_avoided_until_another_node_releases_the
     cluster.join(N2)
     dispatch = cluster.assign(epoch, "x", node=N2)
 
-    assert dispatch is not None
+    assert isinstance(dispatch, book.Dispatch)
     (token,) = dispatch.tokens
     assert cluster.spec("x")["desired"] == "running"
     assert cluster.entry("x")["avoid"] == N1
@@ -29,7 +29,7 @@ def test_a_node_that_gave_a_daemon_up_is_avoided_even_after_another_run_there(cl
     epoch, tokens = cluster.started("x")
     cluster.release("x", tokens["x"], Outcome.EXHAUSTED)
     dispatch = cluster.assign(epoch, "x")
-    assert dispatch is not None
+    assert isinstance(dispatch, book.Dispatch)
     cluster.claim("x", dispatch.tokens[0])
 
     cluster.release("x", dispatch.tokens[0])
@@ -69,7 +69,7 @@ def test_an_earlier_assignment_does_not_fulfil_a_move(cluster: StoreDriver) -> N
     cluster.join()
     cluster.want("x")
     dispatch = cluster.assign(cluster.lead(), "x")
-    assert dispatch is not None
+    assert isinstance(dispatch, book.Dispatch)
     version = cluster.entry("x")["version"]
     cluster.run(specs.desire(cluster.keys, DaemonName("x"), "move", target=N2))
 
@@ -85,7 +85,7 @@ def test_a_start_on_the_target_node_fulfils_a_move(cluster: StoreDriver) -> None
     cluster.recall(epoch, "x")
     cluster.release("x", tokens["x"])
     dispatch = cluster.assign(epoch, "x", node=N2)
-    assert dispatch is not None
+    assert isinstance(dispatch, book.Dispatch)
 
     claim = cluster.claim("x", dispatch.tokens[0], node=N2)
 

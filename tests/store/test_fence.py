@@ -5,6 +5,7 @@ from typing import Any
 
 import fakeredis
 import pytest
+from redis.exceptions import ResponseError
 
 from celery_daemons.errors import ClaimLost
 from celery_daemons.store.fence import FencedRedis
@@ -121,3 +122,60 @@ async def test_with_an_async_client_every_call_is_awaited() -> None:
 
     assert await client.lrange("log", 0, -1) == [b"one", b"two"]
     await client.aclose()
+
+
+MANY = 10_001
+LONG_WRITES: dict[str, tuple[Callable[[FencedRedis, str], Any], int, Callable[[Any, str], int]]] = {
+    "hset": (
+        lambda redis, key: redis.hset(key, {f"f{n}": n for n in range(MANY)}),
+        MANY,
+        lambda client, key: client.hlen(key),
+    ),
+    "rpush": (lambda redis, key: redis.rpush(key, *range(MANY)), MANY, lambda client, key: client.llen(key)),
+    "sadd": (lambda redis, key: redis.sadd(key, *range(MANY)), MANY, lambda client, key: client.scard(key)),
+    "zadd": (
+        lambda redis, key: redis.zadd(key, {f"m{n}": n for n in range(MANY)}),
+        MANY,
+        lambda client, key: client.zcard(key),
+    ),
+}
+
+
+@pytest.mark.parametrize("command", LONG_WRITES)
+def test_a_write_that_is_too_long_for_one_command_of_a_script_is_complete(
+    cluster: StoreDriver, key: str, command: str
+) -> None:
+    """Lua cannot pass that many arguments: the write failed, and left the fence moved."""
+    write, answer, length = LONG_WRITES[command]
+
+    assert write(fenced(cluster, NEW), key) == answer
+
+    assert length(cluster.client, key) == MANY
+
+
+def test_many_fields_are_deleted_at_once(cluster: StoreDriver, key: str) -> None:
+    redis = fenced(cluster, NEW)
+    redis.hset(key, {f"f{n}": n for n in range(MANY)})
+
+    assert redis.hdel(key, *(f"f{n}" for n in range(1, MANY))) == MANY - 1
+
+    assert cluster.client.hkeys(key) == [b"f0"]
+
+
+def test_a_stream_entry_that_cannot_be_written_at_once_is_refused_by_name(cluster: StoreDriver, key: str) -> None:
+    redis = fenced(cluster, NEW)
+    assert redis.xadd(key, {f"f{n}": n for n in range(1999)})
+
+    with pytest.raises(ValueError, match=r"daemon x: an entry of 2,000 fields for the stream .* 1,999 fields"):
+        redis.xadd(key, {f"f{n}": n for n in range(2000)})
+    assert cluster.client.xlen(key) == 1
+
+
+def test_a_write_that_the_server_refuses_does_not_move_the_fence(cluster: StoreDriver, key: str) -> None:
+    """Attacks invariant 9: a write that never happened refused the writes of the run before."""
+    fenced(cluster, OLD).set(key, "v")
+
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        fenced(cluster, NEW).sadd(key, "a")
+
+    assert fenced(cluster, OLD).set(key, "w")

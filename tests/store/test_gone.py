@@ -4,7 +4,7 @@ import pytest
 
 from celery_daemons.domain.names import Epoch
 from celery_daemons.store import lease, queries
-from tests.store.driver import I1, N1, N2, StoreDriver
+from tests.store.driver import I1, I2, N1, N2, StoreDriver
 
 
 def test_the_queues_of_a_node_that_left_are_remembered(cluster: StoreDriver) -> None:
@@ -35,9 +35,9 @@ def test_a_node_that_comes_back_keeps_its_queues(cluster: StoreDriver, how: str)
     cluster.run(lease.leave(cluster.keys, N1, I1))
 
     if how == "join":
-        cluster.join()
+        cluster.join(incarnation=I2)
     else:
-        cluster.reassert()
+        cluster.reassert(incarnation=I2)
 
     assert queries.gone(cluster.store) == {}
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from celery_daemons.errors import LayoutMismatch
-from celery_daemons.store import book, journal, lease, listing, queries, specs
+from celery_daemons.store import book, journal, lease, queries, specs
 from celery_daemons.store.connection import Store
 from tests.conftest import FLAVOURS
 from tests.store.conftest import Connect
-from tests.store.driver import ARGUMENTS, I1, N1, TAIL, TTL_MS, StoreDriver, names, row, running
+from tests.store.driver import ARGUMENTS, I1, N1, TAIL, TTL_MS, StoreDriver, lookups_of, names, row, running
 
 
 def dump(cluster: StoreDriver) -> dict[bytes, bytes]:
@@ -37,8 +37,8 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "note": lambda s: s.run(journal.note(s.keys, "test")),
     "locate": lambda s: queries.entries_and_nodes(s, X),
     "entry": lambda s: s.entry(X[0]),
-    "nodes": queries.nodes,
-    "records": lambda s: list(listing.records(s)),
+    "nodes": lambda s: lookups_of(s).nodes(),
+    "records": lambda s: list(lookups_of(s).list()),
     "check": lambda s: s.check(),
 }
 
@@ -75,5 +75,5 @@ def test_a_client_with_the_same_layout_is_accepted(cluster: StoreDriver, connect
 
     client.check()
 
-    assert len(queries.nodes(client)) == 1
+    assert len(lookups_of(client).nodes()) == 1
     client.close()

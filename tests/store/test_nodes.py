@@ -3,7 +3,7 @@
 import pytest
 
 from celery_daemons.domain.names import Incarnation
-from celery_daemons.store import journal, lease
+from celery_daemons.store import book, journal, lease
 from tests.store.driver import I1, I2, N1, N2, TTL_MS, StoreDriver, row
 from tests.support.waiting import wait_until
 
@@ -228,12 +228,12 @@ def test_a_node_that_cannot_start_processes_is_assigned_nothing_until_it_can(clu
     assert cluster.node()["problem"] == "no process can be forked"
     noted = [one.cause for one in journal.newest(cluster.store, 100) if one.event == "cannot-serve"]
     assert noted == ["no process can be forked"]
-    assert cluster.assign(epoch, "x") is None
+    assert cluster.assign(epoch, "x") is book.NotAssigned.NODE
 
     # When it can again, then one is
     assert cluster.run(lease.serving(cluster.keys, N1, I1, ""))
     assert cluster.last().event == "serves-again"
-    assert cluster.assign(epoch, "x") is not None
+    assert isinstance(cluster.assign(epoch, "x"), book.Dispatch)
 
 
 def test_a_node_cannot_report_a_problem_of_its_successor(cluster: StoreDriver) -> None:

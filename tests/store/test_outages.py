@@ -4,14 +4,15 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from celery_daemons.errors import ConfigurationError, DaemonsError, StoreUnavailable
-from celery_daemons.store import assignments, journal, lease, queries, specs
+from celery_daemons.store import assignments, journal, lease, specs
 from celery_daemons.store.connection import AsyncStore, Store
+from celery_daemons.store.fence import FencedRedis
 from celery_daemons.store.keys import Keys
 from tests.conftest import NewServer
-from tests.store.driver import ARGUMENTS, I1, N1, TAIL, TTL_MS, StoreDriver, names
+from tests.store.driver import ARGUMENTS, I1, N1, TAIL, TTL_MS, StoreDriver, lookups_of, names
 from tests.support.servers import Flavour, Server, free_port
 from tests.support.waiting import wait_until
 
@@ -48,7 +49,7 @@ def unavailable(store: Store) -> StoreUnavailable:
     for use in (
         lambda: store.run(WANT),
         lambda: store.entry(names(["x"])[0]),
-        lambda: queries.nodes(store),
+        lambda: lookups_of(store).nodes(),
         lambda: journal.last_id(store),
     ):
         began = time.monotonic()
@@ -204,6 +205,21 @@ def test_a_full_server_carries_out_a_verb_completely_or_not_at_all(own: Server, 
     cluster.end_lease()
     cluster.client.config_set("maxmemory", 1)
     assert sorted(cluster.sweep(epoch).names) == ["x", "y"]
+
+
+def test_a_full_server_refuses_fenced_writes_whole_and_accepts_fenced_deletions(own: Server, own_store: Store) -> None:
+    """Attacks invariant 9: the fence was written before the value, and needs memory that a deletion frees."""
+    client = own_store.client
+    FencedRedis(client, name="x", token=1).hset("log", {"a": 1})
+    client.config_set("maxmemory", 1)
+    newer = FencedRedis(client, name="x", token=2)
+
+    with pytest.raises(OutOfMemoryError):
+        newer.hset("log", {"b": 2})
+    assert client.get("{log}:fence") == b"1"
+
+    assert newer.delete("log") == 1
+    assert client.get("{log}:fence") == b"2"
 
 
 @pytest.mark.asyncio

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import pytest
 
 from celery_daemons.client import locator
-from celery_daemons.client.locator import Locator
+from celery_daemons.client.cluster_io import ClusterIO
 from celery_daemons.domain.names import DaemonName, Token
 from celery_daemons.domain.records import Address, BookRow, NodeRow
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
-from celery_daemons.store import book, lease, listing, queries
+from celery_daemons.store import book, lease, queries
 from celery_daemons.store.clock import lease_clock
-from celery_daemons.store.connection import Store
 from tests.store.driver import I1, I2, N1, N2, TAIL, TTL_MS, StoreDriver, names, row
 
 X = DaemonName("x")
@@ -19,7 +18,7 @@ X = DaemonName("x")
 
 def locate(cluster: StoreDriver, name: str = "x") -> Address | None:
     """Return the address of a daemon, as a client reads it."""
-    return Locator(cluster.store).locate(name)
+    return cluster.lookups.locate(name)
 
 
 def test_a_running_daemon_is_found_with_its_complete_address(cluster: StoreDriver) -> None:
@@ -84,7 +83,7 @@ def test_many_daemons_are_found_in_one_call(cluster: StoreDriver) -> None:
 
 
 def test_locating_no_names_returns_nothing(cluster: StoreDriver) -> None:
-    assert Locator(cluster.store).locate_many([]) == {}
+    assert cluster.lookups.locate_many([]) == {}
 
 
 def test_many_daemons_are_located_in_pages_and_only_under_running_leases(cluster: StoreDriver) -> None:
@@ -98,7 +97,7 @@ def test_many_daemons_are_located_in_pages_and_only_under_running_leases(cluster
         cluster.run(book.assign(cluster.keys, epoch, node, incarnation, [(name, "test") for name in names(some)]))
     cluster.end_lease(N2)
 
-    result = Locator(cluster.store).locate_many(wanted)
+    result = cluster.lookups.locate_many(wanted)
 
     assert list(result) == wanted[:1000] + wanted[1500:2400]
     assert {address.node for address in result.values()} == {N1}
@@ -108,8 +107,8 @@ def test_daemons_are_located_on_a_node_that_joined_after_the_first_page(cluster:
     epoch, _ = cluster.started("old")
     ask, asked = queries.entries_and_nodes, list[int]()
 
-    def join_after(store: Store, some: Sequence[DaemonName]) -> object:
-        answer = ask(store, some)
+    async def join_after(io: ClusterIO, some: Sequence[DaemonName]) -> object:
+        answer = await ask(io, some)
         if not asked:
             cluster.join(N2)
             cluster.want("new")
@@ -119,7 +118,7 @@ def test_daemons_are_located_on_a_node_that_joined_after_the_first_page(cluster:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(queries, "entries_and_nodes", join_after)
-        result = Locator(cluster.store).locate_many([*(f"d{number}" for number in range(1000)), "new"])
+        result = cluster.lookups.locate_many([*(f"d{number}" for number in range(1000)), "new"])
 
     assert result["new"].node == N2
     assert asked == [1000, 1]
@@ -130,7 +129,7 @@ def test_nodes_are_listed_with_lease_and_number_of_daemons(cluster: StoreDriver)
     cluster.join(N2, labels="", launchers="")
     cluster.end_lease(N2)
 
-    first, second = queries.nodes(cluster.store)
+    first, second = cluster.lookups.nodes()
 
     assert (first.name, first.incarnation, first.status, first.daemons) == (N1, I1, NodeStatus.UP, 2)
     assert (first.labels, first.launchers) == (("eu", "gpu"), ("poll", "tail"))
@@ -140,9 +139,9 @@ def test_nodes_are_listed_with_lease_and_number_of_daemons(cluster: StoreDriver)
 
 
 def test_a_cluster_without_nodes_lists_none(cluster: StoreDriver) -> None:
-    assert queries.nodes(cluster.store) == []
+    assert cluster.lookups.nodes() == []
     assert queries.leader(cluster.store) is None
-    assert list(listing.records(cluster.store)) == []
+    assert list(cluster.lookups.list()) == []
 
 
 def test_every_daemon_with_a_spec_is_listed_once(cluster: StoreDriver) -> None:
@@ -152,7 +151,7 @@ def test_every_daemon_with_a_spec_is_listed_once(cluster: StoreDriver) -> None:
     cluster.run(book.park(cluster.keys, epoch, [(DaemonName("parked"), "no node is up")]))
     cluster.desire("stopped", "stop")
 
-    result = {record.name: record for record in listing.records(cluster.store)}
+    result = {record.name: record for record in cluster.lookups.list()}
 
     assert {name: record.status for name, record in result.items()} == {
         "runs": DaemonStatus.RUNNING,
@@ -174,18 +173,18 @@ def test_a_stopped_daemon_that_is_started_again_is_pending_and_not_stopped(clust
     cluster.desire("x", "stop")
     cluster.recall(epoch, "x")
     cluster.release("x", tokens["x"])
-    assert [record.status for record in listing.records(cluster.store)] == [DaemonStatus.STOPPED]
+    assert [record.status for record in cluster.lookups.list()] == [DaemonStatus.STOPPED]
 
     cluster.desire("x", "start")
 
-    assert [record.status for record in listing.records(cluster.store)] == [DaemonStatus.PENDING]
+    assert [record.status for record in cluster.lookups.list()] == [DaemonStatus.PENDING]
 
 
 def test_a_daemon_whose_node_is_lost_is_pending(cluster: StoreDriver) -> None:
     cluster.started("x")
     cluster.end_lease()
 
-    (record,) = listing.records(cluster.store)
+    (record,) = cluster.lookups.list()
 
     assert (record.status, record.node, record.token) == (DaemonStatus.PENDING, None, None)
 
@@ -195,7 +194,7 @@ def test_listing_pages_through_more_than_one_batch(cluster: StoreDriver) -> None
     for start in range(0, 2500, 1000):
         cluster.want(*wanted[start : start + 1000])
 
-    assert sorted(record.name for record in listing.records(cluster.store)) == sorted(wanted)
+    assert sorted(record.name for record in cluster.lookups.list()) == sorted(wanted)
 
 
 def test_the_overview_has_counts_and_leases(cluster: StoreDriver) -> None:
@@ -240,13 +239,13 @@ def test_a_lease_that_is_renewed_during_a_long_look_up_is_read_again(
     cluster.started("x", "y")
     late, entries = 0.0, queries.entries
 
-    def slowly(store: Store, wanted: Sequence[DaemonName]) -> list[BookRow | None]:
+    async def slowly(io: ClusterIO, wanted: Sequence[DaemonName]) -> list[BookRow | None]:
         nonlocal late
         late = TTL_MS / 1000
-        return entries(store, wanted)
+        return await entries(io, wanted)
 
     monkeypatch.setattr(locator, "BATCH", 1)
     monkeypatch.setattr(locator, "lease_clock", lambda: lease_clock() + late)
     monkeypatch.setattr(queries, "entries", slowly)
 
-    assert Locator(cluster.store).locate_many(["x", "y"]).keys() == {"x", "y"}
+    assert cluster.lookups.locate_many(["x", "y"]).keys() == {"x", "y"}

@@ -56,7 +56,7 @@ def test_a_replica_follows_every_change_of_a_daemon(cluster: StoreDriver, follow
     cluster.run(book.park(cluster.keys, epoch, [(X, "no node fits")]))
     follower.check()
     dispatch = cluster.assign(epoch, "x", "y", "z")
-    assert dispatch is not None
+    assert isinstance(dispatch, book.Dispatch)
     tokens = dict(zip("xyz", dispatch.tokens, strict=True))
     follower.check()
     for name, token in tokens.items():

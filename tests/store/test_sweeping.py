@@ -109,7 +109,7 @@ def test_a_swept_daemon_is_assigned_under_a_newer_token(cluster: StoreDriver) ->
 
     dispatch = cluster.assign(epoch, "x", node=N2)
 
-    assert dispatch is not None
+    assert isinstance(dispatch, book.Dispatch)
     assert dispatch.tokens[0] > tokens["x"]
 
 

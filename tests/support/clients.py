@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from celery_daemons.client.cluster_client import ClusterClient
+from celery_daemons.client.blocking_client import ClusterClient
 
 
 class TestClient(ClusterClient):

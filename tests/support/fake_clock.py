@@ -10,7 +10,8 @@ class FakeClock:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "faketime"
-        self._seconds = 0.0
+        #: Seconds by which the clock is ahead of the real time.
+        self.ahead = 0.0
         self.set(0.0)
 
     @property
@@ -31,3 +32,8 @@ class FakeClock:
         new = self._file.with_suffix(".new")
         new.write_text(f"{seconds:+.3f}\n")
         new.replace(self._file)
+        self.ahead = seconds
+
+    def step(self, seconds: float) -> None:
+        """Set the clock forward by so many seconds, or back by a negative number."""
+        self.set(self.ahead + seconds)

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tests.support.warm_python import warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,7 +58,8 @@ class Project:
 
     def celery(self, *arguments: str, within: float = COMMAND_LIMIT) -> subprocess.CompletedProcess[str]:
         """Run ``celery -A proj …`` to its end, whatever its exit status."""
-        return self._run(["-m", "celery", "-A", self.module, *arguments], within)
+        command = ["-A", self.module, *arguments]
+        return warm_python().celery(command, cwd=self.folder, env=self.environment(), within=within)
 
     def celery_json(self, *arguments: str, within: float = COMMAND_LIMIT) -> Any:
         """Run ``celery -A proj … --json`` and return the document; a failure fails the test."""
@@ -66,14 +69,8 @@ class Project:
 
     def python(self, source: str, within: float = COMMAND_LIMIT) -> str:
         """Run Python code in a process of the project and return what it printed; a failure fails the test."""
-        done = self._run(["-c", source], within)
-        assert done.returncode == 0, f"exited with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def _run(self, arguments: Sequence[str], within: float) -> subprocess.CompletedProcess[str]:
-        """Run a command that ends; one that stays belongs into :class:`tests.support.workers.CeleryProcess`."""
-        return subprocess.run(
-            [sys.executable, *arguments],
+        done = subprocess.run(
+            [sys.executable, "-c", source],
             cwd=self.folder,
             env=self.environment(),
             stdin=subprocess.DEVNULL,
@@ -82,3 +79,5 @@ class Project:
             timeout=within,
             check=False,
         )
+        assert done.returncode == 0, f"exited with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout

@@ -1,7 +1,8 @@
 """A cluster of the monitor's unit tests: the real scripts on in-memory Redis, virtual time, no broker, no process."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar, cast
 
 import fakeredis
 
@@ -14,7 +15,7 @@ from celery_daemons.monitor.loop import Monitor
 from celery_daemons.monitor.main import build_monitor
 from celery_daemons.node.witness import ClusterWitness
 from celery_daemons.settings import Settings
-from celery_daemons.store import lease, queries, specs
+from celery_daemons.store import book, lease, queries, specs
 from celery_daemons.store.connection import Store
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.script import ScriptCall
@@ -25,7 +26,7 @@ from tests.unit.protocol.clock import Clock
 T = TypeVar("T")
 
 A, B = NodeName("a"), NodeName("b")
-X = DaemonName("x")
+X, Y = DaemonName("x"), DaemonName("y")
 TAIL = LauncherName("tail")
 LEASE = 3.0
 
@@ -45,11 +46,22 @@ class PinnedStore(Store):
     """A store whose server may be replaced: calls fail until the new server is accepted."""
 
     run_id = "first"
+    #: The history that the server reports; the double reports none.
+    history = ""
+    #: Whether the server has another history by the time that the monitor confirms it.
+    confirms = True
+    #: Whether the server has another history than the confirmed one.
+    refuses_assignments = False
 
     def run(self, call: ScriptCall[T]) -> T:
         """Check the server's run id, then run a script."""
         self._check_server()
-        return super().run(call)
+        if call.verb == "confirm_server" and not self.confirms:
+            return cast("T", False)
+        if call.verb == "assign" and self.refuses_assignments:
+            return cast("T", book.NotAssigned.SERVER)
+        answer = super().run(call)
+        return cast("T", replace(answer, history=self.history)) if isinstance(answer, queries.Overview) else answer
 
     def read(self, query: Callable[[Any], T]) -> T:
         """Check the server's run id, then run plain commands."""
@@ -184,9 +196,13 @@ class ClusterHarness:
         """Return the run id of the server that a monitor last confirmed."""
         return self.store.run(queries.overview(self.keys)).server
 
-    def home(self) -> NodeName | None:
-        """Return the node that the address book assigns the daemon to."""
-        ((_, row),) = queries.rows(self.store, [X])
+    def registered(self) -> set[NodeName]:
+        """Return the nodes that Redis knows."""
+        return set(queries.node_rows(self.store))
+
+    def home(self, name: DaemonName = X) -> NodeName | None:
+        """Return the node that the address book assigns a daemon to."""
+        ((_, row),) = queries.rows(self.store, [name])
         return row.node if row is not None else None
 
 

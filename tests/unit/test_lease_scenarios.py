@@ -47,7 +47,7 @@ def reassert(cluster: ClusterHarness, node: str, token: int = 0) -> None:
         [running] if token else [],
         ttl_ms=int(cluster.leases[name] * 1000),
         server=cluster.server,
-        longest_ms=cluster.witness.longest_lease_ms,
+        longest_ms=int(cluster.witness.longest_lease * 1000),
     )
     assert cluster.store.run(call) is not None
     cluster.beat(name)

@@ -1,6 +1,6 @@
 """The node's lease without Redis: registering again after a loss of data."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -9,6 +9,7 @@ from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.runs import Running
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
 from celery_daemons.errors import StoreUnavailable
+from celery_daemons.node import node_lease
 from celery_daemons.node.node_lease import Forgotten, NodeLease, Renewed
 from celery_daemons.settings import Settings
 from celery_daemons.store.clock import lease_clock
@@ -85,3 +86,76 @@ async def test_an_interrupted_reassertion_is_repeated_from_the_start(fails_at: i
 
     # And the one after that does not
     assert isinstance(await lease.beat(), Renewed)
+
+
+class AnsweringRedis:
+    """A Redis that renews every lease, with the history and the problem that a test sets."""
+
+    def __init__(self) -> None:
+        self.keys = Keys("test")
+        self.pin = ServerPin()
+        self.pin.check("run_id:server")
+        self.history = "1"
+        self.problem = ""
+
+    async def run(self, call: ScriptCall[Any]) -> Any:
+        """Run a verb."""
+        if call.verb == "beat":
+            return Beat("ok", 1, "1", led=True, history=self.history, problem=self.problem)
+        return 1, []
+
+
+def running_lease(redis: Any) -> NodeLease:
+    """Return the lease of a node that has joined."""
+    settings = Settings(redis_url="redis://", lease_ttl=5.0)
+    lease = NodeLease(store=redis, settings=settings, node=NODE, row=ROW)
+    lease.incarnation, lease.until = Incarnation("i1"), lease_clock() + 60
+    return lease
+
+
+@pytest.mark.asyncio
+async def test_a_server_with_another_history_gets_what_runs_again_and_no_claims_for_one_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Attacks invariant 9: the run id and the connection are the same as before."""
+    # Given
+    now = 1000.0
+    monkeypatch.setattr(node_lease, "lease_clock", lambda: now)
+    redis = AnsweringRedis()
+    lease = running_lease(redis)
+    assert isinstance(await lease.beat(), Renewed)
+    assert lease.confirmed_server() == "server"
+
+    # When
+    redis.history = "2"
+
+    # Then
+    assert await lease.beat() == Forgotten()
+    assert isinstance(await lease.reassert([]), Renewed)
+    assert lease.confirmed_server() is None
+    now += 4.9
+    assert isinstance(await lease.beat(), Renewed)
+    assert lease.confirmed_server() is None
+    now += 0.2
+    assert lease.confirmed_server() == "server"
+
+
+@pytest.mark.asyncio
+async def test_a_problem_that_redis_still_has_is_known_to_the_node() -> None:
+    """Attacks invariant 2: the report was carried out without an answer, and the problem was over before the next."""
+    redis = AnsweringRedis()
+    lease = running_lease(redis)
+
+    redis.problem = "no process can be forked"
+    await lease.beat()
+
+    assert lease.problem == "no process can be forked"
+
+
+@pytest.mark.asyncio
+async def test_a_node_joins_with_the_problem_that_it_has_before() -> None:
+    lease = NodeLease(store=cast("Any", AnsweringRedis()), settings=Settings(redis_url="redis://"), node=NODE, row=ROW)
+
+    assert await lease.report_problem("ImportError: no driver")
+
+    assert lease.problem == "ImportError: no driver"

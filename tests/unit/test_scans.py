@@ -12,6 +12,7 @@ from celery import Celery
 
 from celery_daemons import Daemons, DaemonSpec, InvalidName, Launcher
 from celery_daemons.domain.names import DaemonName, Epoch
+from celery_daemons.monitor.cluster_tally import ClusterTally
 from celery_daemons.monitor.scan import Scans
 from celery_daemons.settings import Settings
 from celery_daemons.store.keys import Keys
@@ -40,6 +41,7 @@ class ScansHarness:
             store=store,
             epoch=Epoch(1),
             snapshot=snapshot,
+            tally=ClusterTally(enabled=False, snapshot=snapshot, report=print, clock=time.monotonic),
             clock=lambda: self.now,
         )
 
@@ -107,6 +109,7 @@ class TableHarness:
             store=store,
             epoch=Epoch(1),
             snapshot=snapshot,
+            tally=ClusterTally(enabled=False, snapshot=snapshot, report=print, clock=time.monotonic),
             clock=time.monotonic,
         )
         self.scans.run_due()

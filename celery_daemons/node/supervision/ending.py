@@ -28,8 +28,8 @@ class RunEnds:
         self._launchers = launchers
         self._rng = rng
 
-    def run_ended(self, daemon: LocalDaemon, end: End, now: float, *, silent: bool, counts: bool = True) -> None:
-        """Decide what follows on the end of a run.
+    def run_ended(self, daemon: LocalDaemon, end: End, now: float, *, silent: bool, counts: bool = True) -> bool:
+        """Decide what follows on the end of a run; return whether the daemon has reached its restart limit here.
 
         ``silent`` marks a process that died without a report: the first restart is immediate. An end that does not
         count was the host's fault and is not held against the daemon.
@@ -38,23 +38,34 @@ class RunEnds:
         # The run is over: from here on the token of the book counts.
         daemon.token, daemon.newer_token = daemon.newer_token or daemon.token, None
         stopping = daemon.state is State.STOPPING
+        if stopping:
+            self._state.tally.stopped(daemon.launcher, now - daemon.stopping_since)
         # A daemon that ended by itself while it was asked to stop ends under its policy; a killed one does not.
         by_itself = daemon.end is not None or not (stopping or self._state.draining)
         if stopping and daemon.after_stop is AfterStop.DROP:
+            self._log_stop(daemon, "this node no longer has it")
             self._state.forget(daemon)
         elif by_itself and not restarts_after(self._launchers[daemon.launcher], end.outcome):
             logger.info("daemon %s: %s; its restart policy asks for no other start", daemon.name, end.outcome)
             daemon.trace = end.trace
             self._state.release(daemon, Outcome.FINISHED, error=end.error)
         elif (stopping and daemon.after_stop is AfterStop.RELEASE) or self._state.draining:
+            self._log_stop(daemon, "the node gives everything back" if self._state.draining else "recalled")
             self._state.release(daemon, Outcome.STOPPED)
         elif stopping and daemon.after_stop is AfterStop.RESTART:
+            self._log_stop(daemon, "it starts again on this node")
             daemon.restarts += 1
+            self._state.tally.restarted(daemon.launcher, "requested")
             self._state.claim(daemon)
         else:
-            self._restart(daemon, end, now, silent=silent, counts=counts)
+            return self._restart(daemon, end, now, silent=silent, counts=counts)
+        return False
 
-    def _restart(self, daemon: LocalDaemon, end: End, now: float, *, silent: bool, counts: bool) -> None:
+    def _log_stop(self, daemon: LocalDaemon, why: str) -> None:
+        if daemon.started_at:
+            logger.info("daemon %s: stopped: %s", daemon.name, why)
+
+    def _restart(self, daemon: LocalDaemon, end: End, now: float, *, silent: bool, counts: bool) -> bool:
         daemon.history = daemon.history or RestartHistory()
         delay, verdict = daemon.history.next_delay(
             self._launchers[daemon.launcher],
@@ -75,7 +86,8 @@ class RunEnds:
                 "daemon %s: %s; restart limit reached on this node, releasing it to another", daemon.name, why
             )
             self._state.release(daemon, Outcome.EXHAUSTED, error=why)
-            return
+            return True
+        self._state.tally.restarted(daemon.launcher, end.outcome)
         failed = verdict is Verdict.FAILED
         # The host has logged an error that it has reported, with its traceback. It logs no end without an error.
         known = why if silent or end.error is None else end.outcome
@@ -93,3 +105,4 @@ class RunEnds:
             status = DaemonStatus.FAILED if failed else DaemonStatus.BACKOFF
             self._state.report(daemon, status, error=why, trace=end.trace)
             self._state.timers.set(now + delay, BackoffOver(daemon.name, daemon.serial))
+        return failed and not end.hopeless

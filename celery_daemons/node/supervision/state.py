@@ -1,13 +1,17 @@
 """The daemons and hosts of this node, and the commands decided so far: what all parts of the supervisor share."""
 
 from collections import deque
+from typing import Final
 
 from celery_daemons.domain.names import DaemonName, Token
-from celery_daemons.domain.runs import Release, Report, StartItem
+from celery_daemons.domain.runs import Release, Report, Running, StartItem
 from celery_daemons.domain.states import DaemonStatus, Outcome
 from celery_daemons.node.supervision.commands import CommandList, DiscardPending, HostId, OpenHost, StartOn
 from celery_daemons.node.supervision.local_daemon import LocalDaemon, LocalHost, State
+from celery_daemons.node.supervision.run_tally import RunTally
 from celery_daemons.node.supervision.timers import Timers
+
+_STATUS: Final = {State.RUNNING: DaemonStatus.RUNNING, State.STARTING: DaemonStatus.STARTING}
 
 
 class NodeState:
@@ -25,6 +29,7 @@ class NodeState:
         self.never_started: deque[LocalDaemon] = deque()
         #: The serial of the newest daemon.
         self.serial = 0
+        self.tally = RunTally()
         self._shared_hosts = shared_hosts
         self._shared: list[LocalHost] = []
         self._last_host = 0
@@ -78,6 +83,23 @@ class NodeState:
             del self.daemons[daemon.name]
             self.commands.add(DiscardPending(daemon.name))
 
+    def confirmed(self) -> list[Running]:
+        """Return every daemon that Redis once confirmed."""
+        return [
+            Running(
+                name=daemon.name,
+                token=daemon.token,
+                launcher=daemon.launcher,
+                arguments=daemon.arguments,
+                version=daemon.version,
+                status=_STATUS.get(daemon.state, DaemonStatus.BACKOFF),
+                pid=daemon.host.pid if daemon.host else 0,
+                restarts=daemon.restarts,
+            )
+            for daemon in self.daemons.values()
+            if daemon.launcher
+        ]
+
     def daemon_on(self, host: HostId, name: DaemonName, token: Token) -> LocalDaemon | None:
         """Return the daemon that runs on a host under a token; ``None`` if that run is not the present run."""
         daemon = self.daemons.get(name)
@@ -93,11 +115,16 @@ class NodeState:
             self._shared.append(self._open(now, isolated=False))
 
     def host_for(self, now: float, *, isolated: bool) -> LocalHost | None:
-        """Return a new host for a daemon, or the shared host that holds the fewest; ``None`` without a usable host."""
+        """Return a new host for a daemon, or the shared host that holds the fewest; ``None`` without a usable host.
+
+        While the event loops of all shared hosts are blocked, one more host is opened.
+        """
         if isolated:
             return None if self.problem else self._open(now, isolated=True)
         self.open_shared_hosts(now)
-        usable = [host for host in self._shared if host.ready or not self.problem]
+        if not self.problem and all(host.blocked_since is not None for host in self._shared):
+            self._shared.append(self._open(now, isolated=False))
+        usable = [host for host in self._shared if host.blocked_since is None and (host.ready or not self.problem)]
         return min(usable, key=lambda host: len(host.names), default=None)
 
     def try_host(self, now: float) -> None:

@@ -56,7 +56,7 @@ class Stopper:
     def _stop_run(self, daemon: LocalDaemon, now: float, *, hung: bool) -> None:
         host = daemon.host
         assert host is not None
-        daemon.state = State.STOPPING
+        daemon.state, daemon.stopping_since = State.STOPPING, now
         grace = self._launchers[daemon.launcher].stop_grace
         self._state.timers.set(
             now + (min(grace, _HUNG_GRACE) if hung else grace), GraceOver(daemon.name, host.id, daemon.token)
@@ -79,6 +79,7 @@ class Stopper:
         host = daemon.host
         assert host is not None
         host.overdue.add(daemon.name)
+        self._state.tally.killed(daemon.launcher)
         if host.isolated:
             what = "did not stop" if daemon.end is None else "has ended, but not its process,"
             logger.warning("daemon %s: %s within its grace period, killing its process %s", daemon.name, what, host.pid)
@@ -118,6 +119,19 @@ class Stopper:
         """Kill a retiring host once every daemon left there is overdue."""
         if host.retiring and host.names <= host.overdue:
             self._state.commands.add(KillHost(host.id))
+
+    def replace_empty(self, host: LocalHost, daemon: LocalDaemon, now: float) -> None:
+        """Replace a shared host in which a daemon has reached its restart limit, if nothing else runs there.
+
+        What keeps the daemon from running may be in the process: a connection of a thread, a cache, a module. A host
+        younger than the restart period is kept, so that daemons that always fail cost one fork per period.
+        """
+        age, period = now - host.opened_at, self._launchers[daemon.launcher].restart_period
+        if host.names or host.retiring or age < period:
+            return
+        logger.warning("host %s: daemon %s keeps failing there, replacing the empty host", host.pid, daemon.name)
+        self._state.retire_host(host, now)
+        self._state.commands.add(KillHost(host.id))
 
     def replace_oversized(self, resident_kib: Mapping[HostId, int], limit_kib: float, now: float) -> None:
         """Replace each host that uses more memory than ``limit_kib``."""

@@ -11,76 +11,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from celery_daemons.domain.names import DaemonName, LauncherName, Token
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import BookRow
-from celery_daemons.domain.runs import Assignment, ClaimResult, End, Release, Running
+from celery_daemons.domain.runs import Assignment, ClaimResult, End, Release
 from celery_daemons.domain.states import DaemonStatus, Outcome
 from celery_daemons.node.supervision.commands import Command, HostId, KillHost
 from celery_daemons.node.supervision.ending import RunEnds
 from celery_daemons.node.supervision.local_daemon import AfterStop, LocalDaemon, State
+from celery_daemons.node.supervision.loop_stalls import LoopStalls
+from celery_daemons.node.supervision.node_view import NodeView
 from celery_daemons.node.supervision.starting import Starter
 from celery_daemons.node.supervision.state import NodeState
 from celery_daemons.node.supervision.stopping import Stopper
-from celery_daemons.node.supervision.timers import BackoffOver, GraceOver, ProbeOver, StartOver
+from celery_daemons.node.supervision.timers import BackoffOver, GraceOver, ProbeOver, StallOver, StartOver
 
 logger = logging.getLogger(__name__)
 
-_STATUS = {State.RUNNING: DaemonStatus.RUNNING, State.STARTING: DaemonStatus.STARTING}
 
-
-class Supervisor:
+class Supervisor(NodeView):
     """Keeps the assigned daemons running: claims, starts, restarts, stops and releases."""
 
     def __init__(
         self, launchers: Mapping[LauncherName, LauncherOptions], *, shared_hosts: int, rng: random.Random
     ) -> None:
+        super().__init__(NodeState(shared_hosts=shared_hosts))
         self._launchers = launchers
-        self._state = NodeState(shared_hosts=shared_hosts)
         self._stopper = Stopper(self._state, launchers)
         self._starter = Starter(self._state, launchers)
         self._ends = RunEnds(self._state, launchers, rng)
-
-    # What it knows
-
-    @property
-    def count(self) -> int:
-        """How many daemons this node has."""
-        return len(self._state.daemons)
-
-    @property
-    def names(self) -> list[DaemonName]:
-        """The names of these daemons."""
-        return list(self._state.daemons)
-
-    @property
-    def draining(self) -> bool:
-        """Whether the node gives everything back and starts nothing."""
-        return self._state.draining
-
-    @property
-    def serial(self) -> int:
-        """The serial of the newest assignment, for :meth:`synchronised`."""
-        return self._state.serial
-
-    @property
-    def next_due_at(self) -> float:
-        """When :meth:`due` has to be called next; infinite if never."""
-        return self._state.timers.next_at
-
-    def running(self) -> list[Running]:
-        """Return every daemon that Redis once confirmed: what Redis must know again after a loss of data."""
-        return [
-            Running(
-                name=daemon.name,
-                token=daemon.token,
-                launcher=daemon.launcher,
-                arguments=daemon.arguments,
-                version=daemon.version,
-                status=_STATUS.get(daemon.state, DaemonStatus.BACKOFF),
-                pid=daemon.host.pid if daemon.host else 0,
-                restarts=daemon.restarts,
-            )
-            for daemon in self._state.daemons.values()
-            if daemon.launcher
-        ]
+        self._stalls = LoopStalls(self._state, launchers, self._stopper)
 
     # From the monitor
 
@@ -221,8 +178,10 @@ class Supervisor:
             daemon.end = daemon.end or end
             if not host.isolated:
                 host.names.discard(end.name)
-                self._ends.run_ended(daemon, daemon.end, now, silent=False)
+                limit_reached = self._ends.run_ended(daemon, daemon.end, now, silent=False)
                 self._stopper.kill_if_only_overdue_left(host)
+                if limit_reached:
+                    self._stopper.replace_empty(host, daemon, now)
         return self._decided(now)
 
     def hung(self, host_id: HostId, items: Iterable[tuple[DaemonName, Token]], *, now: float) -> list[Command]:
@@ -239,6 +198,22 @@ class Supervisor:
             else:
                 self._stopper.stop(daemon, AfterStop.POLICY, now, hung=True)
         return self._decided(now)
+
+    def stalled(
+        self, host_id: HostId, items: Iterable[tuple[DaemonName, Token, float]], *, now: float
+    ) -> list[Command]:
+        """Note daemons that have blocked the event loop of a host, each for so many seconds."""
+        self._stalls.stalled(host_id, items, now)
+        return self._decided(now)
+
+    def loop_blocked(self, host_id: HostId, name: DaemonName, seconds: float, *, now: float) -> list[Command]:
+        """Start nothing on a host whose event loop a daemon has blocked for ``seconds``, until :meth:`loop_free`."""
+        self._stalls.blocked(host_id, name, seconds, now)
+        return self._decided(now)
+
+    def loop_free(self, host_id: HostId) -> None:
+        """Use a host again whose event loop was blocked."""
+        self._stalls.free(host_id)
 
     def host_died(self, host_id: HostId, *, now: float, cause: str = "died") -> list[Command]:
         """Decide about every daemon of a dead host process; ``cause`` says how the process ended."""
@@ -272,6 +247,8 @@ class Supervisor:
                     self._stopper.grace_over(timer, now)
                 case StartOver(name, host, token):
                     self._starter.runs(host, name, token)
+                case StallOver(name, host, token):
+                    self._stalls.lasted(name, host, token, now)
                 case ProbeOver():
                     self._stopper.probe_over(timer)
                 case BackoffOver(name, serial):

@@ -63,7 +63,8 @@ local ENTRY = {
 local NODE = {
   incarnation = TEXT, status = one_of('up', 'draining', 'lost'), queue = TEXT, spawn_queue = TEXT, host = TEXT,
   pid = WHOLE, weight = NUMBER, labels = TEXT, launchers = TEXT, started_ms = COUNT,
-  candidate = FLAG, needs = SPARE_TEXT, problem = SPARE_TEXT, scanners = SPARE_TEXT,
+  candidate = FLAG, needs = SPARE_TEXT, problem = SPARE_TEXT, warning = SPARE_TEXT, scanners = SPARE_TEXT,
+  blocked = SPARE_TEXT,
 }
 local LEADER = {node = TEXT, epoch = TOKEN, ttl_ms = {is = 'string', digits = true, spare = true}}
 
@@ -141,11 +142,32 @@ local function longest_lease(lengths)
   return tonumber(redis.call('ZREVRANGE', lengths, 0, 0, 'WITHSCORES')[2] or '0')
 end
 
+-- Return the id of this server's history of writes, '' if the server reports none. A primary gets another one when it is
+-- promoted or restarts, so that a server that was a replica meanwhile, and has the data of another primary, does not
+-- have the id that it had before.
+local function history()
+  -- pcall: the command may not be permitted.
+  local info = redis.pcall('INFO', 'replication')
+  return kind_of(info) == 'string' and info:match('master_replid:(%x+)') or ''
+end
+
+-- Return what identifies this server with this history; run_id is the caller's, from its connection.
+local function server_id(run_id)
+  local id = history()
+  return id ~= '' and run_id .. ':' .. id or run_id
+end
+
+-- Return whether a server's id, as a monitor knows it, is of another history than this one.
+local function has_other_history(server)
+  local id = history()
+  return id ~= '' and server:match(':(%x+)$') ~= id
+end
+
 -- Forget that a monitor has confirmed another server: the data has been on this one meanwhile, and may lack the last
 -- writes when the other server has it again.
-local function unconfirm_others(cluster, server)
-  local confirmed = server ~= '' and redis.call('HGET', cluster, 'server')
-  if confirmed and confirmed ~= server then redis.call('HDEL', cluster, 'server') end
+local function unconfirm_others(cluster, run_id)
+  local confirmed = run_id ~= '' and redis.call('HGET', cluster, 'server')
+  if confirmed and confirmed ~= server_id(run_id) then redis.call('HDEL', cluster, 'server') end
 end
 
 -- Return whether all known leases have ended: no node has reached Redis for a while.
@@ -176,6 +198,33 @@ local function remember(gone, node, record)
     -- pcall: a server that is out of memory refuses this write, and must not keep the node from leaving.
     redis.pcall('HSET', gone, node, cjson.encode(queues))
   end
+end
+
+-- Remember that daemons were forgotten or that an incarnation has left, each under the token of that moment. What was
+-- sent before that and arrives late must not bring them back. The last 1,000 are kept, and all of ten minutes, which is
+-- longer than a request can be under way.
+local ENDED_KEPT, ENDED_US = 1000, 600 * 1000000
+local function remember_ended(ended, members, token)
+  local scored = {}
+  for _, member in ipairs(members) do
+    scored[#scored + 1] = text(token)
+    scored[#scored + 1] = member
+  end
+  write_all('ZADD', ended, scored)
+  if redis.call('ZCARD', ended) > ENDED_KEPT then
+    redis.call('ZREMRANGEBYSCORE', ended, '-inf', text(token - ENDED_US))
+  end
+end
+
+-- Return whether an incarnation has left, so that a request in its name is late.
+local function has_left(ended, incarnation)
+  return redis.call('ZSCORE', ended, 'incarnation:' .. incarnation) ~= false
+end
+
+-- Return whether a daemon was forgotten after a start under this token.
+local function forgotten_since(ended, name, token)
+  local then_us = redis.call('ZSCORE', ended, 'daemon:' .. name)
+  return then_us ~= false and tonumber(then_us) > tonumber(token)
 end
 
 -- Return the leader's record, or nil if nobody leads. A value that is corrupt, or that expires later than one lease from

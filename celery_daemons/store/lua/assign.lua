@@ -10,8 +10,9 @@
 -- KEYS[6] generation  string  of the node
 -- KEYS[7] clock       string
 -- KEYS[8] journal     stream
--- KEYS[9] counts      hash
--- KEYS[10] unhealthy  zset
+-- KEYS[9] cluster     hash
+-- KEYS[10] counts     hash
+-- KEYS[11] unhealthy  zset
 -- ARGV[1] epoch       of the monitor
 -- ARGV[2] node
 -- ARGV[3] incarnation
@@ -20,14 +21,17 @@
 -- Needs the monitor's lease, so that a deposed monitor changes nothing.
 --
 -- Returns {generation, token or '', ...} with '' for a daemon that is already on a node, stopped or unknown; {-1} if
--- the epoch is over; {0} if the node is not up under that incarnation, or cannot start processes.
+-- the epoch is over; {0} if the node is not up under that incarnation, or cannot start processes; {-2} if the monitor
+-- has confirmed this server with another history: the book may lack what was written last.
 if not leads(KEYS[1], ARGV[1]) then return {-1} end
+local confirmed = redis.call('HGET', KEYS[9], 'server')
+if confirmed and has_other_history(confirmed) then return {-2} end
 local node = get(KEYS[2], ARGV[2], NODE)
 local takes = node and node.status == 'up' and (node.problem or '') == ''
 if not takes or node.incarnation ~= ARGV[3] then return {0} end
 local items = cjson.decode(ARGV[4])
 local names = column(items, 1)
-local daemons = open_daemons({specs = KEYS[3], book = KEYS[4], counts = KEYS[9], unhealthy = KEYS[10]})
+local daemons = open_daemons({specs = KEYS[3], book = KEYS[4], counts = KEYS[10], unhealthy = KEYS[11]})
 read_specs(daemons, names)
 read_entries(daemons, names)
 local token = mint(KEYS[7], #items)

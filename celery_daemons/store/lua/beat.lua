@@ -10,7 +10,8 @@
 -- ARGV[2] incarnation
 -- ARGV[3] ttl_ms
 --
--- Returns {1, generation, created_ms, 1 if a monitor leads else 0, now_ms, longest lease in ms}; {0} if another incarnation is registered; {-1} if
+-- Returns {1, generation, created_ms, 1 if a monitor leads else 0, now_ms, longest lease in ms, history of the server,
+-- why the node takes no daemons or '', 1 if the node drains else 0}; {0} if another incarnation is registered; {-1} if
 -- the data of the cluster or of the node is lost.
 local created = redis.call('HGET', KEYS[1], 'created_ms')
 if not created then return {-1} end
@@ -28,4 +29,6 @@ redis.call('ZADD', KEYS[3], now + tonumber(ARGV[3]), ARGV[1])
 if silent then redis.call('HSET', KEYS[1], 'heard_ms', text(now)) end
 redis.call('ZADD', KEYS[6], ARGV[3], ARGV[1])
 local led = leader_of(KEYS[5]) and 1 or 0
-return {1, tonumber(redis.call('GET', KEYS[4]) or '0'), created, led, now, longest_lease(KEYS[6])}
+local generation = tonumber(redis.call('GET', KEYS[4]) or '0')
+local draining = record.status == 'draining' and 1 or 0
+return {1, generation, created, led, now, longest_lease(KEYS[6]), history(), record.problem or '', draining}

@@ -22,14 +22,14 @@
 -- At most 8 MiB of arguments are read and returned in one call; the caller sends the items without a reply again.
 --
 -- Returns per item {token, launcher, arguments, version, restarts, node that has given up on the daemon or ''}, or
--- {'', reason of the refusal}; {} if the node is fenced, because its lease has ended or another incarnation is
--- registered; {'unconfirmed'} if no monitor has confirmed this server yet.
+-- {'', reason of the refusal}; {'fenced'} if the node's lease has ended or another incarnation is registered;
+-- {'unconfirmed'} if no monitor has confirmed this server with its present history yet.
 local node = get(KEYS[1], ARGV[1], NODE)
 local lease = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
-if not node or node.incarnation ~= ARGV[2] or lease <= now_ms() then return {} end
+if not node or node.incarnation ~= ARGV[2] or lease <= now_ms() then return {'fenced'} end
 -- After a restart with old data, or on a promoted replica without the last writes, the book may name a node that the
 -- daemon has left. The monitor confirms a server only after one lease, in which the daemon's present node reasserts it.
-if ARGV[4] ~= '' and redis.call('HGET', KEYS[7], 'server') ~= ARGV[4] then return {'unconfirmed'} end
+if ARGV[4] ~= '' and redis.call('HGET', KEYS[7], 'server') ~= server_id(ARGV[4]) then return {'unconfirmed'} end
 local items = cjson.decode(ARGV[3])
 local size, count = 0, #items
 for i = 1, #items do

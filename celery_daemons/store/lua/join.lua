@@ -8,6 +8,7 @@
 -- KEYS[6] clock       string
 -- KEYS[7] gone        hash    queues of departed nodes
 -- KEYS[8] lease_lengths  zset   node -> length of its lease in ms
+-- KEYS[9] ended       zset    incarnations that have left
 -- ARGV[1] node
 -- ARGV[2] record      the node's record as JSON
 -- ARGV[3] ttl_ms
@@ -21,14 +22,15 @@
 --
 -- A caller that waits for a name measures the wait by its own clock: Redis's clock may be set meanwhile.
 --
--- Returns {'joined', generation, created_ms, now_ms, longest lease in ms}; {'taken', ms left, incarnation, now_ms, end of
+-- Returns {'joined', generation, created_ms, now_ms, longest lease in ms, history of the server}; {'taken', ms left, incarnation, now_ms, end of
 -- its lease, length of its lease in ms} if the lease of another incarnation runs; {'layout', layout of the namespace} if
--- that differs from the caller's.
+-- that differs from the caller's; {'left'} if the incarnation has left: the request is late.
 local node, ttl, previous = ARGV[1], tonumber(ARGV[3]), ARGV[4]
 local now = now_ms()
 local layout = redis.call('HGET', KEYS[1], 'layout')
 if layout and layout ~= ARGV[5] then return {'layout', layout} end
 local record = cjson.decode(ARGV[2])
+if has_left(KEYS[9], record.incarnation) then return {'left'} end
 local held = get(KEYS[2], node, NODE)
 local lease = tonumber(redis.call('ZSCORE', KEYS[3], node) or '0')
 -- A corrupt record does not say which incarnation holds the lease. Until the lease ends, assume another one.
@@ -53,4 +55,5 @@ redis.call('ZADD', KEYS[8], ttl, node)
 -- Not counted from 1: after a loss of data, the counter could reach a value that an agent remembers as current.
 local generation = mint(KEYS[4], 1)
 journal(KEYS[5], 'join', node, nil, record.incarnation)
-return {'joined', generation, redis.call('HGET', KEYS[1], 'created_ms'), now, longest_lease(KEYS[8])}
+local created = redis.call('HGET', KEYS[1], 'created_ms')
+return {'joined', generation, created, now, longest_lease(KEYS[8]), history()}

@@ -7,6 +7,8 @@
 -- KEYS[5] journal     stream
 -- KEYS[6] gone        hash    queues of departed nodes
 -- KEYS[7] lease_lengths  zset
+-- KEYS[8] clock       string
+-- KEYS[9] ended       zset
 -- ARGV[1] node
 -- ARGV[2] incarnation
 --
@@ -21,5 +23,6 @@ remember(KEYS[6], ARGV[1], record)
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[7], ARGV[1])
 redis.call('DEL', KEYS[4])
+remember_ended(KEYS[9], {'incarnation:' .. ARGV[2]}, mint(KEYS[8], 1))
 journal(KEYS[5], 'leave', ARGV[1], nil, ARGV[2])
 return 0

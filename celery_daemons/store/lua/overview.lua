@@ -8,10 +8,10 @@
 -- KEYS[6] monitor  string
 -- KEYS[7] counts   hash
 --
--- Returns {now_ms, created_ms or '', number of specs, number of entries in the book, run id of the confirmed server or
+-- Returns {now_ms, created_ms or '', number of specs, number of entries in the book, id of the confirmed server or
 -- '', heard_ms or '', 'paused' while rebalancing is paused or '', longest lease in ms that is not registered or '', 1 if
--- a monitor leads else 0, {node, length of its lease in ms, ...}, number of counted daemons that have a spec, node, end of
--- its lease, ...}.
+-- a monitor leads else 0, {node, length of its lease in ms, ...}, history of the server, number of counted daemons that
+-- have a spec, node, end of its lease, ...}.
 -- pcall: the key may hold another type.
 local counted, counts = 0, redis.pcall('HGETALL', KEYS[7])
 for i = 1, #counts, 2 do
@@ -22,7 +22,7 @@ local reply = {
   redis.call('HGET', KEYS[1], 'server') or '', redis.call('HGET', KEYS[1], 'heard_ms') or '',
   redis.call('HGET', KEYS[1], 'rebalance') or '', redis.call('HGET', KEYS[1], 'lost_lease_ms') or '',
   leader_of(KEYS[6]) and 1 or 0, redis.call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES'),
-  counted,
+  history(), counted,
 }
 for _, value in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')) do reply[#reply + 1] = value end
 return reply

@@ -14,8 +14,9 @@
 -- KEYS[9] journal     stream
 -- KEYS[10] gone       hash    queues of departed nodes
 -- KEYS[11] lease_lengths  zset
--- KEYS[12] counts      hash
--- KEYS[13] unhealthy  zset
+-- KEYS[12] ended      zset    daemons that were forgotten, and incarnations that have left
+-- KEYS[13] counts     hash
+-- KEYS[14] unhealthy  zset
 -- ARGV[1] node
 -- ARGV[2] record      the node's record as JSON
 -- ARGV[3] ttl_ms
@@ -26,14 +27,16 @@
 --
 -- Only for an incarnation whose lease still runs by the clock of its machine. A higher token in the book wins.
 --
--- Returns {generation, 1 or 0 per item} with 0 if the book has a newer token; {'taken'} if the lease of another
--- incarnation runs; {'layout', layout of the namespace} if that differs from the caller's.
+-- Returns {generation, 1 or 0 per item} with 0 if the book has a newer token, or if the daemon was forgotten after that
+-- start and has been released; {'taken'} if the lease of another incarnation runs or this one has left; {'layout',
+-- layout of the namespace} if that differs from the caller's.
 local now = now_ms()
 local layout = redis.call('HGET', KEYS[1], 'layout')
 if layout and layout ~= ARGV[4] then return {'layout', layout} end
 local node, registered = cjson.decode(ARGV[2]), get(KEYS[2], ARGV[1], NODE)
 local lease = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[1]) or '0')
 if registered and registered.incarnation ~= node.incarnation and lease > now then return {'taken'} end
+if has_left(KEYS[12], node.incarnation) then return {'taken'} end
 if not layout then redis.call('HSET', KEYS[1], 'layout', ARGV[4], 'created_ms', text(now)) end
 unconfirm_others(KEYS[1], ARGV[6])
 -- A node with this lease may not have reported yet. The monitor waits for it before it confirms the server.
@@ -53,13 +56,17 @@ local highest = mint(KEYS[8], 1)
 local reply, done = {0}, {}
 local items = cjson.decode(ARGV[5])
 local names = column(items, 'name')
-local daemons = open_daemons({specs = KEYS[4], book = KEYS[5], counts = KEYS[12], unhealthy = KEYS[13]})
+local daemons = open_daemons({specs = KEYS[4], book = KEYS[5], counts = KEYS[13], unhealthy = KEYS[14]})
 read_specs(daemons, names)
 read_entries(daemons, names)
 for i, item in ipairs(items) do
   local spec, record = daemons.specs[item.name], daemons.entries[item.name]
   highest = math.max(highest, tonumber(item.token))
-  if record and tonumber(record.token) > tonumber(item.token) then
+  local newer = record and tonumber(record.token) > tonumber(item.token)
+  -- Without an entry and a spec, the daemon was lost with the data, unless a client has forgotten it: then it has been
+  -- released since, and the node sent this before.
+  local forgotten = not record and forgotten_since(KEYS[12], item.name, item.token)
+  if newer or (forgotten and not spec) then
     reply[i + 1] = 0
   else
     local same = record and record.token == item.token and record or {}

@@ -12,10 +12,10 @@
 -- ARGV[2] incarnation
 -- ARGV[3] items    JSON [{name, token, status, pid, restarts, error, trace}, ...]
 --
--- Returns 1 or 0 per item: 0 if the book has another token or the daemon was recalled; {} if the node is fenced,
--- because another incarnation is registered.
+-- Returns 1 or 0 per item: 0 if the book has another token or the daemon was recalled; {'fenced'} if another incarnation
+-- of the node is registered.
 local node = get(KEYS[1], ARGV[1], NODE)
-if not node or node.incarnation ~= ARGV[2] then return {} end
+if not node or node.incarnation ~= ARGV[2] then return {'fenced'} end
 local items = cjson.decode(ARGV[3])
 local daemons = open_daemons({book = KEYS[2], counts = KEYS[5], unhealthy = KEYS[6]})
 read_entries(daemons, column(items, 'name'))
