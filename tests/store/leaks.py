@@ -30,6 +30,8 @@ def find(client: Any, keys: Keys, before: set[str]) -> list[str]:
         keys.gone,
         keys.ended,
         keys.journal,
+        keys.counts,
+        keys.unhealthy,
     }
     registered = {NodeName(name.decode()) for name in client.hkeys(keys.nodes)}
     for node in registered:
