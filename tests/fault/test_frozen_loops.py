@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from celery_daemons.store.keys import Keys
+from celery_daemons.store.server_pin import server_id
 from tests.conftest import RUNNING
 from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster, title
 from tests.support.probes import Probe, probe
@@ -100,7 +101,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory, valkey: Server) -> Iterator
     with IntegrationCluster(folder, valkey, SOURCE, settings=settings, pool="prefork") as cluster:
         # And no wait for that lease: this server counts as confirmed.
         with valkey.client() as client:
-            client.hset(Keys(cluster.namespace).cluster, "server", client.info("server")["run_id"])
+            run_id, history = client.info("server")["run_id"], client.info("replication")["master_replid"]
+            client.hset(Keys(cluster.namespace).cluster, "server", server_id(run_id, history))
         env = {"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "3000000"}
         worker = cluster.worker("w1", env=env)
         cluster.spawn("one", "together")
