@@ -6,6 +6,7 @@
 #   ARGS="-k name"      run pytest with these arguments only, one test at a time (test); arguments for bench, bench-peers
 #   JOBS=6              tests that run at the same time (test); most of them wait most of the time
 #   LOGS=…              passed to the demo as --logs
+#   ONLY="hole flush"   causes these faults alone (chaos)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -57,7 +58,7 @@ bench-peers: $(PEERS_STAMP)  ## measure Celery with locks, and Ray, beside the p
 	$(PEERS)/bin/python -m tests.benchmarks.peers $(ARGS)
 
 chaos: $(STAMP)  ## random faults against four workers for MINUTES (2), repeatable with SEED
-	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
 wheel: $(STAMP)  ## build the sdist, and the wheel out of it, into dist/
 	rm -rf dist

@@ -18,6 +18,7 @@ from celery_daemons.client.participation import Participation
 from celery_daemons.client.recorded import RecordedCluster
 from celery_daemons.domain.options import GivenOptions
 from celery_daemons.errors import ConfigurationError
+from celery_daemons.given_settings import GivenSettings
 from celery_daemons.launcher import Launcher, Registry, attach_daemons, daemons_of_app
 from celery_daemons.launcher_decorator import (
     AsyncClass,
@@ -26,7 +27,7 @@ from celery_daemons.launcher_decorator import (
     BlockingFunction,
     LauncherDecorator,
 )
-from celery_daemons.settings import GivenSettings, Settings
+from celery_daemons.settings import Settings
 from celery_daemons.store.keys import Keys
 from celery_daemons.wire.spawn_task import allow_task_queues
 from celery_daemons.worker.command_line import worker_options

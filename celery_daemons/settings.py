@@ -1,13 +1,14 @@
 """The settings of the package: read from a mapping of ``daemons_*`` keys, checked once, then frozen."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from math import isfinite
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from celery_daemons.errors import ConfigurationError
+from celery_daemons.http_endpoint import is_endpoint
 
 PREFIX: Final = "daemons_"
 #: Of the environment variables with these names, each is read before ``app.conf``.
@@ -23,7 +24,6 @@ DEFAULT_VNODES: Final = 40
 _BEATS_PER_LEASE: Final = 3
 #: With fewer heartbeats before the holder's own end of the lease, the first late one would end it.
 _BEATS_AFTER_MARGIN: Final = 2
-_LARGEST_PORT: Final = 65535
 _ABOVE_ZERO: Final = (
     "heartbeat_interval",
     "lease_ttl",
@@ -85,32 +85,6 @@ class Settings:
         The margin covers a difference in clock rates, and the time that the kernel takes to end a process.
         """
         return max(0.2, self.lease_ttl * 0.1)
-
-
-class GivenSettings(TypedDict, total=False):
-    """Settings as a program gives them: those of :class:`Settings`, each with its types. ``None`` means unset."""
-
-    redis_url: str | None
-    enabled: bool | None
-    namespace: str | None
-    heartbeat_interval: float | None
-    lease_ttl: float | None
-    lease_ttl_max: float | None
-    monitor: bool | None
-    scan_interval: float | None
-    scan_timeout: float | None
-    reconcile_interval: float | None
-    load_factor: float | None
-    vnodes: int | None
-    rebalance: Literal["auto", "manual", "off"] | None
-    rebalance_limit: float | None
-    settle_delay: float | None
-    hosts: int | None
-    host_max_memory: float | None
-    node_labels: Iterable[str] | None
-    node_weight: float | None
-    drain_timeout: float | None
-    on_store_loss: Literal["stop", "keep"] | None
 
 
 def _number(value: Any) -> float:
@@ -290,29 +264,9 @@ def _check(s: Settings) -> None:
     _rule(
         s,
         "http",
-        s.http is None or _is_endpoint(s.http),
+        s.http is None or is_endpoint(s.http),
         'must be host:port, for example "127.0.0.1:9549" or "[::1]:9549"; "0.0.0.0:9549" is every address of the host',
     )
-
-
-def http_endpoint(text: str) -> tuple[str, int]:
-    """Return host and port of a value of ``daemons_http``. Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    host = host[1:-1] if bracketed else host
-    if not colon or not host or (":" in host) != bracketed or not port.isascii() or not port.isdigit():
-        raise ValueError(text)
-    if int(port) > _LARGEST_PORT:
-        raise ValueError(text)
-    return host, int(port)
-
-
-def _is_endpoint(text: str) -> bool:
-    try:
-        http_endpoint(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _rule(settings: Settings, name: str, holds: bool, rule: str) -> None:

@@ -37,9 +37,12 @@ nitpick_ignore_regex = [
     # Type variables have no entry of their own.
     ("py:class", r"(celery_daemons\.[\w.]+\.)?[A-Z]{1,2}"),
     # Celery's classes, named as the annotations name them.
-    ("py:class", "AsyncResult|Signature"),
-    # The client and the `aio` namespace are documented by the calls of `Daemons`.
-    ("py:class", r"celery_daemons\.client\.(aio\.Aio|cluster_client\.ClusterClient)"),
+    ("py:class", "AsyncResult|Celery|Signature"),
+    # The client is documented by the calls of `Daemons`; types of the decorator are in a table.
+    (
+        "py:class",
+        r"celery_daemons\.client\.\w+\.(Async)?(ClusterClient|Lookups)|(celery_daemons\.\S+\.)?LauncherDecorator",
+    ),
 ]
 
 

@@ -14,6 +14,8 @@ _COMMANDS = {
     "describe": ("describe:describe", "Show everything that is known about one daemon."),
     "launchers": ("show:launchers", "List the launchers of the app and the nodes that have them."),
     "events": ("events:events", "Show recent events, or follow new ones."),
+    "logs": ("log_lines:logs", "Show the last log lines of a daemon, or follow them."),
+    "stack": ("stack:stack", "Show where the code of a daemon is now."),
     "spawn": ("change:spawn", "Record that a daemon should run."),
     "stop": ("change:stop", "Stop a daemon until it is started again."),
     "start": ("change:start", "Let a stopped daemon run again."),

@@ -10,7 +10,7 @@ import click
 from celery_daemons.cli.common import Command, as_called, daemons_of, json_option, prog, screen_of
 from celery_daemons.cli.documents import emit, events_of
 from celery_daemons.cli.events import EVERYTHING, event_line
-from celery_daemons.cli.render import cell, first_line, since
+from celery_daemons.cli.render import blocked_text, cell, first_line, since
 from celery_daemons.client.lookups import Lookups
 from celery_daemons.domain.records import DaemonRecord
 from celery_daemons.domain.states import DaemonStatus, Desired
@@ -75,6 +75,8 @@ def _pairs(
     state = f"{record.status}: {first_line(why)}" if why else str(record.status)
     if record.status is DaemonStatus.RUNNING:
         state += f" for {since(record.started_at, lookups.now())}"
+    if record.blocked is not None:
+        state += f", but {blocked_text(record.blocked, lookups.now())}"
     if record.desired is Desired.STOPPED and record.node is not None:
         state += " (will stop)"
     yield "status", state

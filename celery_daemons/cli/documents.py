@@ -56,6 +56,7 @@ def status_document(status: ClusterStatus) -> dict[str, Any]:
         "scanners": status.scanners,
         "rebalance_paused": status.rebalance_paused,
         "problems": status.problems,
+        "blocked": status.blocked,
         "warnings": status.warnings,
     }
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import click
 
+from celery_daemons.domain.records import BlockedLoop
+
 #: The most rows that are fitted to the terminal: fitting more would take longer than reading them from Redis.
 _MAX_FITTED: Final = 2000
 _STYLES: Final = {
@@ -21,6 +23,7 @@ _STYLES: Final = {
     "unplaceable": "red",
     "hint": "yellow",
     "problem": "red",
+    "blocked": "red",
     "warning": "yellow",
 }
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -110,6 +113,12 @@ def age(seconds: float) -> str:
 def since(started_at: float | None, now: float) -> str:
     """Return the time from ``started_at`` to ``now``, or a dash for something that has not started."""
     return age(now - started_at) if started_at else "-"
+
+
+def blocked_text(loop: BlockedLoop, now: float) -> str:
+    """Return since when an event loop is blocked, and by which daemon."""
+    by = f"daemon {loop.by}" if loop.by is not None else "code outside of daemons"
+    return f"event loop of process {loop.pid} blocked for {since(loop.since, now)} by {by}"
 
 
 def plural(count: int, what: str) -> str:

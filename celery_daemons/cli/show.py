@@ -9,7 +9,7 @@ import click
 from celery_daemons.cli.common import Command, as_called, daemons_of, json_option, notify, prog, screen_of
 from celery_daemons.cli.documents import emit, status_document
 from celery_daemons.cli.hints import hints
-from celery_daemons.cli.render import age, first_line, plural, since, tally
+from celery_daemons.cli.render import age, blocked_text, first_line, plural, since, tally
 from celery_daemons.domain.records import Node
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
 from celery_daemons.errors import DaemonsError
@@ -45,6 +45,11 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
                 for name, scan in sorted(failing.items())
             ),
             *(("problem", f"{node}: {first_line(why)}") for node, why in sorted(found.problems.items())),
+            *(
+                ("blocked", f"{node}: {blocked_text(loop, now)}")
+                for node, loops in sorted(found.blocked.items())
+                for loop in loops
+            ),
             *(("warning", f"{node}: {first_line(why)}") for node, why in sorted(found.warnings.items())),
             *(("hint", hint) for hint in hints(found, prog(ctx))),
         ]
@@ -93,6 +98,7 @@ def nodes(ctx: click.Context, *, as_json: bool) -> None:
 def _status_of(node: Node, *, leader: bool) -> str:
     more = [", leader"] if leader else []
     more += [", cannot serve"] if node.problem is not None else []
+    more += [", blocked"] if node.blocked else []
     return "".join((node.status, *more))
 
 
@@ -135,7 +141,7 @@ def list_daemons(
                 str(record.pid or "-"),
                 since(record.started_at, now),
                 str(record.restarts),
-                first_line(record.error),
+                blocked_text(record.blocked, now) if record.blocked else first_line(record.error),
             ]
             for record in found
         ],

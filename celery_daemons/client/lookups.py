@@ -11,6 +11,7 @@ from celery_daemons.client.locator import Locator
 from celery_daemons.domain.names import DaemonName, LauncherName, NodeName, daemon_name
 from celery_daemons.domain.records import (
     Address,
+    BlockedLoop,
     DaemonRecord,
     JournalEntry,
     Leader,
@@ -44,7 +45,8 @@ class ClusterStatus:
 
     ``nodes`` and ``daemons`` are numbers by status; ``daemons["desired"]`` is the number of daemons that should run.
     ``scanners`` has the last scan by launcher. ``leader`` is ``None`` while no monitor is elected.
-    ``problems`` says by node why it can start no daemons, ``warnings`` what should be corrected although it can.
+    ``problems`` says by node why it can start no daemons, ``warnings`` what should be corrected although it can, and
+    ``blocked`` which event loops of its hosts are blocked.
     """
 
     namespace: str
@@ -54,6 +56,7 @@ class ClusterStatus:
     scanners: dict[str, ScanRecord]
     rebalance_paused: bool = False
     problems: dict[str, str] = field(default_factory=dict)
+    blocked: dict[str, tuple[BlockedLoop, ...]] = field(default_factory=dict)
     warnings: dict[str, str] = field(default_factory=dict)
 
 
@@ -144,6 +147,7 @@ class AsyncLookups:
         """Return a summary of the cluster. Reads every spec and every entry of the address book."""
         nodes = {str(NodeStatus.UP): 0, str(NodeStatus.DRAINING): 0, str(NodeStatus.LOST): 0}
         problems: dict[str, str] = {}
+        blocked: dict[str, tuple[BlockedLoop, ...]] = {}
         warnings: dict[str, str] = {}
         for node in await self.nodes():
             nodes[node.status] += 1
@@ -151,6 +155,8 @@ class AsyncLookups:
                 warnings[node.name] = node.warning
             if node.problem is not None:
                 problems[node.name] = node.problem
+            if node.blocked:
+                blocked[node.name] = node.blocked
         daemons = {"desired": 0, **{str(status): 0 for status in DaemonStatus}}
         async for record in listing.records(self._io):
             daemons["desired"] += record.desired is Desired.RUNNING
@@ -166,6 +172,7 @@ class AsyncLookups:
             },
             rebalance_paused=await self.rebalance_paused(),
             problems=problems,
+            blocked=blocked,
             warnings=warnings,
         )
 

@@ -3,11 +3,13 @@
 import asyncio
 import os
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from celery_daemons.client.blocking import finish
 from celery_daemons.domain.names import DaemonName
+from celery_daemons.errors import StoreUnavailable
 from celery_daemons.store import server
 from celery_daemons.store.connection import TIMEOUT, AsyncStore
 from celery_daemons.store.keys import Keys
@@ -27,7 +29,6 @@ class _LoopStore:
         self.keys = keys
         self._store = AsyncStore(url, keys, timeout=TIMEOUT, retries=1)
         self._turn = asyncio.Semaphore(_AT_ONCE)
-        self._checking = asyncio.Lock()
         self._checked = False
         self._on_close = on_close
         # asyncio.run() and asyncio.Runner close every asynchronous generator of a loop before they close the loop.
@@ -50,22 +51,35 @@ class _LoopStore:
         return await self._store.read(query)
 
     async def read_in_turn(self, query: Callable[[Any], Any]) -> Any:
-        await self._check()
-        async with self._turn:
+        async with self._in_turn():
+            await self._check()
             return await self._store.read(query)
 
     async def run(self, call: ScriptCall[T]) -> T:
-        await self._check()
-        async with self._turn:
+        async with self._in_turn():
+            await self._check()
             return await self._store.run(call)
 
+    @asynccontextmanager
+    async def _in_turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"Redis at {server.shown(self._store.url)} has not answered {_AT_ONCE} calls of this event loop within "
+                f"{TIMEOUT:g} s; check that the server runs and is not overloaded"
+            ) from None
+        try:
+            yield
+        finally:
+            self._turn.release()
+
     async def _check(self) -> None:
-        if self._checked:
-            return
-        async with self._checking:
-            if not self._checked:
-                await self._store.check()
-                self._checked = True
+        # Without a lock: while Redis does not answer, calls that begin together fail together.
+        if not self._checked:
+            await self._store.check()
+            self._checked = True
 
 
 async def _first(generator: AsyncGenerator[None, None]) -> None:

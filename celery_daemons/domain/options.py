@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict, get_args
 from celery_daemons.domain.names import check_name
 from celery_daemons.errors import ConfigurationError
 
-Isolation = Literal["shared", "process", "thread"]
+Isolation = Literal["shared", "process", "thread", "auto"]
 Restart = Literal["permanent", "transient", "temporary"]
 
 
@@ -95,9 +95,9 @@ def read_options(given: Mapping[str, Any], *, is_async: bool, launcher: str) -> 
         values["labels"] = tuple(sorted(labels.split(",") if isinstance(labels, str) else labels))
     options = LauncherOptions(**values)
     options.check(launcher)
-    if options.isolation == "shared" and not is_async:
+    if options.isolation in ("shared", "auto") and not is_async:
         raise ConfigurationError(
-            f"launcher {launcher}: isolation='shared' runs on an event loop and needs an async def; "
+            f"launcher {launcher}: isolation={options.isolation!r} runs on an event loop and needs an async def; "
             "use isolation='process' or 'thread' for a def"
         )
     if options.isolation == "thread" and is_async:

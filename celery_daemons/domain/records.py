@@ -33,12 +33,25 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlockedLoop:
+    """A host process whose event loop is blocked, so that none of its coroutine daemons makes progress.
+
+    ``by`` is the daemon that blocks the loop, ``None`` for code outside of daemons. ``since`` is in Unix seconds by
+    Redis's clock.
+    """
+
+    pid: int
+    by: DaemonName | None
+    since: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """A worker that is registered in the address book; ``lease_ms`` is the time left of the lease.
 
     ``queue`` is ``None`` if the broker does not allow the node a task queue of its own.
     ``problem`` is why the node can start no daemons, ``None`` if it can. ``warning`` is what a person should correct
-    although daemons run as usual, ``None`` for nothing.
+    although daemons run as usual, ``None`` for nothing. ``blocked`` has the hosts whose event loop is blocked.
     """
 
     name: NodeName
@@ -54,6 +67,7 @@ class Node:
     started_at: float
     lease_ms: int
     problem: str | None = None
+    blocked: tuple[BlockedLoop, ...] = ()
     warning: str | None = None
 
 
@@ -61,7 +75,8 @@ class Node:
 class DaemonRecord:
     """A daemon's address, restart count, last error and desired state.
 
-    Fields of the address are ``None`` while the daemon is on no live node.
+    Fields of the address are ``None`` while the daemon is on no live node. ``blocked`` is set while a daemon blocks the
+    event loop of the daemon's host.
     """
 
     name: DaemonName
@@ -77,6 +92,7 @@ class DaemonRecord:
     restarts: int
     error: str | None
     desired: Desired
+    blocked: BlockedLoop | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +154,8 @@ class NodeRow:
     runs for election as monitor. ``needs`` has the labels and weights that its launchers require, as :func:`needs_text`
     writes them, and ``scanners`` the launchers that have a recovery scanner. ``problem`` is why the node cannot start
     processes, empty if it can: a node with a problem keeps what runs there and takes nothing else. ``warning`` is what
-    a person should correct although daemons run as usual.
+    a person should correct although daemons run as usual. ``blocked`` has the hosts whose event loop is blocked:
+    ``pid|since_ms|daemon``, joined by commas.
     """
 
     incarnation: Incarnation
@@ -156,6 +173,22 @@ class NodeRow:
     started_ms: int = 0
     problem: str = ""
     warning: str = ""
+    blocked: str = ""
+
+    @property
+    def blocked_loops(self) -> tuple[BlockedLoop, ...]:
+        """Return the blocked event loops, without those that cannot be read."""
+        found = []
+        for part in filter(None, self.blocked.split(",")):
+            pid, _, rest = part.partition("|")
+            since, _, by = rest.partition("|")
+            if pid.isdecimal() and since.isdecimal():
+                found.append(BlockedLoop(pid=int(pid), by=DaemonName(by) if by else None, since=int(since) / 1000))
+        return tuple(found)
+
+    def blocked_loop(self, pid: int) -> BlockedLoop | None:
+        """Return the event loop of a process if that loop is blocked."""
+        return next((loop for loop in self.blocked_loops if loop.pid == pid), None) if self.blocked else None
 
     @property
     def takes_daemons(self) -> bool:

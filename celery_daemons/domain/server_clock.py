@@ -70,6 +70,10 @@ class ServerClock:
         """
         return max(server - segment.low for segment in self._segments)
 
+    def now(self, local: float) -> float:
+        """Return about what Redis's clock shows at a local time. Needs at least one measurement."""
+        return local + self._segments[-1].low
+
     def _forget(self, before: float) -> None:
         # A segment ends at an unknown moment before the next one begins.
         while len(self._segments) > 1 and self._segments[1].first < before:

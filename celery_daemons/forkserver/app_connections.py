@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def _close_django() -> None:
 
 
 def close_django() -> None:
-    """Close the connections of Django's databases and caches that belong to the calling thread.
+    """Close the connections of Django's databases and caches that belong to the calling thread. Errors are logged.
 
     For threads that end: Django keeps connections per thread, and nothing else would close them.
     """
@@ -103,13 +103,17 @@ def close_django() -> None:
     if database is None:
         return
     for connection in database.all(initialized_only=True):
-        try:
-            connection.close()
-        except Exception as error:  # noqa: BLE001 - a driver may raise anything
-            logger.warning("connection of Django's database %s could not be closed: %r", connection.alias, error)
+        _close_quietly(connection.close, f"database {connection.alias}")
     caches = sys.modules.get("django.core.cache")
     if caches is not None:
-        caches.close_caches()
+        _close_quietly(caches.close_caches, "caches")
+
+
+def _close_quietly(close: Callable[[], object], what: str) -> None:
+    try:
+        close()
+    except Exception as error:  # noqa: BLE001 - a driver may raise anything
+        logger.warning("connection of Django's %s could not be closed: %r", what, error)
 
 
 def _django_databases() -> Any:

@@ -19,11 +19,14 @@ from celery_daemons.forkserver.child import leave_without_agent
 from celery_daemons.forkserver.deadman import Deadman
 from celery_daemons.forkserver.process_end import end_forked_child
 from celery_daemons.host.context import BlockingDaemonContext, DaemonContext
+from celery_daemons.host.current_run import Run
+from celery_daemons.host.log_capture import LogCapture
 from celery_daemons.launcher import Launcher, Registry
 from celery_daemons.signals import daemon_failed, daemon_started, daemon_stopped
 from celery_daemons.store.codec import printable
 from celery_daemons.wire.arguments import decode_arguments
 from celery_daemons.wire.channel import Channel, ChannelClosed
+from celery_daemons.wire.loop_messages import AskStack
 from celery_daemons.wire.messages import (
     CheckLoop,
     Ended,
@@ -53,8 +56,17 @@ _TRACE_LENGTH: Final = 4000
 class Host(ABC):
     """A host process: a thread serves the agent and extends the lease timer, the main thread runs daemons."""
 
-    def __init__(self, *, channel: Channel[ToHost], registry: Registry, node: str, deadman: Deadman | None) -> None:
+    def __init__(
+        self,
+        *,
+        channel: Channel[ToHost],
+        registry: Registry,
+        node: str,
+        deadman: Deadman | None,
+        capture: LogCapture,
+    ) -> None:
         self._channel = channel
+        self._capture = capture
         self._registry = registry
         self._node = node
         self._deadman = deadman
@@ -85,6 +97,10 @@ class Host(ABC):
     @abstractmethod
     def leave(self) -> None:
         """Let :meth:`run` return. Called in the receiving thread."""
+
+    @abstractmethod
+    def ask_stack(self, question: AskStack) -> None:
+        """Answer where the code of a daemon is, in another thread. Called in the receiving thread."""
 
     @property
     def forked(self) -> bool:
@@ -206,6 +222,8 @@ class Host(ABC):
                 self.check_loop()
             case Leave():
                 self.leave()
+            case AskStack():
+                self.ask_stack(message)
 
     def _report_hung(self) -> None:
         now = time.monotonic()
@@ -231,14 +249,16 @@ def end_forks_after_their_step(loop: asyncio.AbstractEventLoop) -> None:
     os.register_at_fork(after_in_child=end_fork)
 
 
-def end_of_run(name: DaemonName, token: Token, *, stopping: bool, error: BaseException | None) -> End:
+def end_of_run(run: Run, *, stopping: bool, error: BaseException | None) -> End:
     """Return the report of a run that has ended, and log ``error`` unless ``None``."""
-    if error is not None and not stopping:
-        logger.error("daemon %s: failed: %s", name, _summary(error), exc_info=error)
-        return End(name, token, Outcome.FAILED, _summary(error), _trace(error), isinstance(error, NotADaemon))
-    if error is not None:
-        logger.warning("daemon %s: failed while stopping: %s", name, _summary(error), exc_info=error)
-    return End(name, token, Outcome.STOPPED if stopping else Outcome.FINISHED)
+    with run.active():
+        if error is not None and not stopping:
+            logger.error("daemon %s: failed: %s", run.name, _summary(error), exc_info=error)
+            trace = _trace(error)
+            return End(run.name, run.token, Outcome.FAILED, _summary(error), trace, isinstance(error, NotADaemon))
+        if error is not None:
+            logger.warning("daemon %s: failed while stopping: %s", run.name, _summary(error), exc_info=error)
+    return End(run.name, run.token, Outcome.STOPPED if stopping else Outcome.FINISHED)
 
 
 def _summary(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from celery_daemons.domain.names import DaemonName, LauncherName, Token
+from celery_daemons.host.current_run import Run
 from celery_daemons.signals import daemon_beat
 
 if TYPE_CHECKING:
@@ -16,12 +17,23 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", asyncio.Event, threading.Event)
 
-_logger = logging.getLogger("celery_daemons.daemon")
 
+class _DaemonLog(logging.LoggerAdapter[logging.Logger]):
+    """Logs for a daemon wherever it is called, also in threads that the daemon starts by itself."""
 
-class _NamedLog(logging.LoggerAdapter[logging.Logger]):
-    def process(self, msg: object, kwargs: object) -> tuple[object, object]:  # type: ignore[override]
-        return f"daemon {self.extra['daemon']}: {msg}", kwargs  # type: ignore[index]
+    def __init__(self, logger: logging.Logger, run: Run) -> None:
+        super().__init__(logger)
+        self._run = run
+
+    def process(self, msg: object, kwargs: Any) -> Any:
+        """Leave the call as it is: before Python 3.13 an adapter drops the caller's ``extra``."""
+        return msg, kwargs
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log a message, with the caller as the place in the code."""
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
+        with self._run.active():
+            super().log(level, msg, *args, **kwargs)
 
 
 class _Context(Generic[E]):
@@ -78,8 +90,9 @@ class _Context(Generic[E]):
 
     @property
     def log(self) -> "logging.LoggerAdapter[logging.Logger]":
-        """A logger that puts the daemon's name first."""
-        return _NamedLog(_logger, {"daemon": self.name})
+        """The logger ``daemons.<launcher>``; its records have ``daemon``, ``launcher`` and ``token``."""
+        logger = logging.getLogger(f"daemons.{self.launcher}")
+        return _DaemonLog(logger, Run(self.name, self.launcher, self.token))
 
 
 class DaemonContext(_Context[asyncio.Event]):

@@ -20,8 +20,14 @@ from celery_daemons.forkserver.deadman import Deadman
 from celery_daemons.forkserver.process_end import end_forked_child
 from celery_daemons.host.base import Host, end_forks_after_their_step, end_of_run
 from celery_daemons.host.context import BlockingDaemonContext, DaemonContext
+from celery_daemons.host.current_run import Run
+from celery_daemons.host.frames import all_threads, task_frames
+from celery_daemons.host.log_capture import LogCapture
+from celery_daemons.host.watcher import Watcher
 from celery_daemons.launcher import Launcher, Registry
 from celery_daemons.wire.channel import Channel
+from celery_daemons.wire.inspection import Refusal, Stack, ThreadStack
+from celery_daemons.wire.loop_messages import AskStack
 from celery_daemons.wire.messages import ToHost
 
 #: Seconds for the receiving thread to handle what has arrived; it waits for nothing but the GIL.
@@ -39,8 +45,20 @@ class IsolatedHost(Host):
     SIGTERM from elsewhere asks the daemon to stop as well.
     """
 
-    def __init__(self, *, channel: Channel[ToHost], registry: Registry, node: str, deadman: Deadman | None) -> None:
-        super().__init__(channel=channel, registry=registry, node=node, deadman=deadman)
+    def __init__(
+        self,
+        *,
+        channel: Channel[ToHost],
+        registry: Registry,
+        node: str,
+        deadman: Deadman | None,
+        capture: LogCapture,
+    ) -> None:
+        super().__init__(channel=channel, registry=registry, node=node, deadman=deadman, capture=capture)
+        self._watcher = Watcher(send=self.send, stack_of=self._stack_of)
+        #: The task of a coroutine daemon, once there is one.
+        self._task: asyncio.Task[object] | None = None
+        self._token = 0
         self._stopping = threading.Event()
         self._items: unpatched.SimpleQueue[StartItem | None] = unpatched.SimpleQueue()
         #: Cancels the coroutine of the daemon, once there is one.
@@ -61,11 +79,14 @@ class IsolatedHost(Host):
         if item is None:
             return 0
         setproctitle.setproctitle(f"celery_daemons.host: {self._node} daemon {item.name}")
+        run = Run(item.name, item.launcher, item.token)
+        self._token = item.token
         error: BaseException | None = None
         try:
             launcher, args, kwargs = self.prepare(item)
             if not self._stopping.is_set():
-                self._run_daemon(item, launcher, args, kwargs)
+                with self._capture.whole_process(run):
+                    self._run_daemon(item, launcher, args, kwargs)
         except (DaemonsError, ValueError) as raised:
             error = raised
         except BaseException as raised:  # noqa: BLE001 - a daemon may raise anything, SystemExit included
@@ -74,7 +95,7 @@ class IsolatedHost(Host):
             end_forked_child(error)
         self._catch_up()
         self.unwatch(item.name)
-        self.report_ended([end_of_run(item.name, item.token, stopping=self._stopping.is_set(), error=error)])
+        self.report_ended([end_of_run(run, stopping=self._stopping.is_set(), error=error)])
         return 0
 
     def begin(self, items: list[StartItem]) -> None:
@@ -89,6 +110,17 @@ class IsolatedHost(Host):
             self._interrupt()
             if self._to_hub >= 0:
                 os.write(self._to_hub, b"!")
+
+    def ask_stack(self, question: AskStack) -> None:
+        """Let the watcher answer, which is started by the first question."""
+        self._watcher.ask(question)
+
+    def _stack_of(self, name: DaemonName) -> Stack | Refusal:
+        """Return the stacks of all threads, and that of the daemon's task."""
+        task, stacks = self._task, all_threads()
+        if task is not None and not task.done():
+            stacks.insert(0, ThreadStack("task", task_frames(task)))
+        return Stack(kind="process", pid=os.getpid(), token=self._token, stacks=stacks)
 
     def probe(self) -> None:
         """Do nothing: the agent probes shared hosts only, where a daemon can block the others."""
@@ -151,7 +183,7 @@ class IsolatedHost(Host):
         end_forks_after_their_step(loop)
         ctx = DaemonContext(item.name, item.launcher, self._node, item.token, asyncio.Event())
         with self.announced(ctx):
-            task = loop.create_task(launcher.start(ctx, args, kwargs))
+            task = self._task = loop.create_task(launcher.start(ctx, args, kwargs))
 
             def interrupt() -> None:
                 ctx.stopping.set()

@@ -99,10 +99,11 @@ class PlanExecutor:
         for name, why in batch:
             self._tally.recalled(name, why)
         recalled = self._store.run(book.recall(self._keys, self._epoch, node, batch))
-        names = [name for name, _ in batch]
-        self._notify(node, recalled, names, recalled=True)
-        for name, token in zip(names, recalled.tokens, strict=True):
-            if not token:
+        self._notify(node, recalled, [name for name, _ in batch], recalled=True)
+        for (name, why), token in zip(batch, recalled.tokens, strict=True):
+            if token:
+                logger.info("daemon %s: recalled from node %s: %s", name, node, why)
+            else:
                 self._reconciler.recall_refused(name)
         self._report_progress()
 

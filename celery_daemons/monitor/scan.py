@@ -12,7 +12,7 @@ from celery_daemons.domain.records import DaemonSpec, SpecRow
 from celery_daemons.errors import DaemonsError, LeaseLost
 from celery_daemons.launcher import Launcher, Registry
 from celery_daemons.monitor.cluster_tally import ClusterTally
-from celery_daemons.monitor.listing import items_of, scan_thread
+from celery_daemons.monitor.scanner_items import items_of, scan_thread
 from celery_daemons.settings import Settings
 from celery_daemons.store import specs
 from celery_daemons.store.connection import Store

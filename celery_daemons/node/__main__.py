@@ -70,17 +70,21 @@ def main() -> None:
     os._exit(status)
 
 
-async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket, service_manager: "ServiceManager") -> None:
+async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket, service_manager: "ServiceManager") -> None:  # noqa: PLR0915 - the composition root
     """Build the agent from top to bottom, each part from the parts above, and run the agent."""
     # Imported here: the worker's sys.path counts, which has just been set.
     from celery_daemons.domain.names import NodeName
     from celery_daemons.forkserver.spawner import Spawner
     from celery_daemons.node.agent import Agent
     from celery_daemons.node.assignment_sync import AssignmentSync
+    from celery_daemons.node.bell import READ_TIMEOUT, Bell
     from celery_daemons.node.command_runner import CommandRunner
+    from celery_daemons.node.conditions import Conditions
     from celery_daemons.node.election import Election
     from celery_daemons.node.host_pool import HostPool
+    from celery_daemons.node.inspector import Inspector
     from celery_daemons.node.lifetime import Lifetime
+    from celery_daemons.node.log_files import LogFiles
     from celery_daemons.node.measurements import Measurements
     from celery_daemons.node.metrics import Metrics, ServedNode
     from celery_daemons.node.node_lease import NodeLease
@@ -94,6 +98,7 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket, ser
     from celery_daemons.node.vitals import Vitals
     from celery_daemons.node.witness import ClusterWitness
     from celery_daemons.node.worker_link import WorkerLink
+    from celery_daemons.store.clock import lease_clock
     from celery_daemons.store.codec import printable
     from celery_daemons.store.connection import AsyncStore
     from celery_daemons.store.keys import Keys
@@ -141,10 +146,12 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket, ser
     )
     supervisor = Supervisor(boot.launchers, shared_hosts=settings.hosts, rng=random.Random())  # noqa: S311
     outbox = Outbox(keys=keys, node=node)
-    sender = OutboxSender(store=store, node=node, lease=lease, outbox=outbox, measurements=measurements)
-    hosts = HostPool(boot=boot, spawner=spawner, lease=lease)
+    files = LogFiles(boot.tempdir)
+    hosts = HostPool(boot=boot, spawner=spawner, lease=lease, files=files)
     sync = AssignmentSync(store=store, node=node, lease=lease, supervisor=supervisor, outbox=outbox)
     serving = Serving()
+    inspector = Inspector(supervisor=supervisor, hosts=hosts, files=files)
+    sender = OutboxSender(store=store, node=node, lease=lease, outbox=outbox, measurements=measurements)
     runner = CommandRunner(
         supervisor=supervisor,
         outbox=outbox,
@@ -154,6 +161,18 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket, ser
         serving=serving,
         vitals=vitals,
         measurements=measurements,
+        inspector=inspector,
+    )
+    listener = AsyncStore(settings.redis_url, keys, timeout=READ_TIMEOUT)
+    bell = Bell(listener=listener, store=store, node=node, lease=lease, answer=inspector.answer)
+    conditions = Conditions(
+        node=node,
+        lease=lease,
+        supervisor=supervisor,
+        runner=runner,
+        spawner=spawner,
+        serving=serving,
+        redis_time=lambda: witness.clock.now(lease_clock()),
     )
     observation = Observation(
         settings=settings,
@@ -168,6 +187,7 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket, ser
             node=ServedNode(
                 lease_seconds=settings.lease_ttl, launchers=boot.launchers, supervisor=supervisor, hosts=hosts
             ),
+            served=settings.http is not None,
         ).page,
         ask_hosts=hosts.check_loops,
         describe=lambda: f"{supervisor.count} daemons{', leads' if election.epoch is not None else ''}",
@@ -185,8 +205,9 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket, ser
         hosts=hosts,
         sync=sync,
         runner=runner,
-        spawner=spawner,
         serving=serving,
+        conditions=conditions,
+        bell=bell,
         election=election,
         worker_link=worker_link,
     )
@@ -230,7 +251,12 @@ async def _run_candidate(
         vitals=vitals,
         readiness=CandidateReadiness(candidate=candidate, lifetime=lifetime),
         service_manager=service_manager,
-        metrics_page=Metrics(measurements=measurements, vitals=vitals, leads=lambda: election.epoch is not None).page,
+        metrics_page=Metrics(
+            measurements=measurements,
+            vitals=vitals,
+            leads=lambda: election.epoch is not None,
+            served=settings.http is not None,
+        ).page,
         ask_hosts=lambda: None,
         describe=lambda: "leads" if election.epoch is not None else "candidate",
         set_warning=lambda _: None,

@@ -9,9 +9,10 @@ from typing import Final
 
 from celery_daemons.domain.names import NodeName
 from celery_daemons.errors import StoreUnavailable
-from celery_daemons.forkserver.spawner import Spawner
 from celery_daemons.node.assignment_sync import AssignmentSync
+from celery_daemons.node.bell import Bell
 from celery_daemons.node.command_runner import CommandRunner
+from celery_daemons.node.conditions import Conditions
 from celery_daemons.node.election import Election
 from celery_daemons.node.host_memory import HostMemory
 from celery_daemons.node.host_pool import HostPool
@@ -69,8 +70,9 @@ class Agent:
         hosts: HostPool,
         sync: AssignmentSync,
         runner: CommandRunner,
-        spawner: Spawner,
         serving: Serving,
+        conditions: Conditions,
+        bell: Bell,
         election: Election,
         worker_link: WorkerLink,
     ) -> None:
@@ -85,8 +87,9 @@ class Agent:
         self._hosts = hosts
         self._sync = sync
         self._runner = runner
-        self._spawner = spawner
         self._serving = serving
+        self._conditions = conditions
+        self._bell = bell
         self._election = election
         self._worker_link = worker_link
         self._memory = HostMemory()
@@ -98,6 +101,7 @@ class Agent:
         self._lifetime.start(self._watch_worker())
         serving = self._lifetime.start(self._serve())
         self._lifetime.start(self._sender.run(self._runner.on_reply))
+        self._lifetime.start(self._bell.run())
         if self._settings.on_store_loss == "stop":
             self._lifetime.start(self._guard())
         timeout = await self._lifetime.wait()
@@ -139,7 +143,8 @@ class Agent:
             if answer is None:
                 return
             self._hosts.renew()
-            await self._check_serving()
+            await self._conditions.check()
+            self._bell.check_server()
             now = time.monotonic()
             self._runner.apply(self._supervisor.open_hosts(now=now))
             limit_kib = self._settings.host_max_memory
@@ -150,24 +155,6 @@ class Agent:
             if not self._sync.is_current(answer.generation):
                 self._lifetime.start(self._catch_up(answer.generation))
             await self._campaign(led=answer.led)
-
-    async def _check_serving(self) -> None:
-        """Report whether this node can start processes, give back what waits for one, and try again."""
-        problem = self._serving.problem
-        if bool(problem) != bool(self._lease.problem):
-            if not await self._lease.report_problem(problem):
-                return
-            if problem:
-                # After the report: the monitor must not assign to this node what the node now gives back.
-                logger.error("node %s: takes no daemons: %s", self._node, problem)
-                self._runner.apply(self._supervisor.cannot_start(problem))
-            else:
-                logger.info("node %s: can start processes again, takes daemons", self._node)
-                self._runner.apply(self._supervisor.can_start(now=time.monotonic()))
-        if self._serving.retry_due(time.monotonic()):
-            if self._serving.take_new_server():
-                await self._spawner.replace_server()
-            self._runner.apply(self._supervisor.probe(now=time.monotonic()))
 
     async def _beat_with_retries(self) -> Renewed | None:
         """Renew the lease, trying until Redis answers; ``None`` once the lease is lost."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from celery_daemons.node.alarm import Alarm
 from celery_daemons.node.assignment_sync import AssignmentSync
 from celery_daemons.node.host_pool import ForkFailed, HostDied, HostEvent, HostPool
+from celery_daemons.node.inspector import Inspector
 from celery_daemons.node.measurements import Measurements
 from celery_daemons.node.outbox import ClaimsAnswered, Outbox, Reply
 from celery_daemons.node.outbox_sender import OutboxSender
@@ -29,7 +30,17 @@ from celery_daemons.node.supervision.commands import (
 )
 from celery_daemons.node.supervision.supervisor import Supervisor
 from celery_daemons.node.vitals import Vitals
-from celery_daemons.wire.messages import Alive, Ended, HostNumbers, Hung, LoadFailed, Proven, Ready, Started
+from celery_daemons.wire.loop_messages import LoopBlocked, LoopFree, StackAnswer, Stalled
+from celery_daemons.wire.messages import (
+    Alive,
+    Ended,
+    HostNumbers,
+    Hung,
+    LoadFailed,
+    Proven,
+    Ready,
+    Started,
+)
 
 
 class CommandRunner:
@@ -44,6 +55,7 @@ class CommandRunner:
         hosts: HostPool,
         sync: AssignmentSync,
         serving: Serving,
+        inspector: Inspector,
         vitals: Vitals,
         measurements: Measurements,
     ) -> None:
@@ -53,6 +65,7 @@ class CommandRunner:
         self._hosts = hosts
         self._sync = sync
         self._serving = serving
+        self._inspector = inspector
         self._vitals = vitals
         self._measurements = measurements
         self._alarm = Alarm(self._on_alarm)
@@ -111,6 +124,10 @@ class CommandRunner:
                 self.apply(self._supervisor.ended(host, ends, now=now))
             case Hung(items):
                 self.apply(self._supervisor.hung(host, items, now=now))
+            case Stalled() | LoopBlocked() | LoopFree():
+                self._on_loop(host, event, now)
+            case StackAnswer(question, answer):
+                self._inspector.on_stack(question, answer)
             case Alive():
                 self._supervisor.host_answered(host)
             case HostNumbers(loop_lag):
@@ -135,6 +152,16 @@ class CommandRunner:
                 self._vitals.host_gone(host)
                 self._measurements.host_died(host, end)
                 self.apply(self._supervisor.host_died(host, now=now, cause=end.cause))
+
+    def _on_loop(self, host: HostId, event: Stalled | LoopBlocked | LoopFree, now: float) -> None:
+        match event:
+            case Stalled(stalls):
+                self._measurements.stalled(seconds for _, _, seconds in stalls)
+                self.apply(self._supervisor.stalled(host, stalls, now=now))
+            case LoopBlocked(name, _, seconds):
+                self.apply(self._supervisor.loop_blocked(host, name, seconds, now=now))
+            case LoopFree():
+                self._supervisor.loop_free(host)
 
     def _on_alarm(self) -> None:
         self.apply(self._supervisor.due(now=time.monotonic()))

@@ -82,6 +82,13 @@ class HealthReporter:
         """Report that the process ends."""
         if self._health_file is not None:
             self._health_file.remove()
+        # A drain may be over before the next round.
+        self._report_end()
+
+    def _report_end(self) -> None:
+        if self._vitals.ending and not self._reported_stopping:
+            self._reported_stopping = True
+            self._service_manager.stopping()
 
     def _report_to_file(self, *, healthy: bool) -> None:
         if self._health_file is None:
@@ -98,15 +105,12 @@ class HealthReporter:
         manager = self._service_manager
         if not manager.present:
             return
-        if self._vitals.ending:
-            if not self._reported_stopping:
-                self._reported_stopping = True
-                manager.stopping()
-        elif not self._reported_ready and not self._readiness.started:
-            if self._round % _ROUNDS_PER_EXTENSION == 0:
-                manager.waiting(self._readiness.why_not())
-            return
-        elif not self._reported_ready:
+        self._report_end()
+        if not self._vitals.ending and not self._reported_ready:
+            if not self._readiness.started:
+                if self._round % _ROUNDS_PER_EXTENSION == 0:
+                    manager.waiting(self._readiness.why_not())
+                return
             self._reported_ready = True
             manager.ready()
         manager.status(self._describe())

@@ -13,11 +13,13 @@ from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.runs import StartItem
 from celery_daemons.forkserver.spawner import Child, ProcessEnd, Spawner
 from celery_daemons.node import descriptors
+from celery_daemons.node.log_files import LogFiles
 from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.repeats import RepeatedFault
 from celery_daemons.node.supervision.commands import HostId
 from celery_daemons.store.clock import lease_clock
 from celery_daemons.wire.channel import AsyncChannel, ChannelClosed, batches
+from celery_daemons.wire.loop_messages import AskStack
 from celery_daemons.wire.messages import (
     Boot,
     CheckLoop,
@@ -107,6 +109,10 @@ class HostProcess:
         """Ask the event loop for an answer."""
         self._send(Probe())
 
+    def ask_stack(self, question: int, name: DaemonName) -> None:
+        """Ask where the code of a daemon is; the answer is an event with the number of the question."""
+        self._send(AskStack(question, name))
+
     def check_loop(self) -> None:
         """Ask for numbers from the loop, unless the last question is not answered: the socket must not fill."""
         if not self._asked:
@@ -180,8 +186,9 @@ class HostProcess:
 class HostPool:
     """The host processes of a node by id."""
 
-    def __init__(self, *, boot: Boot, spawner: Spawner, lease: NodeLease) -> None:
+    def __init__(self, *, boot: Boot, spawner: Spawner, lease: NodeLease, files: LogFiles) -> None:
         self._boot = boot
+        self._files = files
         self._spawner = spawner
         self._lease = lease
         self._hosts: dict[HostId, HostProcess] = {}
@@ -201,6 +208,7 @@ class HostPool:
             settings=self._boot.settings,
             title=f"celery_daemons.host: {self._boot.node}",
             isolated=isolated,
+            log_ring=self._files.open(host_id),
         )
         task = asyncio.create_task(host.run(self._spawner, boot, handle, check_room=lambda: self._check_room(host_id)))
         self._tasks.add(task)
@@ -256,5 +264,6 @@ class HostPool:
 
     def _closed(self, host_id: HostId, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._files.close(host_id)
         self._hosts.pop(host_id, None)
         self._admitted.discard(host_id)

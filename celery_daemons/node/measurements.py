@@ -1,6 +1,7 @@
 """What the agent has counted and measured since it began, for metrics: no I/O, and nothing that grows with time."""
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Final
 
 from celery_daemons.domain.histogram import Histogram
@@ -29,6 +30,9 @@ class Measurements:
         self.deadman_kills = 0
         self.elections = 0
         self.loop_lag: dict[str, Histogram] = {}
+        #: How often, and for how many seconds together, daemons have blocked the event loop of a shared host.
+        self.stalls = 0
+        self.stall_seconds = 0.0
         #: The label of each host: a place that the next host takes over, so that labels do not grow with restarts.
         self.labels: dict[HostId, str] = {}
         self._margins: deque[tuple[float, float]] = deque()
@@ -72,6 +76,12 @@ class Measurements:
         label = self.labels.get(host)
         if label is not None and loop_lag is not None:
             self.loop_lag.setdefault(label, Histogram(_LAG_BOUNDS)).observe(loop_lag)
+
+    def stalled(self, seconds: Iterable[float]) -> None:
+        """Count steps on the event loop of a host that took too long."""
+        for one in seconds:
+            self.stalls += 1
+            self.stall_seconds += one
 
     def host_died(self, host: HostId, end: ProcessEnd) -> None:
         """Free the label of a host, and count the host if the timer of its lease has killed it."""

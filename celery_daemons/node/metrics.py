@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from celery_daemons.domain.histogram import cumulative
 from celery_daemons.domain.names import LauncherName
-from celery_daemons.domain.states import NodeStatus
+from celery_daemons.domain.states import DaemonStatus, NodeStatus
 from celery_daemons.node.host_memory import resident_kib
 from celery_daemons.node.host_pool import HostPool
 from celery_daemons.node.http_server import HttpAnswer
@@ -53,7 +53,11 @@ class Metrics:
         vitals: Vitals,
         leads: Callable[[], bool],
         node: ServedNode | None = None,
+        served: bool = True,
     ) -> None:
+        """Without ``served``, nobody asks for the page."""
+        # Now: at the first scrape, the import would hold the loop that renews the lease.
+        self._choose_encoder = _import_encoder() if served else None
         self._measurements = measurements
         self._vitals = vitals
         self._leads = leads
@@ -64,11 +68,9 @@ class Metrics:
 
     def page(self, accept: str) -> HttpAnswer:
         """Return the page in the format that ``accept`` asks for."""
-        try:
-            from prometheus_client.exposition import choose_encoder
-        except ImportError:
+        if self._choose_encoder is None:
             return HttpAnswer(status=501, body=_MISSING.encode())
-        encode, content_type = choose_encoder(accept)
+        encode, content_type = self._choose_encoder(accept)
         return HttpAnswer(status=200, body=encode(self), content_type=content_type)
 
     def collect(self) -> Iterator[Any]:
@@ -126,6 +128,8 @@ class Metrics:
             "host_loop_lag_seconds": [
                 ((host,), (lag.cumulative(), lag.total)) for host, lag in sorted(of.loop_lag.items())
             ],
+            "host_loop_stalls_total": [((), of.stalls)],
+            "host_loop_stall_seconds_total": [((), of.stall_seconds)],
             "host_resident_bytes": _by(sorted(filter(None, resident)), resident),
             "deadman_kills_total": [((), of.deadman_kills)],
         }
@@ -137,10 +141,24 @@ class Metrics:
         return {**shown, OTHER_LAUNCHERS: rest} if rest else shown
 
 
+def _import_encoder() -> Callable[[str], tuple[Callable[[Any], bytes], str]] | None:
+    try:
+        from prometheus_client.exposition import choose_encoder
+    except ImportError:
+        return None
+    return choose_encoder
+
+
 def _of_cluster(numbers: ClusterNumbers) -> dict[str, list[Sample]]:
     scans = sorted(numbers.scans.items())
+    counts = {(launcher, status): count for launcher, status, count in numbers.statuses}
     return {
-        "status": [((launcher, str(status)), count) for launcher, status, count in numbers.statuses],
+        "status": [
+            # Zeros too: an expression that subtracts a series that is absent has no result.
+            ((launcher, str(status)), counts.get((launcher, status), 0))
+            for launcher in numbers.desired
+            for status in DaemonStatus
+        ],
         "desired": _by(numbers.desired, numbers.desired),
         "unhealthy": [((name, str(status)), 1) for name, status in numbers.unhealthy],
         "nodes": _by([str(status) for status in NodeStatus], numbers.nodes),

@@ -30,3 +30,11 @@ class NameWait:
             return ends_at - now
         self.ended_ms = taken.end_ms
         return 0.0
+
+    @staticmethod
+    def why(taken: Taken) -> str:
+        """Return why this node has not joined, for the log and the journal."""
+        return (
+            f"another worker of this name is alive (incarnation {taken.incarnation}); this one stays a plain worker "
+            "and joins when the name is free: give each worker its own --hostname"
+        )

@@ -251,8 +251,7 @@ class NodeLease:
 
     def end(self) -> None:
         """Note that the lease is over and every host dead: the next incarnation may take the daemons over."""
-        self.incarnation = None
-        self.until = 0.0
+        self.incarnation, self.until = None, 0.0
 
     async def drain(self) -> None:
         """Ask the monitor to assign nothing more to this node. Raises StoreUnavailable."""
@@ -279,10 +278,7 @@ class NodeLease:
         if self._reported_taken:
             return
         self._reported_taken = True
-        why = (
-            f"another worker of this name is alive (incarnation {answer.incarnation}); this one stays a plain worker "
-            "and joins when the name is free: give each worker its own --hostname"
-        )
+        why = self._name_wait.why(answer)
         logger.warning("node %s: %s", self._node, why)
         with contextlib.suppress(StoreUnavailable):
             await self._store.run(journal.note(self._store.keys, "name-taken", node=self._node, cause=why))

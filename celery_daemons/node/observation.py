@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from celery_daemons.http_endpoint import http_endpoint
 from celery_daemons.node.health_file import HealthFile
 from celery_daemons.node.health_reporter import HealthReporter
 from celery_daemons.node.http_server import HttpAnswer, HttpServer
@@ -12,7 +13,7 @@ from celery_daemons.node.lifetime import Lifetime
 from celery_daemons.node.probes import LIVEZ, LIVEZ_WORKER, READYZ, STARTUPZ, Probes, Readiness
 from celery_daemons.node.service_manager import ServiceManager
 from celery_daemons.node.vitals import Vitals
-from celery_daemons.settings import Settings, http_endpoint
+from celery_daemons.settings import Settings
 
 logger = logging.getLogger(__name__)
 

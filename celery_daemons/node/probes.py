@@ -23,7 +23,7 @@ class Readiness(Protocol):
         """Return why it does not take part, or is about to leave; empty if it takes part."""
 
 
-class Verdict:
+class ProbeAnswer:
     """The answer to a probe: ``reasons`` why it fails, none if it succeeds."""
 
     def __init__(self, reasons: Sequence[str], *, available: bool = True) -> None:
@@ -50,32 +50,32 @@ class Probes:
         self._vitals = vitals
         self._readiness = readiness
 
-    def livez(self, now: float) -> Verdict:
+    def livez(self, now: float) -> ProbeAnswer:
         """Return whether the loops of agent, hosts and monitor turn; an agent that stands still does not answer."""
-        return Verdict(self._vitals.still_loops(now))
+        return ProbeAnswer(self._vitals.still_loops(now))
 
-    def livez_worker(self, now: float) -> Verdict:
+    def livez_worker(self, now: float) -> ProbeAnswer:
         """Return whether the loop of the worker turns."""
         if self._vitals.no_ticks:
-            return Verdict([f"not available: {self._vitals.no_ticks}; probe {LIVEZ}"], available=False)
+            return ProbeAnswer([f"not available: {self._vitals.no_ticks}; probe {LIVEZ}"], available=False)
         still = self._vitals.still_worker(now)
-        return Verdict([still] if still else [])
+        return ProbeAnswer([still] if still else [])
 
-    def healthy(self, now: float) -> Verdict:
+    def healthy(self, now: float) -> ProbeAnswer:
         """Return whether all loops turn, that of the worker included, as far as this can be known."""
         still = self._vitals.still_worker(now)
-        return Verdict([*self._vitals.still_loops(now), *([still] if still else [])])
+        return ProbeAnswer([*self._vitals.still_loops(now), *([still] if still else [])])
 
-    def readyz(self) -> Verdict:
+    def readyz(self) -> ProbeAnswer:
         """Return whether the node has joined, its lease runs, and it does not drain."""
         why_not = self._readiness.why_not()
-        return Verdict([why_not] if why_not else [])
+        return ProbeAnswer([why_not] if why_not else [])
 
-    def startupz(self) -> Verdict:
+    def startupz(self) -> ProbeAnswer:
         """Return whether the node has joined once."""
-        return Verdict([] if self._readiness.started else [self._readiness.why_not() or "not started"])
+        return ProbeAnswer([] if self._readiness.started else [self._readiness.why_not() or "not started"])
 
-    def answer(self, path: str, now: float) -> Verdict | None:
+    def answer(self, path: str, now: float) -> ProbeAnswer | None:
         """Return the answer to a probe; ``None`` if the path is none."""
         match path:
             case "/livez":

@@ -75,6 +75,12 @@ _NODE: Final = (
         help="Time that the event loop of a shared host took to get to a question of the agent.",
     ),
     Series(
+        name="host_loop_stalls_total",
+        kind="counter",
+        help="Steps on the event loop of a shared host that took 0.1 s or longer.",
+    ),
+    Series(name="host_loop_stall_seconds_total", kind="counter", help="Time that these steps took."),
+    Series(
         name="host_resident_bytes",
         kind="gauge",
         labels=("host",),

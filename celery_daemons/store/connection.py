@@ -1,5 +1,6 @@
 """Run script calls and queries on Redis, blocking or async, and translate the client's errors."""
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -13,10 +14,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from celery_daemons.domain.names import DaemonName
-from celery_daemons.errors import ConfigurationError, StoreUnavailable
+from celery_daemons.errors import StoreUnavailable
 from celery_daemons.store import server
 from celery_daemons.store.keys import LAYOUT, Keys
 from celery_daemons.store.lease import layout_mismatch
+from celery_daemons.store.redis_client import client_options, new_client
 from celery_daemons.store.script import ScriptCall
 from celery_daemons.store.server_pin import ServerPin
 
@@ -57,57 +59,29 @@ def _translated(url: str) -> Iterator[None]:
         raise _unavailable(url, error) from error
 
 
+@contextmanager
+def _cancellation_kept() -> Iterator[None]:
+    """Raise CancelledError at the end if the task was cancelled meanwhile.
+
+    The Redis client sends with asyncio.wait_for, which in Python 3.11 swallows a cancellation that arrives together
+    with the end of what it waits for. A caller that waits in a loop would go on forever.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    requests = task.cancelling()
+    try:
+        yield
+    finally:
+        if task.cancelling() > requests:
+            raise asyncio.CancelledError
+
+
 def _pack(call: ScriptCall[Any]) -> tuple[Any, ...]:
     return ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
 
 
 def _pack_whole(call: ScriptCall[Any]) -> tuple[Any, ...]:
     return ("EVAL", call.script.source, len(call.keys), *call.keys, *call.args)
-
-
-def _options(timeout: float) -> dict[str, Any]:
-    return {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        # RESP2 whatever the default of the client: the types of replies must not depend on its version.
-        "protocol": 2,
-    }
-
-
-def _client(library: Any, url: str, **options: Any) -> Any:
-    """Return a client of ``library``, redis or redis.asyncio, for a server or for the primary that sentinels name."""
-    sentinels = server.sentinels(url)
-    if sentinels is None:
-        return _plain_client(library, url, options)
-    timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
-    sentinel_kwargs = {**timeouts, **sentinels.sentinel_options}
-    return library.sentinel.Sentinel(sentinels.hosts, sentinel_kwargs=sentinel_kwargs).master_for(
-        sentinels.service,
-        db=sentinels.database,
-        username=sentinels.username,
-        password=sentinels.password,
-        socket_keepalive=True,
-        **sentinels.primary_options,
-        **options,
-    )
-
-
-def _plain_client(library: Any, url: str, options: dict[str, Any]) -> Any:
-    address = server.normalise(url)
-    if not address.startswith("unix:"):
-        options = {"socket_keepalive": True, **options}  # not for a Unix socket
-    try:
-        client = library.Redis.from_url(address, **options)
-        pool = client.connection_pool
-        pool.connection_kwargs["decode_responses"] = False  # replies stay bytes, whatever the URL says
-        # The pool connects lazily. Build a connection now, so that a wrong option in the URL is found here.
-        pool.connection_class(**pool.connection_kwargs)
-    except (TypeError, ValueError, RedisError) as error:
-        raise ConfigurationError(
-            f"daemons_redis_url: the Redis client rejects an option of {server.shown(url)} ({error}); correct the part "
-            "after the ? of the URL"
-        ) from error
-    return client
 
 
 def _ask_server(client: Any, keys: Keys) -> Any:
@@ -145,12 +119,12 @@ class Store:
         self.url = url
         self.keys = keys
         self._book = keys.book
-        self.client: Any = client or _client(
+        self.client: Any = client or new_client(
             redis,
             url,
             retry=redis.retry.Retry(NoBackoff(), 1, supported_errors=_RETRIED),
             redis_connect_func=self._on_connect,
-            **_options(timeout),
+            **client_options(timeout),
         )
         self.pin = ServerPin()
         self._pins_server = pin_server
@@ -237,12 +211,12 @@ class AsyncStore:
         self.url = url
         self.keys = keys
         self._on_call = on_call
-        self.client: Any = client or _client(
+        self.client: Any = client or new_client(
             redis.asyncio,
             url,
             retry=redis.asyncio.retry.Retry(NoBackoff(), retries, supported_errors=_RETRIED),
             redis_connect_func=self._on_connect,
-            **_options(timeout),
+            **client_options(timeout),
         )
         self.pin = ServerPin()
         self._pins_server = pin_server
@@ -255,7 +229,7 @@ class AsyncStore:
 
     async def check(self) -> None:
         """Raise ConfigurationError or LayoutMismatch for an unsuitable server or namespace."""
-        with _translated(self.url):
+        with _cancellation_kept(), _translated(self.url):
             replies = await _ask_server(self.client, self.keys)
         _check_server(replies, self.url)
 
@@ -270,7 +244,7 @@ class AsyncStore:
         return call.decode(reply)
 
     async def _reply(self, call: ScriptCall[Any]) -> Any:
-        with _translated(self.url):
+        with _cancellation_kept(), _translated(self.url):
             try:
                 try:
                     reply = await self.client.execute_command(*_pack(call))
@@ -284,7 +258,7 @@ class AsyncStore:
 
     async def read(self, query: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         """Await ``query``, called with the client, and translate the client's errors. Raises StoreUnavailable."""
-        with _translated(self.url):
+        with _cancellation_kept(), _translated(self.url):
             return await query(self.client)
 
     async def close(self) -> None:

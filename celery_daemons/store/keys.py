@@ -90,3 +90,11 @@ class Keys:
     def generation(self, node: NodeName) -> str:
         """String: a number that grows with every assignment to a node and every recall from that node."""
         return self._key("node", node, "generation")
+
+    def bell(self, node: NodeName) -> str:
+        """List: questions that wait for the agent of a node; absent while there are none."""
+        return self._key("node", node, "bell")
+
+    def answer(self, question: str) -> str:
+        """List with an expiry: the answer to a question."""
+        return self._key("answer", question)

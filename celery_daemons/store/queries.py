@@ -226,6 +226,7 @@ def node(name: NodeName, row: NodeRow, lease_ms: int, *, daemons: int) -> Node:
         started_at=row.started_ms / 1000,
         lease_ms=max(0, lease_ms),
         problem=row.problem or None,
+        blocked=row.blocked_loops,
         warning=row.warning or None,
     )
 
@@ -274,4 +275,5 @@ def record(name: DaemonName, spec: SpecRow, row: BookRow | None, node: NodeRow |
         restarts=row.restarts if row else 0,
         error=row.error if row else None,
         desired=spec.desired,
+        blocked=node.blocked_loop(where.pid) if where and node else None,
     )

@@ -9,6 +9,7 @@ from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.runs import Assignment, End, StartItem
 from celery_daemons.domain.states import DaemonStatus
 from celery_daemons.settings import Settings
+from celery_daemons.wire.loop_messages import AskStack, LoopBlocked, LoopFree, StackAnswer, Stalled
 
 #: Environment variable that carries the Preload message from the agent to its fork server: multiprocessing leaves no
 #: other way to hand data to the modules that a fork server preloads.
@@ -47,12 +48,16 @@ class Boot(msgspec.Struct, kw_only=True):
 
 
 class HostBoot(msgspec.Struct, kw_only=True, tag=True):
-    """Agent to host, first message; ``until`` is the end of the node's lease on the lease clock, less the margin."""
+    """Agent to host, first message; ``until`` is the end of the node's lease on the lease clock, less the margin.
+
+    ``log_ring`` is the file for the last log lines of the host's daemons; empty for none.
+    """
 
     node: str
     settings: Settings
     title: str
     isolated: bool
+    log_ring: str = ""
     until: float = 0.0
 
 
@@ -274,7 +279,20 @@ class ClusterNumbers(msgspec.Struct, tag=True, kw_only=True):
 
 
 FromWorker = AssignmentsChanged | Campaign | Rejected | Drain | NodeQueues | Tick | Consuming
-ToHost = Lease | Start | Stop | Probe | CheckLoop | Leave
-FromHost = Ready | LoadFailed | Started | Proven | Ended | Hung | Alive | HostNumbers
+ToHost = Lease | Start | Stop | Probe | CheckLoop | Leave | AskStack
+FromHost = (
+    Ready
+    | LoadFailed
+    | Started
+    | Proven
+    | Ended
+    | Hung
+    | Alive
+    | HostNumbers
+    | StackAnswer
+    | Stalled
+    | LoopBlocked
+    | LoopFree
+)
 FromMonitor = Progress | ClusterNumbers | LoadFailed | SteppedDown
 ToMonitor = Lease | HandOver

@@ -23,8 +23,7 @@ from celery_daemons.worker.socket_folder import new_socket_folder
 
 logger = logging.getLogger(__name__)
 
-#: Bytes queued for an agent that does not read. More is dropped: the agent reads its assignments from Redis anyway when
-#: the next heartbeat shows that it is behind.
+#: Bytes queued for an agent that does not read. More is dropped: a heartbeat shows the agent that it is behind.
 _BACKLOG: Final = 4 * 1024 * 1024
 #: Seconds before an agent that died is replaced, doubled for each further death up to the maximum.
 _FIRST_PAUSE: Final = 0.1

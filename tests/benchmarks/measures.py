@@ -8,7 +8,7 @@ from statistics import median
 
 import psutil
 
-from tests.benchmarks import balance, bare, failover, pure, scale, simulated
+from tests.benchmarks import balance, bare, failover, pure, scale, simulated, stalls
 from tests.benchmarks.bench_cluster import BenchCluster, agent, bench_cluster, monitor, of_role
 from tests.benchmarks.rows import Row, spread
 
@@ -135,7 +135,7 @@ def scale_of_rest(daemons: int, *, seconds: float = 5.0, rounds: int = 4) -> Ite
 def _commands(cluster: BenchCluster) -> float:
     """Commands that are ours: scripts and the journal. What a script calls counts in the same statistics, as others."""
     stats = cluster.client.store.client.info("commandstats")
-    ours = ("evalsha", "eval", "xread", "xrange", "xrevrange", "hscan")
+    ours = ("evalsha", "eval", "xread", "xrange", "xrevrange", "hscan", "blpop")
     return float(sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ours))
 
 
@@ -270,4 +270,5 @@ MEASURES: dict[str, Callable[[], Iterator[Row]]] = {
     "scale-fail-over": scale.fail_over,
     "journal": scale.journal,
     "simulated": simulated.measure,
+    "stalls": stalls.measure,
 }

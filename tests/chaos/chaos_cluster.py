@@ -34,6 +34,7 @@ class ChaosCluster:
         self.server = stack.enter_context(Server("valkey", "save 3600 1", env=self.clock.env))
         #: Before this time, Redis's clock is not set again.
         self.no_step_before = 0.0
+        self._latest_shown = 0.0
         #: Copies of what Redis held, the oldest first.
         self.snapshots: list[Path] = []
         self._folder = folder
@@ -81,6 +82,21 @@ class ChaosCluster:
             return [record.name for record in self.client.list(node=node.name)]
         except DaemonsError:
             return []
+
+    @property
+    def behind(self) -> float:
+        """Return by how many seconds Redis's clock is behind the latest time that it has shown."""
+        return max(0.0, self._latest_shown - self._shown)
+
+    def step_clock(self, seconds: float) -> None:
+        """Set Redis's clock forward by so many seconds, or back by a negative number."""
+        self._latest_shown = max(self._latest_shown, self._shown)
+        self.clock.step(seconds)
+
+    @property
+    def _shown(self) -> float:
+        """Return the time that Redis's clock shows, but for a constant."""
+        return time.monotonic() + self.clock.ahead
 
     def save(self) -> None:
         """Let Redis save, and keep a copy."""

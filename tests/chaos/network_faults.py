@@ -6,6 +6,9 @@ import time
 from tests.chaos.chaos_cluster import ChaosCluster
 from tests.chaos.fault import LONGEST_SILENCE, Cause, Fault, lasting
 from tests.chaos.members import Node
+from tests.support.proxy import Which
+
+_WHICH: tuple[Which, ...] = ("up", "down", "both")
 
 
 def cut(_: ChaosCluster, node: Node, __: random.Random) -> Fault:
@@ -16,14 +19,14 @@ def cut(_: ChaosCluster, node: Node, __: random.Random) -> Fault:
 
 def hole(_: ChaosCluster, node: Node, rng: random.Random) -> Fault:
     """A node's packets vanish, one way or both."""
-    which = rng.choice(("up", "down", "both"))
-    node.proxy.hole(which)  # type: ignore[arg-type]
+    which = rng.choice(_WHICH)
+    node.proxy.hole(which)
     return lasting(f"network hole ({which})", node, rng.uniform(0.2, LONGEST_SILENCE), node.proxy.heal)
 
 
 def delay(_: ChaosCluster, node: Node, rng: random.Random) -> Fault:
     """A node's packets take 200 ms, one way or both."""
-    node.proxy.delay(0.2, rng.choice(("up", "down", "both")))  # type: ignore[arg-type]
+    node.proxy.delay(0.2, rng.choice(_WHICH))
     return lasting("network delay", node, rng.uniform(1, 4), node.proxy.heal)
 
 

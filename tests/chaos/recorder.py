@@ -99,15 +99,15 @@ class Recorder:
             elif now - grown > _QUIET:
                 path.unlink()
                 self._files.pop(path, None)
-        for at, name, token in sorted(found):
-            self._judge(name, token, at)
+        for record in sorted(found):
+            self._judge(*record)
 
     def alive(self, name: str, *, since: float) -> bool:
         """Return whether a daemon has recorded itself since a moment."""
         run = self.newest.get(name)
         return run is not None and run.last_seen > since
 
-    def _judge(self, name: str, token: int, at: float) -> None:
+    def _judge(self, at: float, name: str, token: int) -> None:
         self.records += 1
         newest, tokens = self.newest.get(name), self._tokens.setdefault(name, set())
         if newest is not None and token == newest.token:

@@ -34,7 +34,7 @@ class Disk:
     def mounted(cls, folder: Path, stack: ExitStack) -> Self | None:
         """Return a new file system, which the stack unmounts; ``None`` if this process may not mount any."""
         folder.mkdir(parents=True)
-        command = ["mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "chaos", folder]
+        command = ["mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "chaos", str(folder)]
         try:
             if subprocess.run(command, capture_output=True, check=False).returncode != 0:
                 return None

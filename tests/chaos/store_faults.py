@@ -18,24 +18,30 @@ _BETWEEN_STEPS = max(LEASES) + 1.0
 _LONGEST_HANG = 3.0
 
 
-def flush(cluster: ChaosCluster, _: Node, __: random.Random) -> Fault:
+def flush(cluster: ChaosCluster, _: Node, __: random.Random) -> Fault | None:
     """Redis loses its data."""
     now = time.monotonic()
+    if not _has_caught_up(cluster):
+        return None
     with cluster.server.client() as redis:
         redis.flushall()
     return Fault("Redis flushed", now)
 
 
-def restart_empty(cluster: ChaosCluster, _: Node, __: random.Random) -> Fault:
+def restart_empty(cluster: ChaosCluster, _: Node, __: random.Random) -> Fault | None:
     """Redis restarts without its data."""
     now = time.monotonic()
+    if not _has_caught_up(cluster):
+        return None
     cluster.server.restart(keep_data=False)
     return Fault("Redis restarted empty", now)
 
 
-def restart_old(cluster: ChaosCluster, _: Node, __: random.Random) -> Fault:
+def restart_old(cluster: ChaosCluster, _: Node, __: random.Random) -> Fault | None:
     """Redis restarts with the data that it last saved."""
     now = time.monotonic()
+    if not _has_caught_up(cluster):
+        return None
     cluster.server.kill()
     cluster.server.start()
     return Fault("Redis killed, old data", now)
@@ -50,7 +56,7 @@ def save(cluster: ChaosCluster, _: Node, __: random.Random) -> Fault:
 
 def restore(cluster: ChaosCluster, _: Node, rng: random.Random) -> Fault | None:
     """Redis restarts with a snapshot of any age."""
-    if not cluster.snapshots:
+    if not cluster.snapshots or not _has_caught_up(cluster):
         return None
     now = time.monotonic()
     cluster.restore(rng.choice(cluster.snapshots))
@@ -73,9 +79,26 @@ def set_clock(cluster: ChaosCluster, _: Node, rng: random.Random) -> Fault | Non
         return None
     if abs(cluster.clock.ahead + step) > _FARTHEST:
         step = -step
-    cluster.clock.step(step)
-    cluster.no_step_before = now + _BETWEEN_STEPS
+    _step(cluster, step)
     return Fault(f"Redis's clock set {'forward' if step > 0 else 'back'}, {_size(step)}", now)
+
+
+def _step(cluster: ChaosCluster, seconds: float) -> None:
+    cluster.step_clock(seconds)
+    cluster.no_step_before = time.monotonic() + _BETWEEN_STEPS
+
+
+def _has_caught_up(cluster: ChaosCluster) -> bool:
+    """Let Redis's clock show a later time than ever before; return False if it may not be set now.
+
+    That tokens can decrease if data is lost while the clock is behind is a documented limit.
+    """
+    if not cluster.behind:
+        return True
+    if time.monotonic() < cluster.no_step_before:
+        return False
+    _step(cluster, cluster.behind + 1.0)
+    return True
 
 
 def _size(step: float) -> str:

@@ -141,7 +141,7 @@ def test_the_context_identifies_the_daemon_and_receives_the_request_to_stop(
         "pid": address.pid,
     }
     wait_until(
-        lambda: f"daemon {address.name}: speaks up" in cluster.workers["w1"].output, within=SOON, because="it logs"
+        lambda: f"daemon {address.name}] speaks up" in cluster.workers["w1"].output, within=SOON, because="it logs"
     )
 
     # When

@@ -65,9 +65,14 @@ def is_open():
 
 async def main():
     await sync_to_async(connection.ensure_connection)()
-    answers = threading.Event()
-    query = asyncio.create_task(sync_to_async(answers.wait)())
-    await asyncio.sleep(0)
+    sent, answers = threading.Event(), threading.Event()
+
+    def slow_query():
+        sent.set()
+        answers.wait()
+
+    query = asyncio.create_task(sync_to_async(slow_query)())
+    await asyncio.to_thread(sent.wait)
     contexts = [DaemonContext(f"d.{number}", "feed", "w1", 1, asyncio.Event()) for number in range(100)]
     await asyncio.gather(*(ctx.sleep(0.001) for ctx in contexts))
     print("slept", "waiting calls:", SyncToAsync.single_thread_executor._work_queue.qsize())

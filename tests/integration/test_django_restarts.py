@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from celery_daemons.client.cluster_client import ClusterClient
 from tests.conftest import NewWorker
+from tests.integration.conftest import Client
 from tests.support.django_projects import ROUNDS, NewDjango, events
 from tests.support.postgresql import PostgreSQL
 from tests.support.projects import Project
@@ -29,7 +29,7 @@ SCANNERS = {"process": "plain", "thread": "awaited", "coroutine": "generated"}
 def test_every_daemon_and_scanner_works_at_its_next_round_after_a_restart_of_postgresql(
     django_project: NewDjango,
     new_worker: NewWorker,
-    client_of: Callable[[Project], ClusterClient],
+    client_of: Callable[[Project], Client],
     postgresql: PostgreSQL,
     options: dict[str, Any],
 ) -> None:

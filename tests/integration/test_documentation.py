@@ -1,20 +1,18 @@
 """The programs in the documentation run: the tutorial with its output, and the recipes of the how-to pages."""
 
-import os
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from celery_daemons import Address, AddressBook
 from tests.conftest import NewProject, NewServer, NewWorker
+from tests.support.background_shell import shell
 from tests.support.pages import DOCS, README, ROOT, blocks
 from tests.support.projects import Project
 from tests.support.servers import Server
@@ -127,29 +125,6 @@ def test_the_tutorial_gives_the_output_that_it_shows(
     assert seen == ["status", "list", "spawn", "nodes", "locate", "describe", "stop", "locate", "forget"]
 
 
-@contextmanager
-def shell(script: str, project: Project) -> Iterator[Path]:
-    """Run a script in a project's folder, yield the file with its output, then terminate its background processes."""
-    output = project.folder / "shell.log"
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with (
-        output.open("wb") as file,
-        subprocess.Popen(
-            ["sh", "-c", f"{script}\nwait"],
-            cwd=project.folder,
-            env=project.environment(PATH=path),
-            stdout=file,
-            stderr=file,
-        ) as process,
-    ):
-        try:
-            yield output
-        finally:
-            for child in psutil.Process(process.pid).children():
-                child.terminate()
-            process.wait(RUNS_WITHIN)
-
-
 def test_the_commands_of_the_readme_print_a_line_of_each_file_at_once(
     recipe: Callable[..., Project], server: Server
 ) -> None:
@@ -210,7 +185,7 @@ def test_the_recipe_for_flask_runs(recipe: Callable[..., Project], server: Serve
 
     # Then
     assert answer.split() == [worker.node, "None"]
-    for line in ("feed of amsterdam starts", "WARNING in proj: 2 feeds", "the task counts 2 feeds"):
+    for line in ("feed of amsterdam starts", "] 2 feeds", "the task counts 2 feeds"):
         wait_until(lambda line=line: line in worker.output, within=RUNS_WITHIN, because="it has a context")  # type: ignore[misc]
     assert "Working outside of application context" not in worker.output
 

@@ -16,6 +16,7 @@ from celery_daemons import (
     Move,
     Node,
 )
+from celery_daemons.contrib.django import spawn_on_commit
 
 app = Celery("proj", broker="redis://localhost:6379/0")
 daemons = Daemons(app, namespace="typing", lease_ttl=5.0)
@@ -109,6 +110,7 @@ def calls() -> None:
     preferred: str | None = daemons.pick_node("tail.web-3")
     again: Address | None = daemons.spawn("bare.1", bare, args=["/var/log"])
     direct: Address | None = bare.spawn("bare.1", "/var/log", depth=2)
+    spawn_on_commit(bare, "bare.1", "/var/log", depth=2)
     bare.delay("bare.1", path="/var/log").get(timeout=5)
     bare.s("bare.1", "/var/log")
     bare.s(path="/var/log")

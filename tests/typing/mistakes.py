@@ -3,6 +3,7 @@
 from celery import Celery  # type: ignore[import-untyped]
 
 from celery_daemons import AddressBook, BlockingDaemonContext, DaemonContext, Daemons, DaemonSpec, Launcher
+from celery_daemons.contrib.django import spawn_on_commit
 
 app = Celery("proj", broker="redis://localhost:6379/0")
 daemons = Daemons(app)
@@ -41,7 +42,7 @@ def specs() -> None:
     tail.spec("tail.1", pth="/var/log/syslog")  # wrong
     tail.spec("tail.1", "/var/log/syslog", depth="deep")  # wrong
     tail.spec("tail.1", "/var/log/syslog", depth=2)
-    poll.spec("poll.1", evry=1)  # wrong
+    poll.spec("poll.1", seconds=1)  # wrong
     poll.spec("poll.1", every=1)
     watch.spec("watch.1", "/etc", 5)  # wrong
     watch.spec("watch.1", "/etc", "/var")
@@ -51,6 +52,7 @@ def tasks() -> None:
     """Send the tasks of launchers with wrong arguments."""
     tail.delay("tail.1", pth="/var/log/syslog")  # wrong
     tail.spawn("tail.1")  # wrong
+    spawn_on_commit(tail, "tail.1", pth="/var/log/syslog")  # wrong
     tail.s("tail.1", pth="/var/log/syslog")  # wrong
     tail.s(path="/var/log/syslog")
     tail.si(path="/var/log/syslog")  # wrong

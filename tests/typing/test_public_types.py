@@ -10,7 +10,8 @@ from typing import get_type_hints
 import pytest
 
 from celery_daemons.domain.options import GivenOptions, LauncherOptions
-from celery_daemons.settings import NAMES, GivenSettings
+from celery_daemons.given_settings import GivenSettings
+from celery_daemons.settings import NAMES
 
 API = Path(__file__).with_name("api.py")
 MISTAKES = Path(__file__).with_name("mistakes.py")

@@ -2,9 +2,10 @@
 
 import pytest
 
-from celery_daemons.domain.names import DaemonName, Token
+from celery_daemons.domain.names import DaemonName, LauncherName, Token
 from celery_daemons.forkserver.spawner import how_it_ended
 from celery_daemons.host.base import end_of_run
+from celery_daemons.host.current_run import Run
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_the_error_of_an_exception_group_includes_its_first_exception() -> None:
     error = ExceptionGroup("unhandled errors in a TaskGroup", [ExceptionGroup("inner", [ValueError("the cause")])])
 
     # When
-    end = end_of_run(DaemonName("x"), Token(1), stopping=False, error=error)
+    end = end_of_run(Run(DaemonName("x"), LauncherName("tail"), Token(1)), stopping=False, error=error)
 
     # Then
     assert end.error == ("ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception): ValueError: the cause")

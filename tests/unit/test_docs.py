@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from celery_daemons import AddressBook, DaemonContext, Daemons
+from celery_daemons.aio import Aio
 from celery_daemons.domain.options import LauncherOptions
 from tests.support.pages import DOCS, PAGES, README, anchors, blocks, links, name_of, prose
 
@@ -70,7 +71,7 @@ def bind(function: Any, call: ast.Call) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_calls_in_the_documentation_fit_the_signatures(page: Path) -> None:
-    receivers = {"daemons": Daemons, "daemons.aio": Daemons, "book": AddressBook, "ctx": DaemonContext}
+    receivers = {"daemons": Daemons, "daemons.aio": Aio, "book": AddressBook, "ctx": DaemonContext}
 
     for call in calls(page):
         if not isinstance(call.func, ast.Attribute):

@@ -56,9 +56,9 @@ class Scene:
             spawner=spawner,
             store=store,
             witness=ClusterWitness(settings=SETTINGS, node=NodeName("w1@here")),
-            rng=random.Random(7),
             vitals=Vitals(no_ticks="", now=self.now),
             measurements=Measurements(),
+            rng=random.Random(7),
         )
 
     async def _start(self, *_: object) -> Any:

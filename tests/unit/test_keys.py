@@ -22,7 +22,9 @@ def all_keys(namespace: str) -> list[str]:
         keys.gone,
         keys.journal,
     ]
-    return shared + [key for node in ODD for key in (keys.held(node), keys.generation(node))]
+    return shared + [
+        key for node in ODD for key in (keys.held(node), keys.generation(node), keys.bell(node), keys.answer(node))
+    ]
 
 
 def test_every_key_has_namespace_and_layout_and_the_same_hash_slot() -> None:

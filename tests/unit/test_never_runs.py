@@ -14,6 +14,7 @@ from celery_daemons.domain.runs import End
 from celery_daemons.domain.states import DaemonStatus, Outcome
 from celery_daemons.errors import NotADaemon
 from celery_daemons.host.base import end_of_run
+from celery_daemons.host.current_run import Run
 from celery_daemons.node.supervision.commands import SendReleases
 from tests.unit.supervisor_harness import LAUNCHERS, SupervisorHarness, X
 
@@ -88,10 +89,10 @@ def test_what_a_decorated_function_returns_at_its_end_does_not_matter() -> None:
 
 
 def test_a_run_that_no_restart_will_help_is_reported_as_hopeless() -> None:
-    name, token = DaemonName("x"), Token(1)
+    run = Run(DaemonName("x"), LauncherName("tail"), Token(1))
 
-    assert end_of_run(name, token, stopping=False, error=NotADaemon("no")).hopeless
-    assert not end_of_run(name, token, stopping=False, error=ConfigurationError("no")).hopeless
+    assert end_of_run(run, stopping=False, error=NotADaemon("no")).hopeless
+    assert not end_of_run(run, stopping=False, error=ConfigurationError("no")).hopeless
 
 
 def test_a_hopeless_run_is_failed_at_once_and_retried_rarely() -> None:

@@ -33,7 +33,7 @@ def test_valid_options_are_accepted(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        ({"isolation": "fibre"}, "isolation='fibre' must be one of shared, process, thread"),
+        ({"isolation": "fibre"}, "isolation='fibre' must be one of shared, process, thread, auto"),
         ({"restart": "always"}, "restart='always' must be one of permanent, transient, temporary"),
         ({"backoff": 0}, "backoff=0 must be a number above 0"),
         ({"backoff": "1"}, "backoff='1' must be a number above 0"),

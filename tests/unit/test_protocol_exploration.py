@@ -5,10 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from celery_daemons.monitor.lease_clock import LeaseClock
+from celery_daemons.node.supervision.supervisor import Supervisor
 from tests.unit.protocol.clock import Clock, virtual_time
 from tests.unit.protocol.double import Double
 from tests.unit.protocol.explore import explore, explore_all
-from tests.unit.protocol.mistakes import plant_in_script, plant_in_supervisor
+from tests.unit.protocol.mistakes import plant_in_method, plant_in_script
 from tests.unit.protocol.scene import Loss, Rations
 from tests.unit.protocol.world import Broken
 
@@ -77,7 +79,7 @@ def test_an_early_release_of_the_supervisor_is_found(
     double: Double, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a supervisor that gives a daemon back when its run has ended but its process still lives
-    plant_in_supervisor(monkeypatch, "ended", "if not host.isolated:", "if True:")
+    plant_in_method(monkeypatch, Supervisor, "ended", "if not host.isolated:", "if True:")
 
     # When a user restarts the daemon, and everything else happens in any order
     with pytest.raises(Broken) as broken:
@@ -85,6 +87,21 @@ def test_an_early_release_of_the_supervisor_is_found(
 
     # Then it is found to run twice, or to start while its process lives
     assert "y " in str(broken.value)
+
+
+@pytest.mark.timeout(600)
+def test_a_monitor_that_measures_leases_by_the_clock_of_redis_is_found(
+    double: Double, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a monitor that takes what Redis's clock says for the time that is left of a lease
+    plant_in_method(monkeypatch, LeaseClock, "left_ms", "round((ends_at - now) * 1000)", "overview.leases[node]")
+
+    # When Redis's clock is set once, and everything else happens in any order
+    with pytest.raises(Broken) as broken:
+        explore(double, clock, seconds=60, loss="data", rations=Rations(steps=1))
+
+    # Then a node is found to be swept that is alive
+    assert "set_clock forward" in str(broken.value)
 
 
 @pytest.mark.timeout(600)

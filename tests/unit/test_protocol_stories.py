@@ -6,17 +6,21 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.unit.protocol import loss_stories, stories
+from celery_daemons.domain.server_clock import ServerClock
+from celery_daemons.monitor.lease_clock import LeaseClock
+from celery_daemons.node.supervision.supervisor import Supervisor
+from tests.unit.protocol import accident_stories, loss_stories, stories
+from tests.unit.protocol.accident_stories import OF_ACCIDENTS
 from tests.unit.protocol.clock import Clock, virtual_time
 from tests.unit.protocol.double import Double
 from tests.unit.protocol.loss_stories import OF_LOSSES
 from tests.unit.protocol.machine import Protocol
-from tests.unit.protocol.mistakes import plant_in_script, plant_in_supervisor
+from tests.unit.protocol.mistakes import plant_in_method, plant_in_script
 from tests.unit.protocol.stories import OF_STARTS_AND_STOPS
 from tests.unit.protocol.story import Story
 from tests.unit.protocol.world import Broken
 
-STORIES = (*OF_STARTS_AND_STOPS, *OF_LOSSES)
+STORIES = (*OF_STARTS_AND_STOPS, *OF_LOSSES, *OF_ACCIDENTS)
 
 #: A mistake: the story that meets it, the script that it is made in (any: in all), the line, and what replaces it.
 MISTAKES: list[tuple[Callable[[Story], None], str, str, str]] = [
@@ -61,12 +65,49 @@ MISTAKES: list[tuple[Callable[[Story], None], str, str, str]] = [
     (loss_stories.a_failover_leaves_a_name_behind, "held", "redis.call('SREM', KEYS[1], name)", ""),
     (stories.a_monitor_without_the_lease_resigns, "resign", "if not leads(KEYS[1], ARGV[1]) then return 0 end", ""),
     (loss_stories.a_claim_meets_an_unconfirmed_server, "claim", "then return {'unconfirmed'} end", "then end"),
+    (
+        accident_stories.a_machine_is_lost_as_redis_clock_is_set_back,
+        "sweep",
+        "if ARGV[4] ~= '' and lease > 0 then",
+        "if false then",
+    ),
+    (
+        accident_stories.a_silent_node_has_a_longer_lease_than_others,
+        "reassert",
+        "if lost > longest_lease(KEYS[11]) then",
+        "if false then",
+    ),
+    (
+        accident_stories.redis_returns_old_while_its_clock_is_behind,
+        "reassert",
+        "highest = math.max(highest, tonumber(item.token))",
+        "",
+    ),
+    (accident_stories.a_node_that_cannot_fork_is_given_a_daemon, "assign", "and (node.problem or '') == ''", ""),
 ]
 
-#: A mistake in the supervisor: the story that meets it, the method that it is made in, the line, and what replaces it.
-SUPERVISOR_MISTAKES: list[tuple[Callable[[Story], None], str, str, str]] = [
+#: A mistake in Python: the story that meets it, the class and method that it is made in, the line, what replaces it.
+METHOD_MISTAKES: list[tuple[Callable[[Story], None], type, str, str, str]] = [
     # A release before the process is dead.
-    (stories.a_process_outlives_the_report_of_its_end, "ended", "if not host.isolated:", "if True:"),
+    (stories.a_process_outlives_the_report_of_its_end, Supervisor, "ended", "if not host.isolated:", "if True:"),
+    # Leases are measured by Redis's clock.
+    (
+        accident_stories.redis_clock_is_set_forward,
+        LeaseClock,
+        "left_ms",
+        "round((ends_at - now) * 1000)",
+        "overview.leases[node]",
+    ),
+    # What was measured before a step counts no longer.
+    (
+        accident_stories.a_monitor_without_a_worker_has_seen_the_clock_before,
+        ServerClock,
+        "latest",
+        "for segment in self._segments",
+        "for segment in self._segments[-1:]",
+    ),
+    # Daemons that wait for a process that cannot be forked are kept.
+    (accident_stories.a_node_cannot_fork, Supervisor, "cannot_start", "self._starter.give_back_waiting()", "pass"),
 ]
 
 #: Those of them that any interleaving is likely to run into.
@@ -98,7 +139,7 @@ def test_a_story_ends_well(story: Callable[[Story], None], double: Double, clock
 
 
 def test_every_story_has_its_mistake() -> None:
-    assert {story for story, *_ in [*MISTAKES, *SUPERVISOR_MISTAKES]} == set(STORIES)
+    assert {story for story, *_ in [*MISTAKES, *METHOD_MISTAKES]} == set(STORIES)
 
 
 @pytest.mark.parametrize(("story", "verb", "line", "instead"), MISTAKES, ids=title)
@@ -117,9 +158,10 @@ def test_a_mistake_is_noticed(
         story(Story(double, clock))
 
 
-@pytest.mark.parametrize(("story", "method", "line", "instead"), SUPERVISOR_MISTAKES, ids=title)
-def test_a_mistake_in_the_supervisor_is_noticed(
+@pytest.mark.parametrize(("story", "owner", "method", "line", "instead"), METHOD_MISTAKES, ids=title)
+def test_a_mistake_in_python_is_noticed(
     story: Callable[[Story], None],
+    owner: type,
     method: str,
     line: str,
     instead: str,
@@ -127,7 +169,7 @@ def test_a_mistake_in_the_supervisor_is_noticed(
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plant_in_supervisor(monkeypatch, method, line, instead)
+    plant_in_method(monkeypatch, owner, method, line, instead)
 
     with pytest.raises(Broken):
         story(Story(double, clock))
@@ -137,7 +179,9 @@ class FewRules(Protocol):
     """Interleavings of what the coarse mistakes need, and of little else."""
 
     beat = bury_ended = crash_host = desire = end_run = fail_over = finish_stops = forget = leave = lose_data = None
-    act_on_an_old_view = arrive = pause_or_resume = pause_or_resume_a_monitor = replicate = resign = send_one = None
+    act_on_an_old_view = arrive = fail_forks = set_clock = pause_or_resume = pause_or_resume_a_monitor = replicate = (
+        resign
+    ) = send_one = None
     read_assignments = recall = tick = None
 
     def teardown(self) -> None:

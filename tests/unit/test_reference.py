@@ -16,6 +16,10 @@ from celery_daemons import DaemonRecord, Daemons, DaemonStatus, Move, Node, Node
 from celery_daemons.cli.documents import Event
 from celery_daemons.client.lookups import ClusterStatus
 from celery_daemons.domain.options import LauncherOptions
+from celery_daemons.node.observation import METRICS
+from celery_daemons.node.probes import LIVEZ, LIVEZ_WORKER, READYZ, STARTUPZ
+from celery_daemons.node.series import PREFIX, SERIES
+from celery_daemons.wire.messages import PLACEMENT_REASONS
 from tests.support.pages import README, REFERENCE, rows, rows_of, section
 
 pytestmark = pytest.mark.skipif(not README.exists(), reason="the tests of a wheel run without the documentation")
@@ -113,6 +117,31 @@ def test_every_field_of_a_json_document_is_in_its_table(heading: str, record: An
     documented = rows(section(REFERENCE / "json.md", heading)).keys()
 
     assert documented == {field.name for field in fields(record)}
+
+
+def test_the_tables_of_metrics_are_those_of_the_code() -> None:
+    page = REFERENCE / "metrics.md"
+    documented = rows(section(page, "Of every node")), rows(section(page, "Of the leader"))
+
+    for series in SERIES.values():
+        kind, labels, meaning = documented[series.leader][series.full_name]
+        assert (kind, meaning) == (series.kind, series.help)
+        assert labels == ", ".join(f"`{label}`" for label in series.labels)
+    assert {name for table in documented for name in table if name.startswith(PREFIX)} == {
+        series.full_name for series in SERIES.values()
+    }
+
+
+def test_the_reasons_of_a_placement_are_in_their_table() -> None:
+    assert tuple(reason for reason in PLACEMENT_REASONS if reason in rows_of(REFERENCE / "metrics.md")) == (
+        PLACEMENT_REASONS
+    )
+
+
+def test_the_table_of_probes_is_that_of_the_code() -> None:
+    paths = {LIVEZ, LIVEZ_WORKER, READYZ, STARTUPZ, METRICS}
+
+    assert {name for name in rows_of(REFERENCE / "probes.md") if name.startswith("/")} == paths
 
 
 def command_rows() -> dict[str, str]:

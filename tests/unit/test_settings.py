@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from celery_daemons.errors import ConfigurationError
+from celery_daemons.http_endpoint import http_endpoint
 from celery_daemons.settings import DEFAULTS, NAMES, PREFIX, Settings, load, refuse_unread
 
 URL = "redis://localhost:6379/0"
@@ -191,3 +192,22 @@ def test_the_lease_is_in_milliseconds_and_has_a_margin() -> None:
 
 def test_every_setting_but_the_url_has_a_default() -> None:
     assert set(DEFAULTS) == NAMES - {"redis_url"}
+
+
+@pytest.mark.parametrize(
+    ("value", "endpoint"),
+    [
+        ("127.0.0.1:9549", ("127.0.0.1", 9549)),
+        ("[::1]:9549", ("::1", 9549)),
+        ("localhost:0", ("localhost", 0)),
+        ("192.0.2.7:65535", ("192.0.2.7", 65535)),
+    ],
+)
+def test_an_address_for_probes_is_read(value: str, endpoint: tuple[str, int]) -> None:
+    assert http_endpoint(value) == endpoint
+
+
+@pytest.mark.parametrize("value", ["9549", ":9549", "::1:9549", "host", "host:", "host:70000", "host:x", "[]:1"])
+def test_an_address_that_cannot_be_served_is_refused_with_the_rule(value: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"daemons_http: .* must be host:port"):
+        load({"redis_url": "redis://localhost", "http": value})

@@ -43,20 +43,27 @@ class RunEnds:
         # A daemon that ended by itself while it was asked to stop ends under its policy; a killed one does not.
         by_itself = daemon.end is not None or not (stopping or self._state.draining)
         if stopping and daemon.after_stop is AfterStop.DROP:
+            self._log_stop(daemon, "this node no longer has it")
             self._state.forget(daemon)
         elif by_itself and not restarts_after(self._launchers[daemon.launcher], end.outcome):
             logger.info("daemon %s: %s; its restart policy asks for no other start", daemon.name, end.outcome)
             daemon.trace = end.trace
             self._state.release(daemon, Outcome.FINISHED, error=end.error)
         elif (stopping and daemon.after_stop is AfterStop.RELEASE) or self._state.draining:
+            self._log_stop(daemon, "the node gives everything back" if self._state.draining else "recalled")
             self._state.release(daemon, Outcome.STOPPED)
         elif stopping and daemon.after_stop is AfterStop.RESTART:
+            self._log_stop(daemon, "it starts again on this node")
             daemon.restarts += 1
             self._state.tally.restarted(daemon.launcher, "requested")
             self._state.claim(daemon)
         else:
             return self._restart(daemon, end, now, silent=silent, counts=counts)
         return False
+
+    def _log_stop(self, daemon: LocalDaemon, why: str) -> None:
+        if daemon.started_at:
+            logger.info("daemon %s: stopped: %s", daemon.name, why)
 
     def _restart(self, daemon: LocalDaemon, end: End, now: float, *, silent: bool, counts: bool) -> bool:
         daemon.history = daemon.history or RestartHistory()

@@ -1,5 +1,6 @@
 """One daemon on this node, from its assignment to its release, and one host process as the supervisor knows it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -50,6 +51,9 @@ class LocalHost:
     trial: bool = False
     #: Its event loop has answered the last probe.
     answered: bool = False
+    #: Since when its event loop is blocked, and by which daemon; it gets no other daemons meanwhile.
+    blocked_since: float | None = None
+    blocked_by: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,3 +85,6 @@ class LocalDaemon:
     release_on_claim: bool = False
     after_stop: AfterStop = AfterStop.RELEASE
     history: RestartHistory | None = None
+    #: When it has blocked the event loop of its host lately, and whether it has a process of its own for that.
+    stalled_at: Sequence[float] = ()
+    alone: bool = False

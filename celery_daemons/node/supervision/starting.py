@@ -61,7 +61,7 @@ class Starter:
             logger.error("daemon %s: %s", daemon.name, why)
             self._state.release(daemon, Outcome.REFUSED, error=why)
             return None
-        daemon.host = self._state.host_for(now, isolated=options.isolation == "process")
+        daemon.host = self._state.host_for(now, isolated=options.isolation == "process" or daemon.alone)
         if daemon.host is None:
             self._state.release(daemon, Outcome.REFUSED, error=self._state.problem)
             return None
@@ -76,6 +76,8 @@ class Starter:
             if daemon is None or daemon.state is not State.STARTING:
                 continue
             daemon.started_at = now
+            pid = daemon.host.pid if daemon.host is not None else 0
+            logger.info("daemon %s: started in process %d under token %d", name, pid, token)
             seconds = self._launchers[daemon.launcher].start_seconds
             if seconds:
                 self._state.timers.set(now + seconds, StartOver(name, host_id, token))

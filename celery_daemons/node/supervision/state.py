@@ -115,11 +115,16 @@ class NodeState:
             self._shared.append(self._open(now, isolated=False))
 
     def host_for(self, now: float, *, isolated: bool) -> LocalHost | None:
-        """Return a new host for a daemon, or the shared host that holds the fewest; ``None`` without a usable host."""
+        """Return a new host for a daemon, or the shared host that holds the fewest; ``None`` without a usable host.
+
+        While the event loops of all shared hosts are blocked, one more host is opened.
+        """
         if isolated:
             return None if self.problem else self._open(now, isolated=True)
         self.open_shared_hosts(now)
-        usable = [host for host in self._shared if host.ready or not self.problem]
+        if not self.problem and all(host.blocked_since is not None for host in self._shared):
+            self._shared.append(self._open(now, isolated=False))
+        usable = [host for host in self._shared if host.blocked_since is None and (host.ready or not self.problem)]
         return min(usable, key=lambda host: len(host.names), default=None)
 
     def try_host(self, now: float) -> None:

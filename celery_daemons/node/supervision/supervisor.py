@@ -6,78 +6,38 @@ out, and calls :meth:`Supervisor.due` at :attr:`Supervisor.next_due_at`.
 
 import logging
 import random
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from celery_daemons.domain.names import DaemonName, LauncherName, Token
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import BookRow
-from celery_daemons.domain.runs import Assignment, ClaimResult, End, Release, Running
+from celery_daemons.domain.runs import Assignment, ClaimResult, End, Release
 from celery_daemons.domain.states import DaemonStatus, Outcome
 from celery_daemons.node.supervision.commands import Command, HostId, KillHost
 from celery_daemons.node.supervision.ending import RunEnds
 from celery_daemons.node.supervision.local_daemon import AfterStop, LocalDaemon, State
-from celery_daemons.node.supervision.run_tally import RunTally
+from celery_daemons.node.supervision.loop_stalls import LoopStalls
+from celery_daemons.node.supervision.node_view import NodeView
 from celery_daemons.node.supervision.starting import Starter
 from celery_daemons.node.supervision.state import NodeState
 from celery_daemons.node.supervision.stopping import Stopper
-from celery_daemons.node.supervision.timers import BackoffOver, GraceOver, ProbeOver, StartOver
+from celery_daemons.node.supervision.timers import BackoffOver, GraceOver, ProbeOver, StallOver, StartOver
 
 logger = logging.getLogger(__name__)
 
 
-class Supervisor:
+class Supervisor(NodeView):
     """Keeps the assigned daemons running: claims, starts, restarts, stops and releases."""
 
     def __init__(
         self, launchers: Mapping[LauncherName, LauncherOptions], *, shared_hosts: int, rng: random.Random
     ) -> None:
+        super().__init__(NodeState(shared_hosts=shared_hosts))
         self._launchers = launchers
-        self._state = NodeState(shared_hosts=shared_hosts)
         self._stopper = Stopper(self._state, launchers)
         self._starter = Starter(self._state, launchers)
         self._ends = RunEnds(self._state, launchers, rng)
-
-    # What it knows
-
-    @property
-    def count(self) -> int:
-        """How many daemons this node has."""
-        return len(self._state.daemons)
-
-    @property
-    def names(self) -> list[DaemonName]:
-        """The names of these daemons."""
-        return list(self._state.daemons)
-
-    @property
-    def tally(self) -> RunTally:
-        """What has happened to runs on this node."""
-        return self._state.tally
-
-    def running_by_launcher(self) -> Counter[LauncherName]:
-        """Return how many daemons run; visits every daemon of this node."""
-        daemons = self._state.daemons.values()
-        return Counter(daemon.launcher for daemon in daemons if daemon.state is State.RUNNING)
-
-    @property
-    def draining(self) -> bool:
-        """Whether the node gives everything back and starts nothing."""
-        return self._state.draining
-
-    @property
-    def serial(self) -> int:
-        """The serial of the newest assignment, for :meth:`synchronised`."""
-        return self._state.serial
-
-    @property
-    def next_due_at(self) -> float:
-        """When :meth:`due` has to be called next; infinite if never."""
-        return self._state.timers.next_at
-
-    def running(self) -> list[Running]:
-        """Return every daemon that Redis once confirmed: what Redis must know again after a loss of data."""
-        return self._state.confirmed()
+        self._stalls = LoopStalls(self._state, launchers, self._stopper)
 
     # From the monitor
 
@@ -239,6 +199,22 @@ class Supervisor:
                 self._stopper.stop(daemon, AfterStop.POLICY, now, hung=True)
         return self._decided(now)
 
+    def stalled(
+        self, host_id: HostId, items: Iterable[tuple[DaemonName, Token, float]], *, now: float
+    ) -> list[Command]:
+        """Note daemons that have blocked the event loop of a host, each for so many seconds."""
+        self._stalls.stalled(host_id, items, now)
+        return self._decided(now)
+
+    def loop_blocked(self, host_id: HostId, name: DaemonName, seconds: float, *, now: float) -> list[Command]:
+        """Start nothing on a host whose event loop a daemon has blocked for ``seconds``, until :meth:`loop_free`."""
+        self._stalls.blocked(host_id, name, seconds, now)
+        return self._decided(now)
+
+    def loop_free(self, host_id: HostId) -> None:
+        """Use a host again whose event loop was blocked."""
+        self._stalls.free(host_id)
+
     def host_died(self, host_id: HostId, *, now: float, cause: str = "died") -> list[Command]:
         """Decide about every daemon of a dead host process; ``cause`` says how the process ended."""
         host = self._state.hosts.get(host_id)
@@ -271,6 +247,8 @@ class Supervisor:
                     self._stopper.grace_over(timer, now)
                 case StartOver(name, host, token):
                     self._starter.runs(host, name, token)
+                case StallOver(name, host, token):
+                    self._stalls.lasted(name, host, token, now)
                 case ProbeOver():
                     self._stopper.probe_over(timer)
                 case BackoffOver(name, serial):

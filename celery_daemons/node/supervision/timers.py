@@ -32,13 +32,21 @@ class StartOver(NamedTuple):
     token: Token
 
 
+class StallOver(NamedTuple):
+    """A daemon blocks the event loop of its host, and has been reported for long enough."""
+
+    name: DaemonName
+    host: HostId
+    token: Token
+
+
 class ProbeOver(NamedTuple):
     """A host was asked for an answer, which must have arrived by now."""
 
     host: HostId
 
 
-Timer: TypeAlias = GraceOver | BackoffOver | StartOver | ProbeOver
+Timer: TypeAlias = GraceOver | BackoffOver | StartOver | StallOver | ProbeOver
 
 
 class Timers:

@@ -63,6 +63,7 @@ local NODE = {
   incarnation = TEXT, status = one_of('up', 'draining', 'lost'), queue = TEXT, spawn_queue = TEXT, host = TEXT,
   pid = WHOLE, weight = NUMBER, labels = TEXT, launchers = TEXT, started_ms = COUNT,
   candidate = FLAG, needs = SPARE_TEXT, problem = SPARE_TEXT, warning = SPARE_TEXT, scanners = SPARE_TEXT,
+  blocked = SPARE_TEXT,
 }
 local LEADER = {node = TEXT, epoch = TOKEN, ttl_ms = {is = 'string', digits = true, spare = true}}
 

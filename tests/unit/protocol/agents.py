@@ -5,7 +5,7 @@ which run, stop, crash and hang as the model says, and the network between the a
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, cast
 
@@ -36,6 +36,7 @@ from tests.unit.protocol import audits
 from tests.unit.protocol.calls import Caller, ModelStore
 from tests.unit.protocol.clock import START_US
 from tests.unit.protocol.config import LAUNCHERS, SETTINGS, NoJitter, row_of
+from tests.unit.protocol.fork_failures import ForkFailures
 from tests.unit.protocol.hosts import ModelHosts
 from tests.unit.protocol.sending import Sender
 from tests.unit.protocol.world import Fate, World
@@ -63,6 +64,7 @@ class ModelAgent:
         self.hosts = ModelHosts(self, world.note_start)
         #: Events of hosts since the agent was paused.
         self._unread: list[Callable[..., list[Command]]] = []
+        self._settings = settings
         self._store = ModelStore(world)
         self._caller = Caller(world, self, self._store, name)
         self.lease = NodeLease(
@@ -71,6 +73,7 @@ class ModelAgent:
             node=node,
             row=row_of(node, Incarnation(previous.incarnation) if previous else None),
         )
+        self._forks = ForkFailures(self, apply=self._apply, call=self._call)
         self.supervisor = Supervisor(LAUNCHERS, shared_hosts=1, rng=NoJitter())
         self.outbox = Outbox(keys=world.keys, node=node)
         self.sender = Sender(world, self, self.outbox)
@@ -92,6 +95,12 @@ class ModelAgent:
     def lease_until(self) -> float:
         """Return the end of the lease in the server's microseconds, as the agent's clock measures it."""
         return START_US + self.lease.until / self.rate * 1e6 if self.lease.until else 0
+
+    @property
+    def renewed_at(self) -> float:
+        """Return when the agent sent the last heartbeat that was answered, in microseconds; 0 before the first."""
+        length = self._settings.lease_ttl - self._settings.lease_margin
+        return self.lease_until - length / self.rate * 1e6 if self.lease.until else 0
 
     @property
     def able(self) -> bool:
@@ -180,6 +189,7 @@ class ModelAgent:
         if isinstance(answer, Lost):
             self.kill()
         else:
+            self._forks.check()
             self._apply(self.supervisor.open_hosts(now=self.now))
 
     # Assignments
@@ -223,8 +233,9 @@ class ModelAgent:
         self._receive(partial(self.supervisor.host_died, host_id))
 
     def tick(self) -> None:
-        """Do what is due by the clock: grace periods end, and back-offs."""
+        """Do what is due by the clock: grace periods end, and back-offs; forks that failed are tried again."""
         if self.able:
+            self._forks.retry()
             self._apply(self.supervisor.due(now=self.now))
 
     def _receive(self, event: Callable[..., list[Command]]) -> None:
@@ -233,6 +244,9 @@ class ModelAgent:
             self._unread.append(event)
         elif self.alive:
             self._apply(event(now=self.now))
+
+    def _call(self, coroutine: Coroutine[Any, Any, Any], done: Callable[[Any], None]) -> None:
+        self._caller.run(coroutine, (), done)
 
     # The one place that carries commands out, as node/command_runner.py
 
@@ -249,8 +263,9 @@ class ModelAgent:
                     if self.outbox.withdraw(name):
                         pending.extend(self.supervisor.withdrawn(name, now=self.now))
                 case OpenHost(host_id, isolated):
-                    self.hosts.open(host_id, isolated=isolated)
-                    pending.extend(self.supervisor.host_ready(host_id, 1, now=self.now))
+                    if self.hosts.open(host_id, isolated=isolated):
+                        self._forks.succeeded()
+                        pending.extend(self.supervisor.host_ready(host_id, 1, now=self.now))
                 case StartOn(host_id, items):
                     pending.extend(self._started(host_id, items))
                 case StopOn(host_id, names):

@@ -14,7 +14,7 @@ from celery_daemons.domain.names import DaemonName, Token
 from celery_daemons.errors import Fenced
 from celery_daemons.store import book, lease
 from celery_daemons.store.script import ScriptCall
-from tests.unit.protocol.world import Audit, Contents, World, must
+from tests.unit.protocol.world import SLOWEST, Audit, Contents, World, must
 
 if TYPE_CHECKING:
     from tests.unit.protocol.agents import ModelAgent
@@ -46,7 +46,7 @@ def _join(
     world: World, agent: "ModelAgent", previous: "ModelAgent | None", before: Contents, answer: Any, after: Contents
 ) -> None:
     holder = before.nodes.get(agent.node, {}).get("incarnation")
-    lease_runs = before.leases.get(agent.node, 0) * 1000 > world.now
+    lease_runs = before.leases.get(agent.node, 0) * 1000 > world.server_now
     if holder is not None and lease_runs and holder not in (agent.incarnation, previous and previous.incarnation):
         must(isinstance(answer, lease.Taken) and before == after, f"{agent.incarnation} joined over {holder}")
 
@@ -67,7 +67,7 @@ def _claim(
     if answer is None or isinstance(answer, Fenced):
         return
     must(not fenced(before, agent), f"{agent.incarnation} is fenced and was granted a claim")
-    must(before.leases[agent.node] * 1000 > world.now, f"{agent.incarnation} claims without a lease")
+    must(before.leases[agent.node] * 1000 > world.server_now, f"{agent.incarnation} claims without a lease")
     for (name, token), claim in zip(items, answer, strict=True):
         record = before.book.get(name, {})
         if not claim.refused:
@@ -134,12 +134,17 @@ def _assign(world: World, names: Sequence[DaemonName], before: Contents, answer:
 
 
 def of_sweep(world: World, node: str) -> Audit:
-    """Require that a node is not swept while its lease runs."""
+    """Require that a node is not swept while its lease runs by its own clock, however the server's clock was set."""
     return partial(_sweep, world, node)
 
 
 def _sweep(world: World, node: str, before: Contents, answer: Any, after: Contents) -> None:
-    if isinstance(answer, book.Swept) and before.leases.get(node, 0) * 1000 > world.now:
+    registered = before.nodes.get(node, {}).get("incarnation")
+    runs = any(
+        agent.incarnation == registered and agent.lease_until > world.now and agent.rate >= SLOWEST
+        for agent in world.agents
+    )
+    if isinstance(answer, book.Swept) and registered and runs:
         must(before == after, f"{node} was swept while its lease ran")
 
 

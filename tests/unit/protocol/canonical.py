@@ -249,13 +249,15 @@ class Canonical:
 
     def _walk_server(self) -> None:
         self._process_ms, self._rate = self._now_ms, 1.0
-        data = self._world.double.read(self._world.now)
+        clock = self._world.clock
+        self._atoms.append(clock.ahead)
+        data = self._world.double.read(clock.server)
         for key in sorted(data):
             if not KEYS_LEFT_OUT.search(key):
                 item = data[key]
                 self._atoms.append(key)
                 if item.expireat is not None:
-                    self._time((item.expireat * 1000 - self._now_ms) / STEP_MS)
+                    self._time((item.expireat * 1000 - clock.server / 1000) / STEP_MS)
                 self._walk(plain(item.value))
 
 

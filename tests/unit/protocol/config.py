@@ -1,13 +1,14 @@
 """The settings, launchers and records of the model's nodes."""
 
 import random
+from dataclasses import replace
 
 from celery_daemons.domain.names import DaemonName, Incarnation, LauncherName, NodeName
 from celery_daemons.domain.options import LauncherOptions
 from celery_daemons.domain.records import NodeRow
 from celery_daemons.domain.states import NodeStatus
 from celery_daemons.settings import Settings
-from tests.unit.protocol.world import TTL_MS
+from tests.unit.protocol.world import LONG_TTL_MS, TTL_MS
 
 TAIL, ALONE = LauncherName("tail"), LauncherName("alone")
 #: The launcher of each daemon of the model.
@@ -19,6 +20,9 @@ LAUNCHERS = {
 }
 ARGUMENTS = "[[], {}]"
 SETTINGS = Settings(redis_url="redis://double", namespace="model", lease_ttl=TTL_MS / 1000)
+#: A node with a lease of twice the length, and one with the usual lease that knows of the longer one.
+LONG = replace(SETTINGS, lease_ttl=LONG_TTL_MS / 1000)
+WARNED = replace(SETTINGS, lease_ttl_max=LONG_TTL_MS / 1000)
 
 
 class NoJitter(random.Random):

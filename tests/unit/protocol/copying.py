@@ -70,13 +70,14 @@ def copy_scene(world: World, scene: object) -> bytes:
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL)
     pickler.dispatch_table = _dispatch_table
-    pickler.dump((world.clock, world.now, world.double, dict(world.double.read(world.now)), scene))
+    clock = world.clock
+    pickler.dump((clock, clock.now, clock.ahead, world.double, dict(world.double.read(clock.server)), scene))
     return buffer.getvalue()
 
 
 def restore_scene(copied: bytes) -> Any:
     """Set the clock and the server back, and return what was copied."""
-    clock, now, double, data, scene = pickle.loads(copied)  # noqa: S301 - written by copy_scene()
-    clock.now = now
+    clock, now, ahead, double, data, scene = pickle.loads(copied)  # noqa: S301 - written by copy_scene()
+    clock.now, clock.ahead = now, ahead
     double.replace(data)
     return scene

@@ -12,28 +12,53 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from celery_daemons.domain.names import DaemonName
+from celery_daemons.settings import Settings
 from tests.unit.protocol.clock import Clock, virtual_time
+from tests.unit.protocol.config import LONG, SETTINGS
 from tests.unit.protocol.copying import copy_scene, restore_scene
 from tests.unit.protocol.double import Double
 from tests.unit.protocol.scene import ONE_OF_EACH, Act, Loss, Rations, Scene
 from tests.unit.protocol.world import Broken, World
 
-#: Worlds with one kind of accident or two, which can be explored further than the one with all of them; and the share
-#: of the time for each.
-WORLDS: tuple[tuple[str, float, Loss, Rations], ...] = (
-    ("a lost or late message", 0.05, "data", Rations(messages=1)),
-    ("an action of a user", 0.1, "data", Rations(users=1)),
-    ("a crash", 0.1, "data", Rations(crashes=1)),
-    ("a node cut off", 0.1, "data", Rations(cuts=1)),
-    ("a loss of data", 0.1, "data", Rations(losses=1)),
-    ("a fail-over", 0.1, "primary", Rations(losses=1)),
-    ("a failed run, with a lost or late message", 0.1, "data", Rations(failures=1, messages=1)),
-    ("one accident of each kind, with a loss of data", 0.175, "data", ONE_OF_EACH),
-    ("one accident of each kind, with a fail-over", 0.175, "primary", ONE_OF_EACH),
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corner:
+    """A world to explore: what can be lost, how often each accident may happen, and the settings of the two nodes.
+
+    ``share`` is that of the time for all of them.
+    """
+
+    title: str
+    share: float
+    rations: Rations
+    loss: Loss = "data"
+    settings: tuple[Settings, ...] = ()
+
+
+#: Worlds with one kind of accident or two, which can be explored further than the one with all of them.
+CORNERS = (
+    Corner(title="a lost or late message", share=0.05, rations=Rations(messages=1)),
+    Corner(title="an action of a user", share=0.08, rations=Rations(users=1)),
+    Corner(title="a crash", share=0.08, rations=Rations(crashes=1)),
+    Corner(title="a node cut off", share=0.08, rations=Rations(cuts=1)),
+    Corner(title="a loss of data", share=0.08, rations=Rations(losses=1)),
+    Corner(title="a fail-over", share=0.08, rations=Rations(losses=1), loss="primary"),
+    Corner(title="a snapshot of any age", share=0.05, rations=Rations(losses=1, saves=1, users=1), loss="primary"),
+    Corner(title="a failed run, with a lost or late message", share=0.08, rations=Rations(failures=1, messages=1)),
+    Corner(title="Redis's clock set, with a crash", share=0.08, rations=Rations(steps=1, crashes=1)),
+    Corner(title="forks that fail, with a failed run", share=0.05, rations=Rations(shortages=1, failures=1)),
+    Corner(
+        title="leases of two lengths, with a loss of data",
+        share=0.05,
+        rations=Rations(losses=1, cuts=1),
+        settings=(SETTINGS, LONG),
+    ),
+    Corner(title="one accident of each kind, with a loss of data", share=0.12, rations=ONE_OF_EACH),
+    Corner(title="one accident of each kind, with a fail-over", share=0.12, rations=ONE_OF_EACH, loss="primary"),
 )
 
 
@@ -66,13 +91,22 @@ class Found:
         return f"{self.states} states, {end}, {self.transitions} transitions in {self.seconds:.0f} s {self.by_depth}"
 
 
-def explore(double: Double, clock: Clock, *, seconds: float, loss: Loss, rations: Rations, daemon: str = "y") -> Found:
+def explore(
+    double: Double,
+    clock: Clock,
+    *,
+    seconds: float,
+    loss: Loss,
+    rations: Rations,
+    daemon: str = "y",
+    settings: Sequence[Settings] = (),
+) -> Found:
     """Explore one world; raise Broken, with the shortest story, if an invariant does not hold.
 
     The daemon "y" runs in a process of its own, "x" in a shared host.
     """
     began = time.process_time()
-    first = Scene(World(double, clock), daemon=DaemonName(daemon), loss=loss, rations=rations)
+    first = Scene(World(double, clock), daemon=DaemonName(daemon), loss=loss, rations=rations, settings=settings)
     found = Found()
     seen = {first.form()}
     queue: deque[tuple[bytes, tuple[Act, ...]]] = deque([(copy_scene(first.world, first), ())])
@@ -105,12 +139,19 @@ def _carry_out(scene: Scene, act: Act, story: tuple[Act, ...]) -> None:
 
 
 def explore_all(double: Double, clock: Clock, *, seconds: float) -> Iterator[str]:
-    """Explore every world of :data:`WORLDS`, and yield a line about each; time that one leaves is given to the next."""
+    """Explore all :data:`CORNERS`, and yield a line about each; time that one leaves is given to the next."""
     left, shares = seconds, 1.0
-    for title, share, loss, rations in WORLDS:
-        found = explore(double, clock, seconds=left * share / shares, loss=loss, rations=rations)
-        left, shares = left - found.seconds, shares - share
-        yield f"{title}: {found}"
+    for corner in CORNERS:
+        found = explore(
+            double,
+            clock,
+            seconds=left * corner.share / shares,
+            loss=corner.loss,
+            rations=corner.rations,
+            settings=corner.settings,
+        )
+        left, shares = left - found.seconds, shares - corner.share
+        yield f"{corner.title}: {found}"
 
 
 def main() -> int:

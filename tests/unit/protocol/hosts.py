@@ -39,6 +39,10 @@ class ModelHosts:
         self._events = events
         self._note_start = note_start
         self._hosts: dict[HostId, ModelHost] = {}
+        #: Processes that could not be forked yet, by whether they are isolated.
+        self._unborn: dict[HostId, bool] = {}
+        #: Every fork fails.
+        self.forks_fail = False
 
     @property
     def running(self) -> dict[DaemonName, Token]:
@@ -57,9 +61,27 @@ class ModelHosts:
 
     # Commands
 
-    def open(self, host_id: HostId, *, isolated: bool) -> None:
-        """Start a process."""
+    @property
+    def unborn(self) -> bool:
+        """Return whether a process waits for a fork that succeeds."""
+        return bool(self._unborn)
+
+    def open(self, host_id: HostId, *, isolated: bool) -> bool:
+        """Start a process; False if that failed and is tried again by :meth:`retry_forks`."""
+        if self.forks_fail:
+            self._unborn[host_id] = isolated
+            return False
         self._hosts[host_id] = ModelHost(isolated)
+        return True
+
+    def retry_forks(self) -> list[HostId]:
+        """Try again to start the processes that could not be forked; return those that were."""
+        if self.forks_fail:
+            return []
+        born, self._unborn = self._unborn, {}
+        for host_id, isolated in born.items():
+            self._hosts[host_id] = ModelHost(isolated)
+        return list(born)
 
     def start(self, host_id: HostId, items: list[StartItem]) -> bool:
         """Start daemons in a process; False if it is dead."""
@@ -79,13 +101,13 @@ class ModelHosts:
             host.stopping.update(name for name in names if name in host.running and name not in host.ended)
 
     def kill(self, host_id: HostId) -> None:
-        """Kill a process."""
-        if self._hosts.pop(host_id, None) is not None:
+        """Kill a process, also one that was not forked yet."""
+        if self._hosts.pop(host_id, None) is not None or self._unborn.pop(host_id, None) is not None:
             self._events.host_died(host_id)
 
     def kill_all(self) -> None:
         """Kill every process."""
-        for host_id in list(self._hosts):
+        for host_id in (*self._hosts, *self._unborn):
             self.kill(host_id)
 
     # Events

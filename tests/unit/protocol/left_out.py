@@ -30,7 +30,7 @@ _LEFT_OUT: Mapping[type, frozenset[str]] = {
     ModelAgent: frozenset({"world", "rate"}),
     ModelBroker: frozenset({"fates", "sent"}),
     ModelHosts: frozenset({"_events", "_note_start"}),
-    ModelMonitor: frozenset({"world"}),
+    ModelMonitor: frozenset({"world", "measured", "_witness"}),
     NodeLease: frozenset({"_row", "_errors", "_sent_at", "_reported_taken"}),
     NodeLoads: frozenset({"_rings", "_fitting"}),
     NodeRow: frozenset({"pid", "started_ms"}),

@@ -7,14 +7,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.states import Outcome
+from celery_daemons.node.witness import ClusterWitness
+from celery_daemons.settings import Settings
 from celery_daemons.store import specs
 from tests.unit.protocol.agents import ModelAgent
 from tests.unit.protocol.clock import Clock
-from tests.unit.protocol.config import ARGUMENTS, LAUNCHER_OF
+from tests.unit.protocol.config import ARGUMENTS, LAUNCHER_OF, LONG, SETTINGS, WARNED
 from tests.unit.protocol.double import Double
 from tests.unit.protocol.monitors import ModelMonitor
 from tests.unit.protocol.nodes import Nodes
-from tests.unit.protocol.world import DAEMONS, NODES, SLOWEST, TTL_MS, Broken, Fate, World
+from tests.unit.protocol.rest import come_to_rest
+from tests.unit.protocol.world import DAEMONS, LONG_TTL_MS, NODES, SLOWEST, TTL_MS, Fate, World
 
 names = st.sampled_from(DAEMONS)
 nodes = st.sampled_from(NODES)
@@ -23,8 +26,12 @@ fates = st.sampled_from(["prompt", "prompt", "prompt", "lost", "slow", "late"])
 which = st.integers(0, 7)
 
 
+#: Milliseconds by which the server's clock is set: less than a heartbeat, nearly a lease, more than one, an hour.
+steps = st.sampled_from([200, TTL_MS * 9 // 10, 2 * LONG_TTL_MS, 3_600_000])
+
+
 class Protocol(RuleBasedStateMachine):
-    """Two nodes, two daemons and two candidates for monitor on one server."""
+    """Two nodes, two daemons, and two candidates for monitor, of which the second has no worker, on one server."""
 
     #: Shared by all examples, each of which empties it first: a new one has to set up its Lua every time.
     double: ClassVar[Double]
@@ -36,21 +43,34 @@ class Protocol(RuleBasedStateMachine):
         super().__init__()
         self.world = World(self.double, self.clock)
         self.nodes = Nodes(self.world)
-        self.monitors = [ModelMonitor(self.world, "m1"), ModelMonitor(self.world, "m2")]
+        #: The settings that agents start with, in turn. Every monitor knows the longest lease.
+        self.settings: tuple[Settings, ...] = (SETTINGS,)
+        self.monitors: list[ModelMonitor] = []
 
     def pick(self, number: int) -> ModelAgent | None:
         """Return one of the living agents."""
         living = [agent for agent in self.world.agents if agent.alive]
         return living[number % len(living)] if living else None
 
-    @initialize()
-    def everything_runs(self) -> None:
-        """Start both nodes, one daemon and a monitor."""
-        for node in NODES:
-            self.nodes.start(node, None, "prompt", rate=self.rates[0])
+    def settings_of(self, number: int) -> Settings:
+        """Return settings for a new agent."""
+        return self.settings[number % len(self.settings)]
+
+    @initialize(mixed=st.booleans())
+    def everything_runs(self, mixed: bool) -> None:
+        """Start both nodes, with leases of one length or two, one daemon and a monitor."""
+        self.settings = (WARNED, LONG) if mixed else (SETTINGS,)
+        settings = self.settings[0]
+        witness = ClusterWitness(settings=settings, node=NodeName("m2"))
+        self.monitors = [
+            ModelMonitor(self.world, "m1", settings=settings),
+            ModelMonitor(self.world, "m2", settings=settings, witness=witness),
+        ]
+        for number, node in enumerate(NODES):
+            self.nodes.start(node, None, "prompt", rate=self.rates[0], settings=self.settings_of(number))
         self.want(DAEMONS[0], ARGUMENTS)
         self.monitors[0].campaign()
-        for _ in range(3):
+        for _ in range(3 * len(self.settings)):
             self.let_time_pass(TTL_MS // 3)
             self.monitors[0].lead()
         for agent in self.world.agents:
@@ -145,11 +165,14 @@ class Protocol(RuleBasedStateMachine):
         if agent := self.pick(number):
             agent.kill()
 
-    @rule(node=nodes, knows=st.booleans(), fate=fates, pace=st.integers(0, 2))
-    def start(self, node: NodeName, knows: bool, fate: Fate, pace: int) -> None:
+    @rule(node=nodes, knows=st.booleans(), fate=fates, pace=st.integers(0, 2), lease=st.integers(0, 1))
+    def start(self, node: NodeName, knows: bool, fate: Fate, pace: int, lease: int) -> None:
         """Start an agent: by the worker that saw the last agent die, or by a worker under a name that is in use."""
+        if self.nodes.seems_free(node):
+            return
         dead = [agent for agent in self.world.agents if agent.node == node and not agent.alive and agent.incarnation]
-        self.nodes.start(node, dead[-1] if dead and knows else None, fate, rate=self.rates[pace])
+        previous = dead[-1] if dead and knows else None
+        self.nodes.start(node, previous, fate, rate=self.rates[pace], settings=self.settings_of(lease))
 
     @precondition(lambda self: self.world.flights)
     @rule(number=which)
@@ -193,7 +216,8 @@ class Protocol(RuleBasedStateMachine):
     @rule(number=st.integers(0, 1), node=nodes)
     def sweep(self, number: int, node: NodeName) -> None:
         """Let a monitor sweep a node, lost or not."""
-        if self.monitors[number].may_act:
+        # By Redis's clock, leases from before a step forward have ended: the product measures them by its own.
+        if self.monitors[number].may_act and self.world.now > self.world.clock_set_forward_at + LONG_TTL_MS * 1000:
             self.monitors[number].sweep(node)
 
     @rule(number=st.integers(0, 1))
@@ -223,20 +247,39 @@ class Protocol(RuleBasedStateMachine):
         self.world.ask(specs.forget(self.world.keys, [name], cause="model"))
         self.world.forgotten.add(name)
 
+    @precondition(lambda self: not self.world.clock_is_behind)
     @rule()
     def lose_data(self) -> None:
-        """Lose the server's data."""
+        """Lose the server's data, but not while its clock is behind: the guarantees page names that limit of tokens."""
         self.world.lose_data()
 
     @rule()
     def replicate(self) -> None:
-        """Let the replica catch up."""
+        """Let the replica catch up, and keep a snapshot."""
         self.world.save()
 
-    @rule()
-    def fail_over(self) -> None:
-        """Let the replica take over, without the last writes."""
-        self.world.fail_over()
+    @precondition(lambda self: not self.world.clock_is_behind)
+    @rule(age=st.integers(0, 3))
+    def fail_over(self, age: int) -> None:
+        """Let the replica take over, without the last writes, or a server with an older snapshot."""
+        self.world.fail_over(max(-1 - age, -self.world.snapshots))
+
+    @rule(ms=steps, back=st.booleans())
+    def set_clock(self, ms: int, back: bool) -> None:
+        """Set the server's clock.
+
+        Not twice between two measurements, which the guarantees page names as a limit.
+        """
+        world = self.world
+        measured = all(one.epoch is None or one.measured == world.clock_steps for one in self.monitors)
+        if measured and world.now >= world.clock_set_at + 2 * LONG_TTL_MS * 1000:
+            world.set_server_clock(-ms if back else ms)
+
+    @rule(number=which, fail=st.booleans())
+    def fail_forks(self, number: int, fail: bool) -> None:
+        """Let the forks of a node fail, or succeed again."""
+        if agent := self.pick(number):
+            agent.hosts.forks_fail = fail
 
     @invariant()
     def everything_holds(self) -> None:
@@ -246,46 +289,8 @@ class Protocol(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Require that without further accidents the cluster runs what is wanted."""
         if self.world.agents:
-            come_to_rest(self)
+            come_to_rest(self.world, self.nodes, self.monitors, rounds=24 * len(self.settings), work=self.work)
 
-
-def come_to_rest(machine: Protocol) -> None:
-    """Let all messages arrive and everyone work for a while; then what is wanted runs, and nothing else."""
-    world, nodes = machine.world, machine.nodes
-    for agent in world.agents:
-        agent.resume()
-    flights, world.flights = world.flights, []
-    for flight in flights:
-        flight.act()
-    # Two leases until a monitor may act, one for the last lease of a dead node, and some rounds to stop and start.
-    for _ in range(24):
-        machine.let_time_pass(TTL_MS // 3)
-        for node in NODES:
-            if not any(agent.alive and agent.node == node for agent in world.agents):
-                nodes.start(node, None, "prompt")
-        for monitor in machine.monitors:
-            monitor.paused = False
-            monitor.campaign()
-            monitor.lead()
-        for agent in world.agents:
-            if agent.alive:
-                agent.look()
-            if agent.alive and agent.supervisor.draining:
-                # Its worker is shutting down: it leaves, at the end of the drain time-out whatever it still holds.
-                agent.leave()
-                agent.kill()
-        world.check()
-        if running(world) == wanted(world):
-            return
-    raise Broken(f"wanted {wanted(world)}, running {running(world)}, the server holds {world.contents()}")
-
-
-def wanted(world: World) -> set[str]:
-    """Return the daemons that should run."""
-    found = world.contents().specs
-    return {name for name in found if found[name]["desired"] == "running"}
-
-
-def running(world: World) -> set[str]:
-    """Return the daemons that run."""
-    return {name for agent in world.agents for name in agent.running}
+    def work(self) -> None:
+        """Let a heartbeat pass."""
+        self.let_time_pass(TTL_MS // 3)

@@ -3,12 +3,11 @@
 import inspect
 from functools import cache
 from hashlib import sha1
+from importlib import import_module
 from textwrap import dedent
 
 import pytest
 
-from celery_daemons.node.supervision import supervisor
-from celery_daemons.node.supervision.supervisor import Supervisor
 from celery_daemons.store import script
 
 
@@ -28,10 +27,10 @@ def plant_in_script(monkeypatch: pytest.MonkeyPatch, verb: str, line: str, inste
     monkeypatch.setattr(script, "script", mistaken)
 
 
-def plant_in_supervisor(monkeypatch: pytest.MonkeyPatch, method: str, line: str, instead: str) -> None:
-    """Replace a line of a method of the supervisor."""
-    source = dedent(inspect.getsource(getattr(Supervisor, method)))
-    assert line in source, f"Supervisor.{method} has no {line!r}: bring this test up to date"
-    namespace = dict(vars(supervisor))
+def plant_in_method(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, line: str, instead: str) -> None:
+    """Replace a line of a method of a class."""
+    source = dedent(inspect.getsource(getattr(owner, method)))
+    assert line in source, f"{owner.__name__}.{method} has no {line!r}: bring this test up to date"
+    namespace = dict(vars(import_module(owner.__module__)))
     exec(source.replace(line, instead), namespace)  # noqa: S102 - the product's own source, with one line changed
-    monkeypatch.setattr(Supervisor, method, namespace[method])
+    monkeypatch.setattr(owner, method, namespace[method])

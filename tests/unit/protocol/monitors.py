@@ -12,6 +12,8 @@ from celery_daemons.monitor.hold_off import HoldOff
 from celery_daemons.monitor.leases import LeaseWatcher
 from celery_daemons.monitor.loop import Monitor
 from celery_daemons.monitor.main import build_monitor
+from celery_daemons.node.witness import ClusterWitness
+from celery_daemons.settings import Settings
 from celery_daemons.store import book, journal, lease, queries
 from celery_daemons.store.script import ScriptCall
 from celery_daemons.wire.spawn_task import SpawnTask
@@ -44,7 +46,7 @@ class _MonitorStore:
 
     def now_ms(self) -> int:
         """Return the time on the server's clock."""
-        return self._world.now // 1000
+        return self._world.server_now // 1000
 
     def _check_server(self) -> None:
         if self.pin.server != self._world.server:
@@ -97,20 +99,29 @@ class ModelBroker:
 class ModelMonitor:
     """A candidate; paused between any two steps, a monitor continues with the epoch that it once had."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(
+        self, world: World, name: str, *, settings: Settings = SETTINGS, witness: ClusterWitness | None = None
+    ) -> None:
+        """``witness`` is what the agent of a monitor without a worker has seen; else, the agent is a new one."""
         self.world = world
         self.name = NodeName(name)
+        #: The number of steps of the server's clock that had happened when this monitor last measured it.
+        self.measured = 0
+        self._settings = settings
+        self._witness = witness
         self.epoch: Epoch | None = None
         self.paused = False
         self._monitor: Monitor | None = None
-        self._hold_off = HoldOff(SETTINGS.lease_ttl, self._clock)
+        self._hold_off = HoldOff(settings.longest_lease, self._clock)
         self._watcher = LeaseWatcher(
-            reconcile_interval=SETTINGS.reconcile_interval, hold_off=self._hold_off, clock=self._clock
+            reconcile_interval=settings.reconcile_interval, hold_off=self._hold_off, clock=self._clock
         )
         self._broker = ModelBroker(world)
 
     def campaign(self) -> None:
-        """Renew the epoch, or run for a new one."""
+        """Renew the epoch, or run for a new one; the agent of a monitor without a worker reads the leases first."""
+        if self._witness is not None:
+            self._observe(self._witness)
         call = lease.campaign(self.world.keys, self.name, Incarnation("m"), ttl_ms=TTL_MS, epoch=self.epoch)
         before, epoch = self.epoch, self.world.ask(call)
         if epoch is None:
@@ -119,6 +130,17 @@ class ModelMonitor:
         must(epoch >= (before or 0), f"epoch {epoch} after {before}")
         if epoch != before:
             self._lead(epoch)
+
+    def _observe(self, witness: ClusterWitness) -> None:
+        sent = self._clock()
+        overview = self.world.ask(queries.overview(self.world.keys))
+        witness.on_time(overview.now_ms, sent=sent, received=self._clock())
+        witness.on_cluster(
+            server=self.world.server,
+            created_ms=overview.created_ms,
+            longest_lease_ms=overview.longest_lease_ms,
+            received=self._clock(),
+        )
 
     def resign(self) -> None:
         """Give the epoch back."""
@@ -129,6 +151,7 @@ class ModelMonitor:
         """Check, decide and act once, on what was read before; spawn tasks have these fates."""
         self._broker.fates, self._broker.sent = deque(fates), 0
         self._run(Monitor.turn)
+        self.measured = self.world.clock_steps
 
     def follow(self) -> None:
         """Read what has changed."""
@@ -201,13 +224,14 @@ class ModelMonitor:
         self._monitor = build_monitor(
             node=self.name,
             epoch=epoch,
-            settings=SETTINGS,
+            settings=self._settings,
             registry=Registry(),
             store=store,
             scan_store=store,
             dispatcher=broker,
             report_progress=_report_no_progress,
             clock=self._clock,
+            testimony=self._witness.testimony() if self._witness is not None else None,
         )
 
     def _clock(self) -> float:

@@ -30,3 +30,13 @@ class Nodes:
         self.world.agents.append(agent)
         agent.join(fate, previous)
         return agent
+
+    def seems_free(self, node: NodeName) -> bool:
+        """Return whether only Redis's clock says that a lease is over, to a new worker of that name.
+
+        The guarantees page names this limit: the clock was set forward while the holder is cut off.
+        """
+        now, set_at = self.world.now, self.world.clock_set_forward_at
+        return any(
+            agent.node == node and agent.lease_until > now and agent.renewed_at <= set_at for agent in self.world.agents
+        )

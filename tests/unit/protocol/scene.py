@@ -1,20 +1,23 @@
 """A small world to explore: two nodes, one daemon, one candidate for monitor, and accidents that are rationed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.states import Outcome
+from celery_daemons.settings import Settings
 from celery_daemons.store import specs
 from tests.unit.protocol.agents import ModelAgent
 from tests.unit.protocol.canonical import PAST, STEP_MS, Canonical
-from tests.unit.protocol.config import ARGUMENTS, LAUNCHER_OF
+from tests.unit.protocol.config import ARGUMENTS, LAUNCHER_OF, SETTINGS
 from tests.unit.protocol.monitors import ModelMonitor
 from tests.unit.protocol.nodes import Nodes
-from tests.unit.protocol.world import NODES, Fate, World
+from tests.unit.protocol.world import NODES, TTL_MS, Fate, World
 
 Loss: TypeAlias = Literal["data", "primary"]
+#: Milliseconds by which the server's clock is set: more than a lease.
+CLOCK_STEP_MS = 2 * TTL_MS
 #: A method of the scene, and its arguments.
 Act: TypeAlias = tuple[str, ...]
 
@@ -25,7 +28,9 @@ class Rations:
 
     ``crashes`` are agents killed with their hosts, ``losses`` losses of the data or the primary, ``messages`` messages
     that are lost or late, ``cuts`` times in which one node does not reach the server, ``users`` actions of a user (a
-    stop and the start after it count as one), ``failures`` runs that fail by themselves.
+    stop and the start after it count as one), ``failures`` runs that fail by themselves, ``steps`` steps of the
+    server's clock, ``shortages`` times in which one node cannot fork, ``saves`` snapshots after the first one, each of
+    which a lost primary may come back with.
     """
 
     crashes: int = 0
@@ -34,6 +39,9 @@ class Rations:
     cuts: int = 0
     users: int = 0
     failures: int = 0
+    steps: int = 0
+    shortages: int = 0
+    saves: int = 0
 
 
 #: One of each, in any order.
@@ -43,7 +51,10 @@ ONE_OF_EACH = Rations(crashes=1, losses=1, messages=1, cuts=1, users=1)
 class Scene:
     """A small world in which one daemon runs, and what may happen next."""
 
-    def __init__(self, world: World, *, daemon: DaemonName, loss: Loss, rations: Rations) -> None:
+    def __init__(
+        self, world: World, *, daemon: DaemonName, loss: Loss, rations: Rations, settings: Sequence[Settings] = ()
+    ) -> None:
+        """``settings`` are those of the two nodes, if they are not the usual ones."""
         self.world = world
         self._daemon = daemon
         self._loss = loss
@@ -51,10 +62,13 @@ class Scene:
         self._stopped = False
         #: The node that does not reach the server.
         self._cut_off = ""
+        #: The forms of the world when it was saved, with the times.
+        self._saved: list[tuple[int, str]] = []
         self._nodes = Nodes(world)
         self._monitor = ModelMonitor(world, "m")
+        self._settings_of = dict(zip(NODES, settings or (SETTINGS, SETTINGS), strict=True))
         for node in NODES:
-            self._nodes.start(node, None, "prompt")
+            self._nodes.start(node, None, "prompt", settings=self._settings_of[node])
         world.ask(specs.record(world.keys, [(daemon, LAUNCHER_OF[daemon], ARGUMENTS)], mode="spawn"))
         self._monitor.campaign()
         # Until nothing depends on when the world began.
@@ -73,8 +87,14 @@ class Scene:
     def form(self) -> bytes:
         """Return the canonical form."""
         return Canonical(self.world).form(
-            self._monitor, self._monitor.unread(), self._rations, self._stopped, self._cut_off
+            self._monitor, self._monitor.unread(), self._rations, self._stopped, self._cut_off, self._snapshots()
         )
+
+    def _snapshots(self) -> list[tuple[int, str]]:
+        """Return how old each snapshot is, and what it holds; nothing once none can be restored."""
+        if not self._rations.losses:
+            return []
+        return [(min(PAST, (self.world.now - at) // (STEP_MS * 1000)), form) for at, form in self._saved]
 
     # What may happen
 
@@ -94,7 +114,13 @@ class Scene:
         for number in range(len(self.world.flights)):
             yield "arrive", str(number)
         if rations.losses:
-            yield ("lose",)
+            for number in range(self.world.snapshots if self._loss == "primary" else 1):
+                yield "lose", str(number)
+            if rations.saves:
+                yield ("save",)
+        if rations.steps:
+            yield "set_clock", "forward"
+            yield "set_clock", "back"
         if rations.users:
             yield "user", "restart"
             yield "user", "stop"
@@ -121,6 +147,10 @@ class Scene:
             yield "beat", node, "late"
         if self._rations.crashes:
             yield "kill", node
+        if self._rations.shortages:
+            yield "refuse_forks", node
+        if agent.hosts.forks_fail:
+            yield "allow_forks", node
         if self._rations.failures and self._daemon in agent.running:
             yield "fail", node
 
@@ -155,7 +185,8 @@ class Scene:
     def start(self, node: str) -> None:
         """Let the worker of a node start an agent, which knows that the one before is dead."""
         previous = [agent for agent in self.world.agents if agent.node == node and agent.incarnation]
-        self._nodes.start(NODES[0] if node == NODES[0] else NODES[1], previous[-1] if previous else None, "prompt")
+        name = NODES[0] if node == NODES[0] else NODES[1]
+        self._nodes.start(name, previous[-1] if previous else None, "prompt", settings=self._settings_of[name])
 
     def read(self, node: str) -> None:
         """Let a node read its assignments."""
@@ -193,12 +224,32 @@ class Scene:
         """Let a late message arrive."""
         self.world.flights.pop(int(number)).act()
 
-    def lose(self) -> None:
-        """Lose the data, or the primary with all that was written since the beginning."""
+    def save(self) -> None:
+        """Save what the server holds."""
+        self._saved.append((self.world.now, self.form().hex()))
+        self.world.save()
+        self._rations = replace(self._rations, saves=self._rations.saves - 1)
+
+    def set_clock(self, direction: str) -> None:
+        """Set the server's clock."""
+        self.world.set_server_clock(CLOCK_STEP_MS if direction == "forward" else -CLOCK_STEP_MS)
+        self._rations = replace(self._rations, steps=self._rations.steps - 1)
+
+    def refuse_forks(self, node: str) -> None:
+        """Let every fork of a node fail."""
+        self._agent(node).hosts.forks_fail = True
+        self._rations = replace(self._rations, shortages=self._rations.shortages - 1)
+
+    def allow_forks(self, node: str) -> None:
+        """Let forks succeed again."""
+        self._agent(node).hosts.forks_fail = False
+
+    def lose(self, snapshot: str) -> None:
+        """Lose the data, or the primary with all that was written since a snapshot."""
         if self._loss == "data":
             self.world.lose_data()
         else:
-            self.world.fail_over()
+            self.world.fail_over(int(snapshot))
         self._rations = replace(self._rations, losses=self._rations.losses - 1)
 
     def user(self, action: specs.Action) -> None:

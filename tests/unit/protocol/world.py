@@ -1,7 +1,8 @@
 """The world of the model: one simulated server, one clock, messages that are slow, late or lost, and what must hold.
 
-The scripts are the real ones, run by a double of the server. Time is virtual: the server's clock and the clocks of all
-processes are one number; how far a process's own clock may run at another rate is the lease's margin.
+The scripts are the real ones, run by a double of the server. Time is virtual: the clocks of all processes are one
+number. The server's clock differs from it by as much as it was set; how far a process's own clock may run at another
+rate is the lease's margin.
 """
 
 import pickle
@@ -29,7 +30,8 @@ T = TypeVar("T")
 Fate = Literal["prompt", "lost", "slow", "late"]
 
 TTL_MS = 3000
-LEASE_US = TTL_MS * 1000
+#: The lease of a node that has a longer one than others.
+LONG_TTL_MS = 2 * TTL_MS
 #: The share of the lease that a holder leaves unused, as in settings.py: the error of its clock that this covers.
 MARGIN = 0.1
 #: The slowest clock that the margin covers: such a holder stops at the very end of its lease.
@@ -97,7 +99,11 @@ class World:
 
     def __init__(self, double: Double, clock: Clock) -> None:
         self.clock = clock
-        self.clock.now = START_US
+        self.clock.now, self.clock.ahead = START_US, 0
+        #: How often the server's clock was set, when that was last done, and when it was last set forward.
+        self.clock_steps = 0
+        self.clock_set_at = self.clock_set_forward_at = 0
+        self._latest_server_time = 0
         self.double = double
         self.double.replace({})
         self.keys = Keys("model")
@@ -114,14 +120,19 @@ class World:
         self._issued: dict[DaemonName, int] = {}
         self._started: dict[DaemonName, int] = {}
         self._entered: dict[str, int] = {}
-        self._saved: bytes = b""
-        self._forgotten_then: set[str] = set()
+        #: What the server held at some moments, and which daemons were forgotten then; the oldest first.
+        self._snapshots: list[tuple[bytes, frozenset[str]]] = []
         self.save()
 
     @property
     def now(self) -> int:
-        """Return the time on the only clock, in microseconds."""
+        """Return the time of all processes, in microseconds."""
         return self.clock.now
+
+    @property
+    def server_now(self) -> int:
+        """Return the time that the server's clock shows, in microseconds."""
+        return self.clock.server
 
     @property
     def server(self) -> str:
@@ -133,6 +144,20 @@ class World:
         self.clock.now += ms * 1000
         for agent in self.agents:
             agent.kill_expired_hosts()
+
+    def set_server_clock(self, ms: int) -> None:
+        """Set the server's clock forward, or back by a negative number."""
+        self._latest_server_time = max(self._latest_server_time, self.server_now)
+        self.clock.ahead += ms * 1000
+        self.clock_steps += 1
+        self.clock_set_at = self.now
+        if ms > 0:
+            self.clock_set_forward_at = self.now
+
+    @property
+    def clock_is_behind(self) -> bool:
+        """Return whether the server's clock shows an earlier time than it has shown before."""
+        return self.server_now <= self._latest_server_time
 
     # Messages
 
@@ -164,7 +189,7 @@ class World:
 
     def contents(self) -> Contents:
         """Return everything but the journal and the clock."""
-        data = self.double.read(self.now)
+        data = self.double.read(self.server_now)
         leader, leases = data.get(self._monitor_key), data.get(self._leases_key)
         nodes, specs, book = (_hash(data.get(key)) for key in self._hash_keys)
         held = {node: data.get(key) for node, key in self._held_keys.items()}
@@ -184,22 +209,27 @@ class World:
 
     def dump(self) -> bytes:
         """Return the server's data."""
-        return pickle.dumps(dict(self.double.read(self.now)))
+        return pickle.dumps(dict(self.double.read(self.server_now)))
 
     def load(self, data: bytes) -> None:
         """Replace the server's data."""
         self.double.replace(pickle.loads(data))  # noqa: S301 - written by dump()
 
-    def save(self) -> None:
-        """Let the replica receive everything so far."""
-        self._forgotten_then = set(self.forgotten)
-        self._saved = self.dump()
+    @property
+    def snapshots(self) -> int:
+        """Return the number of copies of what the server once held."""
+        return len(self._snapshots)
 
-    def fail_over(self) -> None:
-        """Lose the primary; the replica that takes over lacks what was written after :meth:`save`."""
-        self.load(self._saved)
+    def save(self) -> None:
+        """Let the replica receive everything so far; keep a copy."""
+        self._snapshots.append((self.dump(), frozenset(self.forgotten)))
+
+    def fail_over(self, snapshot: int = -1) -> None:
+        """Lose the primary; the server that takes over has a snapshot, by default the newest, and nothing after it."""
+        data, forgotten_then = self._snapshots[snapshot]
+        self.load(data)
         # What was wanted again after that is lost with the primary: no holder of the daemon can know of it.
-        self.forgotten |= self._forgotten_then
+        self.forgotten |= forgotten_then
         self.run_id += 1
         self._entered.clear()
         for agent in self.agents:

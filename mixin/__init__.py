@@ -1,0 +1,1 @@
+"""Alerts, recording rules and Grafana boards, rendered by ``python -m mixin``."""
