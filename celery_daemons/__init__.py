@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from celery_daemons.app import Daemons
+    from celery_daemons.client.actor import acting_as
     from celery_daemons.client.address_book import AddressBook
     from celery_daemons.domain.rebalance import Move
     from celery_daemons.domain.records import Address, DaemonRecord, DaemonSpec, Node
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 #: The modules of the public names.
 _EXPORTS = {
     "celery_daemons.app": ("Daemons",),
+    "celery_daemons.client.actor": ("acting_as",),
     "celery_daemons.client.address_book": ("AddressBook",),
     "celery_daemons.domain.rebalance": ("Move",),
     "celery_daemons.domain.records": ("Address", "DaemonRecord", "DaemonSpec", "Node"),
@@ -80,6 +82,7 @@ __all__ = [
     "SpecConflict",
     "StoreUnavailable",
     "UnknownLauncher",
+    "acting_as",
 ]
 
 

@@ -7,7 +7,7 @@ import click
 
 #: Each command with its module, function and line in the help, so that listing the commands imports no module.
 _COMMANDS = {
-    "status": ("show:status", "Show the leader, the nodes, the daemons by status, and the scanners."),
+    "status": ("show:status", "Show what is wrong, the leader, the nodes and the daemons by status."),
     "nodes": ("show:nodes", "List the nodes and how many daemons each one holds."),
     "list": ("show:list_daemons", "List the daemons and where each one runs."),
     "locate": ("show:locate", "Show where daemons run."),

@@ -47,6 +47,9 @@ def read_seconds(_ctx: click.Context, _param: click.Parameter, value: str | None
     return seconds
 
 
+#: The place of ``--wide`` in a context.
+_WIDE: Final = "celery_daemons.wide"
+
 #: The JSON names of Python types.
 _JSON_KINDS: Final[dict[type, str]] = {list: "array", dict: "object"}
 
@@ -78,6 +81,21 @@ def json_option(command: F) -> F:
     return click.option("as_json", "--json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
+def wide_option(command: F) -> F:
+    """Add the option ``--wide``, which :func:`screen_of` heeds."""
+
+    def note(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+        ctx.meta[_WIDE] = value
+
+    return click.option(
+        "--wide",
+        is_flag=True,
+        expose_value=False,
+        callback=note,
+        help="Show all columns and whole names, however narrow the terminal is.",
+    )(command)
+
+
 def wait_option(condition: str) -> Callable[[F], F]:
     """Add the option ``--wait``; ``condition`` is the clause after "wait until" in the help text."""
     return click.option(
@@ -97,6 +115,7 @@ def daemons_of(ctx: click.Context, *, modules: bool = False) -> "Daemons":
     if the app has no Daemons, or if its modules cannot be imported.
     """
     from celery_daemons.app import Daemons
+    from celery_daemons.client.actor import acting_as, user_and_process
     from celery_daemons.launcher import has_daemons
 
     app = ctx.obj.app
@@ -110,6 +129,7 @@ def daemons_of(ctx: click.Context, *, modules: bool = False) -> "Daemons":
             raise ConfigurationError(
                 f"the app's modules cannot be imported ({type(error).__name__}: {error})"
             ) from error
+    ctx.with_resource(acting_as(user_and_process()))
     daemons = Daemons.of(app)
     why = daemons.participation.why_recorded()
     if why is not None:
@@ -133,10 +153,14 @@ def as_called(ctx: click.Context, message: str) -> str:
 
 
 def screen_of(ctx: click.Context) -> Screen:
-    """Return standard output, in colours on a terminal unless ``celery --no-color`` or NO_COLOR is set."""
+    """Return standard output, in colours on a terminal unless ``celery --no-color`` or NO_COLOR is set.
+
+    With ``--wide``, nothing is fitted to the terminal.
+    """
     if not sys.stdout.isatty():
         return Screen()
-    return Screen(colour=_colours(ctx), width=shutil.get_terminal_size().columns)
+    wide = ctx.meta.get(_WIDE, False)
+    return Screen(colour=_colours(ctx), width=None if wide else shutil.get_terminal_size().columns)
 
 
 def _colours(ctx: click.Context) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from celery_daemons.cli.common import Command, as_called, daemons_of, json_option, prog, screen_of
+from celery_daemons.cli.common import Command, as_called, daemons_of, json_option, prog, screen_of, wide_option
 from celery_daemons.cli.documents import emit, events_of
 from celery_daemons.cli.events import EVERYTHING, event_line
 from celery_daemons.cli.render import blocked_text, cell, first_line, since
@@ -22,6 +22,7 @@ _EVENTS_SHOWN: Final = 10
 
 @click.command("describe", cls=Command)
 @click.argument("name")
+@wide_option
 @json_option
 @click.pass_context
 def describe(ctx: click.Context, *, name: str, as_json: bool) -> None:
@@ -50,7 +51,7 @@ def describe(ctx: click.Context, *, name: str, as_json: bool) -> None:
     screen.line()
     screen.line("last events" if latest else "no events: the journal keeps only the latest")
     for event in latest:
-        screen.line(f"  {event_line(event)}")
+        screen.line(f"  {event_line(event, width=screen.width and screen.width - 2)}")
 
 
 def _why(record: DaemonRecord, lookups: Lookups) -> str | None:

@@ -19,6 +19,7 @@ class Event:
     """An event of a daemon or, if ``name`` is ``None``, of a node or of the cluster.
 
     ``name`` of a failed scan is that of the launcher. ``at_ms`` is Unix time in milliseconds by Redis's clock.
+    ``actor`` is the person or process that asked for the change, ``None`` if nobody did.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Event:
     token: int | None
     epoch: int | None
     cause: str | None
+    actor: str | None = None
 
 
 def events_of(entry: JournalEntry) -> Iterator[Event]:
@@ -43,6 +45,7 @@ def events_of(entry: JournalEntry) -> Iterator[Event]:
             token=None if entry.event in _SPEC_EVENTS or not token.isdigit() else int(token) or None,
             epoch=entry.epoch,
             cause=cause or entry.cause,
+            actor=entry.actor,
         )
 
 
@@ -53,6 +56,7 @@ def status_document(status: ClusterStatus) -> dict[str, Any]:
         "leader": status.leader,
         "nodes": {name: status.nodes[name] for name in ("up", "draining", "lost")},
         "daemons": status.daemons,
+        "launchers": status.launchers,
         "scanners": status.scanners,
         "rebalance_paused": status.rebalance_paused,
         "problems": status.problems,

@@ -13,10 +13,11 @@ from celery_daemons.cli.common import (
     screen_of,
     wait_option,
     waiting,
+    wide_option,
 )
 from celery_daemons.cli.documents import emit
 from celery_daemons.cli.render import plural
-from celery_daemons.client.cluster_client import listed
+from celery_daemons.client.wording import listed
 from celery_daemons.domain.states import NodeStatus
 
 
@@ -46,6 +47,7 @@ def move(ctx: click.Context, *, name: str, to: str | None, wait: float | None, a
 @click.option("--dry-run", is_flag=True, help="Show the moves without making them.")
 @click.option("--pause", is_flag=True, help="Stop moving daemons that may stay where they are.")
 @click.option("--resume", is_flag=True, help="Resume rebalancing after --pause.")
+@wide_option
 @json_option
 @click.pass_context
 def rebalance(ctx: click.Context, *, dry_run: bool, pause: bool, resume: bool, as_json: bool) -> None:

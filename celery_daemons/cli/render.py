@@ -1,17 +1,21 @@
-"""What the commands print for people: tables that fit the width of a terminal, or full-width tables in a pipe."""
+"""What the commands print for people: on a terminal as wide as it is, in a pipe without leaving anything out."""
 
 import re
 import sys
+import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
+from unicodedata import east_asian_width
 
 import click
 
 from celery_daemons.domain.records import BlockedLoop
 
-#: The most rows that are fitted to the terminal: fitting more would take longer than reading them from Redis.
-_MAX_FITTED: Final = 2000
+#: The spaces between two columns.
+_GAP: Final = 2
+#: Columns that can be left out are, before any name is shortened to fewer characters than this.
+_READABLE: Final = 20
 _STYLES: Final = {
     "up": "green",
     "running": "green",
@@ -26,6 +30,8 @@ _STYLES: Final = {
     "blocked": "red",
     "warning": "yellow",
 }
+#: Columns of sentences, which are shortened at the end.
+_PROSE: Final = frozenset(("ERROR", "WHY"))
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
@@ -39,21 +45,58 @@ class Screen:
         self._colour = colour
         self._width = width
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> None:
-        """Print rows under the column names in ``head``; the columns named in ``right`` are aligned right."""
+    def table(
+        self,
+        head: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        right: Collection[str] = (),
+        optional: Sequence[str] = (),
+    ) -> None:
+        """Print rows under the column names in ``head``, one line for each.
+
+        The columns named in ``right`` are aligned right and never shortened. On a terminal, the columns in ``optional``
+        are left out, the first one first, if names would become unreadable otherwise, and then long names are shortened
+        in the middle, and other texts at the end.
+        """
         if not rows:
             return
-        if self._width is None or len(rows) > _MAX_FITTED:
-            self._plain([head, *rows], [name in right for name in head])
-        else:
-            self._fitted(head, rows, right)
+        lines = [[cell(text) for text in line] for line in (head, *rows)]
+        kept = list(range(len(head)))
+        widths = [max(map(columns, texts)) for texts in zip(*lines, strict=True)]
+        if self._width is not None:
+            fixed = {i for i, name in enumerate(head) if name in right or name == "STATUS"}
+            kept = _kept_columns(head, widths, fixed, optional, self._width)
+            room = self._width - sum(widths[i] for i in kept if i in fixed) - _GAP * (len(kept) - 1)
+            flexible = [i for i in kept if i not in fixed]
+            for i, cap in zip(flexible, caps([widths[i] for i in flexible], room), strict=True):
+                widths[i] = cap
+        for number, line in enumerate(lines):
+            shown = []
+            for i in kept:
+                text = _fitted(line[i], widths[i], at_end=head[i] in _PROSE)
+                blank = " " * (widths[i] - columns(text))
+                styled = self._styled(text, number == 0)
+                shown.append(blank + styled if head[i] in right else styled + blank)
+            self.line((" " * _GAP).join(shown))
+
+    def _styled(self, text: str, is_head: bool) -> str:
+        if not self._colour:
+            return text
+        if is_head:
+            return click.style(text, bold=True)
+        style = _STYLES.get(text.partition(",")[0])
+        return click.style(text, fg=style) if style else text
 
     def pairs(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Print pairs of name and value; further lines of a value are indented below the first."""
+        """Print pairs of name and value; further lines of a value are indented below the first.
+
+        On a terminal, long lines are wrapped between words.
+        """
         shown = list(pairs)
         width = max((len(name) for name, _ in shown), default=0)
         for name, value in shown:
-            first, *more = value.splitlines() or [""]
+            first, *more = self._wrapped(value, width + _GAP) or [""]
             title = f"{name:<{width}}"
             style = _STYLES.get(name)
             self.line((click.style(title, fg=style, bold=True) if self._colour else title) + f"  {cell(first)}")
@@ -64,28 +107,68 @@ class Screen:
         """Print a line."""
         click.echo(text.rstrip(), color=self._colour)
 
-    def _plain(self, lines: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
-        cells = [[cell(text) for text in line] for line in lines]
-        widths = [max(len(text) for text in column) for column in zip(*cells, strict=True)]
-        for line in cells:
-            columns = zip(line, widths, right, strict=True)
-            self.line("  ".join(text.rjust(width) if flush else text.ljust(width) for text, width, flush in columns))
+    def _wrapped(self, value: str, indent: int) -> list[str]:
+        if self._width is None:
+            return value.splitlines()
+        room = max(_READABLE, self._width - indent)
+        return [
+            part
+            for text in value.splitlines()
+            for part in textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+        ]
 
-    def _fitted(self, head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str]) -> None:
-        from rich.table import Table
-        from rich.text import Text
+    @property
+    def width(self) -> int | None:
+        """Return the columns of the terminal, ``None`` for a pipe."""
+        return self._width
 
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for name in head:
-            # Folded rather than truncated, so that a name can be copied.
-            table.add_column(name, overflow="fold", justify="right" if name in right else "left")
-        for row in rows:
-            table.add_row(*(Text(text, style=_STYLES.get(text.partition(",")[0], "")) for text in map(cell, row)))
-        console = _console(sys.stdout, colour=self._colour, width=self._width)
-        with console.capture() as captured:
-            console.print(table)
-        for line in captured.get().splitlines():
-            self.line(line)
+
+def _kept_columns(
+    head: Sequence[str], widths: Sequence[int], fixed: Collection[int], optional: Sequence[str], room: int
+) -> list[int]:
+    kept = list(range(len(head)))
+    for name in optional:
+        least = sum(widths[i] if i in fixed else min(widths[i], _READABLE) for i in kept)
+        if least + _GAP * (len(kept) - 1) <= room:
+            break
+        kept.remove(head.index(name))
+    return kept
+
+
+def caps(lengths: Sequence[int], room: int) -> list[int]:
+    """Return how many columns each of some texts gets so that they fit into ``room``: the longest give first."""
+    if sum(lengths) <= room:
+        return list(lengths)
+    cap = max((cap for cap in range(1, max(lengths) + 1) if sum(min(n, cap) for n in lengths) <= room), default=1)
+    left = max(0, room - sum(min(n, cap) for n in lengths))
+    fitted = []
+    for length in lengths:
+        extra = min(1, left) if length > cap else 0
+        left -= extra
+        fitted.append(min(length, cap + extra))
+    return fitted
+
+
+def shortened(text: str, width: int) -> str:
+    """Return a name in at most ``width`` columns, without the middle: the ends of names tell them apart."""
+    return _fitted(text, width, at_end=False)
+
+
+def _fitted(text: str, width: int, *, at_end: bool) -> str:
+    if columns(text) <= width:
+        return text
+    end = 0 if at_end else (width - 1) // 2
+    start = text[: width - 1 - end]
+    while columns(start) > width - 1 - end:  # wide characters
+        start = start[:-1]
+    return f"{start}…{text[len(text) - end :] if end else ''}"
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def cell(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from celery_daemons.cli.common import Command, as_called, daemons_of, json_option, notify, prog, screen_of
+from celery_daemons.cli.common import Command, as_called, daemons_of, json_option, notify, prog, screen_of, wide_option
 from celery_daemons.cli.documents import emit, status_document
 from celery_daemons.cli.hints import hints
 from celery_daemons.cli.render import age, blocked_text, first_line, plural, since, tally
@@ -19,10 +19,11 @@ _EXPLAINED: Final = 10
 
 
 @click.command("status", cls=Command)
+@wide_option
 @json_option
 @click.pass_context
 def status(ctx: click.Context, *, as_json: bool) -> None:
-    """Show the leader, the nodes, the daemons by status, and recovery scanners that fail."""
+    """Show what is wrong and what to do about it, then the leader, the nodes and the daemons by status."""
     lookups = daemons_of(ctx).lookups
     found = lookups.status()
     if as_json:
@@ -33,6 +34,23 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
     failing = {name: scan for name, scan in found.scanners.items() if scan.error}
     scanners = {"working": len(found.scanners) - len(failing), "failing": len(failing)}
     screen = screen_of(ctx)
+    wrong = [
+        *(("problem", f"{node}: {first_line(why)}") for node, why in sorted(found.problems.items())),
+        *(
+            ("failing", f"scanner of {name}, {age(now - scan.at_ms / 1000)} ago: {first_line(scan.error)}")
+            for name, scan in sorted(failing.items())
+        ),
+        *(
+            ("blocked", f"{node}: {blocked_text(loop, now)}")
+            for node, loops in sorted(found.blocked.items())
+            for loop in loops
+        ),
+        *(("warning", f"{node}: {first_line(why)}") for node, why in sorted(found.warnings.items())),
+        *(("hint", hint) for hint in hints(found, prog(ctx))),
+    ]
+    screen.pairs(wrong)
+    if wrong:
+        screen.line()
     screen.pairs(
         [
             ("namespace", found.namespace),
@@ -40,23 +58,12 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
             ("nodes", tally(found.nodes, always=("up",))),
             ("daemons", tally(found.daemons, always=("desired", "running"))),
             ("scanners", tally(scanners) or "none has run yet"),
-            *(
-                ("failing", f"{name}, {age(now - scan.at_ms / 1000)} ago: {first_line(scan.error)}")
-                for name, scan in sorted(failing.items())
-            ),
-            *(("problem", f"{node}: {first_line(why)}") for node, why in sorted(found.problems.items())),
-            *(
-                ("blocked", f"{node}: {blocked_text(loop, now)}")
-                for node, loops in sorted(found.blocked.items())
-                for loop in loops
-            ),
-            *(("warning", f"{node}: {first_line(why)}") for node, why in sorted(found.warnings.items())),
-            *(("hint", hint) for hint in hints(found, prog(ctx))),
         ]
     )
 
 
 @click.command("nodes", cls=Command)
+@wide_option
 @json_option
 @click.pass_context
 def nodes(ctx: click.Context, *, as_json: bool) -> None:
@@ -86,6 +93,7 @@ def nodes(ctx: click.Context, *, as_json: bool) -> None:
             for node in found
         ],
         right=("DAEMONS", "LEASE", "WEIGHT", "PID", "AGE"),
+        optional=("PID", "HOST", "LABELS", "WEIGHT", "AGE", "LAUNCHERS"),
     )
     for node in found:
         if node.problem is not None:
@@ -106,6 +114,7 @@ def _status_of(node: Node, *, leader: bool) -> str:
 @click.option("--node", metavar="NODE", help="Only daemons on this node.")
 @click.option("--launcher", metavar="LAUNCHER", help="Only daemons of this launcher.")
 @click.option("--status", type=click.Choice([*map(str, DaemonStatus)]), help="Only daemons in this status.")
+@wide_option
 @json_option
 @click.pass_context
 def list_daemons(
@@ -146,6 +155,7 @@ def list_daemons(
             for record in found
         ],
         right=("PID", "AGE", "RESTARTS"),
+        optional=("PID", "LAUNCHER", "AGE", "RESTARTS"),
     )
     counts = Counter(str(record.status) for record in found)
     screen.line(plural(len(found), "daemon") + (f": {tally(counts)}" if found else ""))
@@ -153,6 +163,7 @@ def list_daemons(
 
 @click.command("locate", cls=Command)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@wide_option
 @json_option
 @click.pass_context
 def locate(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None:
@@ -182,7 +193,8 @@ def locate(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
                 ]
                 for address in (found[name] for name in dict.fromkeys(names) if name in found)
             ],
-            right=("PID", "AGE"),
+            right=("TOKEN", "PID", "AGE"),
+            optional=("QUEUE", "HOST", "AGE", "PID", "TOKEN"),
         )
     for name in missing[:_EXPLAINED]:
         notify(as_called(ctx, f"daemon {name}: no address: {lookups.why_not(name)}"))
@@ -193,6 +205,7 @@ def locate(ctx: click.Context, *, names: tuple[str, ...], as_json: bool) -> None
 
 
 @click.command("launchers", cls=Command)
+@wide_option
 @json_option
 @click.pass_context
 def launchers(ctx: click.Context, *, as_json: bool) -> None:
@@ -225,5 +238,6 @@ def launchers(ctx: click.Context, *, as_json: bool) -> None:
             ]
             for one in found
         ],
+        optional=("LABELS", "RESTART", "ISOLATION"),
     )
     screen.line(f"{plural(len(found), 'launcher')}; {plural(len(live), 'node')}")

@@ -8,9 +8,11 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final
 
+from celery_daemons.client.actor import current_actor
 from celery_daemons.client.cluster_io import ClusterIO
 from celery_daemons.client.dry_run import Options, even_moves, stranded_daemons, suitable_nodes
 from celery_daemons.client.lookups import AsyncLookups
+from celery_daemons.client.wording import listed
 from celery_daemons.domain.names import DaemonName, LauncherName, Token, daemon_name, launcher_name, node_name
 from celery_daemons.domain.rebalance import Move
 from celery_daemons.domain.records import Address
@@ -18,7 +20,7 @@ from celery_daemons.domain.states import DaemonStatus, Desired
 from celery_daemons.errors import ConfigurationError, DaemonsError, SpawnTimeout, SpecConflict
 from celery_daemons.settings import Settings
 from celery_daemons.store import journal, lease, queries, specs
-from celery_daemons.store.specs import Action, RecordOutcome
+from celery_daemons.store.specs import Action, RecordMode, RecordOutcome
 from celery_daemons.wire.arguments import encode_arguments
 
 #: Seconds between two checks while waiting: at first, and at most. A start takes a few milliseconds.
@@ -30,8 +32,6 @@ _PAUSE_GROWTH: Final = 1.3
 _CHECK_STOPPED_AFTER: Final = 0.2
 #: Seconds between two checks which daemons cannot leave a draining node: each check reads the whole address book.
 _STRANDED_CHECK_INTERVAL: Final = 1.0
-#: The most names that an error message lists.
-_NAMES_LISTED: Final = 5
 
 #: Returns the daemons on a node that no other node can take.
 Stranded = Callable[[], Awaitable[Collection[str]]]
@@ -78,7 +78,8 @@ class AsyncClusterClient:
     async def want(self, name: str, launcher: str, arguments: str, *, replace: bool = False) -> RecordOutcome:
         """Record a spec with encoded arguments, and return the outcome. Raises SpecConflict, InvalidName."""
         item = (daemon_name(name), launcher_name(launcher), arguments)
-        (outcome,) = await self._io.run(specs.record(self._io.keys, [item], mode="replace" if replace else "spawn"))
+        mode: RecordMode = "replace" if replace else "spawn"
+        (outcome,) = await self._io.run(specs.record(self._io.keys, [item], mode=mode, actor=current_actor()))
         if outcome == "conflict":
             ((spec, _),) = await queries.rows(self._io, [item[0]])
             # Without the arguments: the error of a launcher's task is written to a worker's log.
@@ -159,7 +160,9 @@ class AsyncClusterClient:
 
     async def forget(self, name: str) -> bool:
         """Stop a daemon and delete the record. Returns whether the daemon was known."""
-        return await self._io.run(specs.forget(self._io.keys, [daemon_name(name)], cause="forgotten")) > 0
+        wanted = daemon_name(name)
+        call = specs.forget(self._io.keys, [wanted], cause="forgotten", actor=current_actor())
+        return await self._io.run(call) > 0
 
     async def rescan(self, launcher: str | None = None) -> None:
         """Ask the monitor to run the recovery scanner of a launcher, or all scanners, now.
@@ -168,7 +171,7 @@ class AsyncClusterClient:
         """
         if why := await self.lookups.why_not_scanned(launcher):
             raise DaemonsError(why)
-        await self._io.run(journal.note(self._io.keys, "rescan", cause=launcher or ""))
+        await self._io.run(journal.note(self._io.keys, "rescan", cause=launcher or "", actor=current_actor()))
 
     async def move(self, name: str, to: str | None = None, wait: float | None = None) -> Address | None:
         """Move a daemon to node ``to`` or, without ``to``, to any other suitable node: a stop, then a start.
@@ -217,11 +220,11 @@ class AsyncClusterClient:
 
     async def ask_rebalance(self) -> None:
         """Ask the monitor to even out the load of the nodes now."""
-        await self._io.run(journal.note(self._io.keys, "rebalance", cause="requested"))
+        await self._io.run(journal.note(self._io.keys, "rebalance", cause="requested", actor=current_actor()))
 
     async def pause_rebalance(self, *, paused: bool = True) -> None:
         """Pause or resume rebalancing: while paused, the monitor moves only daemons that cannot stay."""
-        await self._io.run(specs.pause_rebalance(self._io.keys, paused=paused))
+        await self._io.run(specs.pause_rebalance(self._io.keys, paused=paused, actor=current_actor()))
 
     async def drain(self, node: str, wait: float | None = None, *, stranded: Stranded | None = None) -> None:
         """Move all daemons off a node and assign no others; with ``wait`` seconds, return once the node is empty.
@@ -257,12 +260,13 @@ class AsyncClusterClient:
         await self._set_drain(node, on=False)
 
     async def _set_drain(self, node: str, *, on: bool) -> None:
-        if not await self._io.run(lease.drain(self._io.keys, node_name(node), on=on)):
+        if not await self._io.run(lease.drain(self._io.keys, node_name(node), on=on, actor=current_actor())):
             known = ", ".join(one.name for one in await self.lookups.nodes()) or "none"
             raise DaemonsError(f"no node {node} is registered (registered: {known})")
 
     async def _desire(self, name: str, action: Action, *, target: str = "", avoid: str = "") -> None:
-        if not await self._io.run(specs.desire(self._io.keys, daemon_name(name), action, target=target, avoid=avoid)):
+        more = {"actor": current_actor(), "target": target, "avoid": avoid}
+        if not await self._io.run(specs.desire(self._io.keys, daemon_name(name), action, **more)):
             raise _unknown(name)
 
     async def _wait_gone(self, name: DaemonName, within: float) -> None:
@@ -279,10 +283,3 @@ class AsyncClusterClient:
 
 def _unknown(name: str) -> DaemonsError:
     return DaemonsError(f"no daemon {name} is known; `celery -A … daemons list` shows all daemons")
-
-
-def listed(names: Collection[str]) -> str:
-    """Return the number of some daemons and the first few names, for a message."""
-    shown = ", ".join(sorted(names)[:_NAMES_LISTED])
-    more = ", …" if len(names) > _NAMES_LISTED else ""
-    return f"daemon {shown}" if len(names) == 1 else f"{len(names)} daemons ({shown}{more})"

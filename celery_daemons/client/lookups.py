@@ -3,11 +3,10 @@
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from celery_daemons.client.blocking import blocking, blocking_iterator
 from celery_daemons.client.cluster_io import ClusterIO
 from celery_daemons.client.locator import Locator
+from celery_daemons.domain import counts
 from celery_daemons.domain.names import DaemonName, LauncherName, NodeName, daemon_name
 from celery_daemons.domain.records import (
     Address,
@@ -23,6 +22,7 @@ from celery_daemons.domain.ring import Ring
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 from celery_daemons.errors import ConfigurationError
 from celery_daemons.store import journal, listing, queries
+from celery_daemons.store.summary import summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,7 @@ class ClusterStatus:
     """A summary of the cluster.
 
     ``nodes`` and ``daemons`` are numbers by status; ``daemons["desired"]`` is the number of daemons that should run.
+    ``launchers`` has the same numbers as ``daemons`` by launcher; a daemon counts for the launcher that it runs.
     ``scanners`` has the last scan by launcher. ``leader`` is ``None`` while no monitor is elected.
     ``problems`` says by node why it can start no daemons, ``warnings`` what should be corrected although it can, and
     ``blocked`` which event loops of its hosts are blocked.
@@ -54,6 +55,7 @@ class ClusterStatus:
     nodes: dict[str, int]
     daemons: dict[str, int]
     scanners: dict[str, ScanRecord]
+    launchers: dict[str, dict[str, int]] = field(default_factory=dict)
     rebalance_paused: bool = False
     problems: dict[str, str] = field(default_factory=dict)
     blocked: dict[str, tuple[BlockedLoop, ...]] = field(default_factory=dict)
@@ -92,13 +94,8 @@ class AsyncLookups:
         """
         if status is not None and status not in tuple(DaemonStatus):
             raise ConfigurationError(f"there is no status {status!r}; a daemon is {', '.join(DaemonStatus)}")
-        async for record in listing.records(self._io):
-            if (
-                (node is None or record.node == node)
-                and (launcher is None or record.launcher == launcher)
-                and (status is None or record.status == status)
-            ):
-                yield record
+        async for record in listing.records(self._io, node=node, launcher=launcher, status=status):
+            yield record
 
     async def record(self, name: str) -> DaemonRecord | None:
         """Return the record of a daemon, or ``None`` if no spec of that name exists."""
@@ -144,12 +141,14 @@ class AsyncLookups:
         return float(seconds) + float(micros) / 1e6
 
     async def status(self) -> ClusterStatus:
-        """Return a summary of the cluster. Reads every spec and every entry of the address book."""
+        """Return a summary of the cluster. One round trip, whose cost does not depend on the number of daemons."""
+        found = await self._io.run(summary(self._io.keys))
         nodes = {str(NodeStatus.UP): 0, str(NodeStatus.DRAINING): 0, str(NodeStatus.LOST): 0}
         problems: dict[str, str] = {}
         blocked: dict[str, tuple[BlockedLoop, ...]] = {}
         warnings: dict[str, str] = {}
-        for node in await self.nodes():
+        for name, (row, lease_ms) in sorted(found.nodes.items()):
+            node = queries.node(name, row, lease_ms, daemons=0)
             nodes[node.status] += 1
             if node.warning is not None:
                 warnings[node.name] = node.warning
@@ -157,20 +156,15 @@ class AsyncLookups:
                 problems[node.name] = node.problem
             if node.blocked:
                 blocked[node.name] = node.blocked
-        daemons = {"desired": 0, **{str(status): 0 for status in DaemonStatus}}
-        async for record in listing.records(self._io):
-            daemons["desired"] += record.desired is Desired.RUNNING
-            daemons[record.status] += 1
+        launchers = counts.by_launcher(found.counts, found.live)
         return ClusterStatus(
             namespace=self._io.keys.namespace,
-            leader=await self.leader(),
+            leader=found.leader,
             nodes=nodes,
-            daemons=daemons,
-            scanners={
-                launcher: msgspec.json.decode(record, type=ScanRecord)
-                for launcher, record in (await queries.scans(self._io)).items()
-            },
-            rebalance_paused=await self.rebalance_paused(),
+            daemons=counts.total(launchers.values()),
+            launchers=launchers,
+            scanners=found.scans_as(ScanRecord),
+            rebalance_paused=found.paused,
             problems=problems,
             blocked=blocked,
             warnings=warnings,

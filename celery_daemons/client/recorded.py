@@ -5,6 +5,7 @@ from typing import Any
 
 from celery_daemons.client.cluster_client import Stranded
 from celery_daemons.client.lookups import ClusterStatus
+from celery_daemons.domain import counts
 from celery_daemons.domain.names import DaemonName, LauncherName, daemon_name, launcher_name
 from celery_daemons.domain.rebalance import Move
 from celery_daemons.domain.records import Address, DaemonRecord, DaemonSpec, JournalEntry, Node
@@ -169,12 +170,18 @@ class RecordedLookups:
 
     async def status(self) -> ClusterStatus:
         """Return a summary with the recorded daemons only."""
-        daemons = {"desired": 0, **{str(status): 0 for status in DaemonStatus}}
+        launchers: dict[str, dict[str, int]] = {}
         async for record in self.list():
-            daemons["desired"] += record.desired is Desired.RUNNING
-            daemons[record.status] += 1
+            numbers = launchers.setdefault(record.launcher, counts.no_daemons())
+            numbers[counts.DESIRED] += record.desired is Desired.RUNNING
+            numbers[record.status] += 1
         return ClusterStatus(
-            namespace="", leader=None, nodes={"up": 0, "draining": 0, "lost": 0}, daemons=daemons, scanners={}
+            namespace="",
+            leader=None,
+            nodes={"up": 0, "draining": 0, "lost": 0},
+            daemons=counts.total(launchers.values()),
+            launchers=launchers,
+            scanners={},
         )
 
     async def events(self, *, last: int = 100) -> Sequence[JournalEntry]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName, Token
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
@@ -129,7 +129,8 @@ class SpecRow:
 class BookRow:
     """A daemon's entry in the address book, as stored in Redis; ``node`` is ``None`` while no node holds the daemon.
 
-    ``why`` is the reason for the placement, ``avoid`` a node that has given up on the daemon.
+    ``why`` is the reason for the placement, ``avoid`` a node that has given up on the daemon. ``unwanted`` is set while
+    the daemon is on a node although its spec is stopped or was deleted.
     """
 
     status: DaemonStatus
@@ -144,6 +145,7 @@ class BookRow:
     error: str | None = None
     why: str | None = None
     avoid: NodeName | None = None
+    unwanted: Literal["stopped", "forgotten"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +265,10 @@ class Leader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:
-    """A change in the journal: a batch of ``(name, token, cause)``, or an event of a node."""
+    """A change in the journal: a batch of ``(name, token, cause)``, or an event of a node.
+
+    ``actor`` is the person or process that asked for the change, ``None`` if nobody did: a node reports it of itself.
+    """
 
     id: str
     at_ms: int
@@ -272,3 +277,4 @@ class JournalEntry:
     epoch: int | None
     cause: str | None
     items: tuple[tuple[str, ...], ...]
+    actor: str | None = None

@@ -71,7 +71,8 @@ class PlanExecutor:
                 return
         if actions.mass_failure is not None:
             self._tally.mass_failure()
-            self._store.run(journal.note(self._keys, "mass-failure", cause=actions.mass_failure))
+            note = journal.note(self._keys, "mass-failure", cause=actions.mass_failure, actor="monitor")
+            self._store.run(note)
         for node, ended_ms in actions.sweep.items():
             if self._sweep(node, ended_ms):
                 self._tally.node_lost()

@@ -7,6 +7,7 @@ from typing import Final
 
 from celery_daemons.errors import StoreUnavailable
 from celery_daemons.monitor.cluster_tally import ClusterTally
+from celery_daemons.monitor.counts_check import CountsCheck
 from celery_daemons.monitor.departed import DepartedNodes
 from celery_daemons.monitor.executor import PlanExecutor
 from celery_daemons.monitor.hold_off import HoldOff
@@ -46,6 +47,7 @@ class Monitor:
         succession: Succession,
         missing_scanners: MissingScanners,
         tally: ClusterTally,
+        counts_check: CountsCheck,
         report_progress: Callable[[], None],
         max_wait: float,
         clock: Callable[[], float],
@@ -64,6 +66,7 @@ class Monitor:
         self._succession = succession
         self._missing_scanners = missing_scanners
         self._tally = tally
+        self._counts_check = counts_check
         self._report_progress = report_progress
         self._max_wait = max_wait
         self._clock = clock
@@ -102,9 +105,13 @@ class Monitor:
         if self._hold_off.may_act:
             # Not earlier: after a loss of data, a spec that a node still runs would be recorded as a new one.
             self._scans.run_due()
-        if not self._executor.carry_out(self._reconciler.next_plan()):
+        plan = self._reconciler.next_plan()
+        if not self._executor.carry_out(plan):
             self._next_check_at = 0.0
-        self._executor.carry_out(self._reconciler.next_wave())
+        wave = self._reconciler.next_wave()
+        self._executor.carry_out(wave)
+        if not plan and not wave:
+            self._counts_check.run_due()
         # A plan may have taken long.
         self._report_progress()
         self._tally.turn_ended(began_at)
@@ -151,6 +158,7 @@ class Monitor:
         self._executor.act_on_leases(actions)
         self._departed.remove_queues()
         self._missing_scanners.check()
+        self._counts_check.note_total(overview.counted)
         self._next_check_at = self._clock() + actions.next_check_in
 
     def _reload(self) -> None:
@@ -162,6 +170,7 @@ class Monitor:
         self._next_check_at = 0.0
         self._tally.snapshot_loaded()
         self._reconciler.snapshot_loaded()
+        self._counts_check.request()
 
     def _take(self, changes: Changes) -> None:
         self._tally.followed(changes)

@@ -15,6 +15,7 @@ from celery_daemons.forkserver.process_end import end_process, send_process_init
 from celery_daemons.launcher import Registry, registry_of
 from celery_daemons.monitor.agent_link import AgentLink
 from celery_daemons.monitor.cluster_tally import ClusterTally
+from celery_daemons.monitor.counts_check import CountsCheck
 from celery_daemons.monitor.departed import DepartedNodes
 from celery_daemons.monitor.dispatch import Dispatcher
 from celery_daemons.monitor.executor import PlanExecutor
@@ -129,6 +130,7 @@ def build_monitor(
         ),
         missing_scanners=MissingScanners(registry=registry, store=store, epoch=epoch, snapshot=replica),
         tally=tally,
+        counts_check=CountsCheck(store=store, epoch=epoch, snapshot=replica),
         report_progress=report_progress,
         max_wait=max_wait(settings),
         clock=clock,

@@ -233,7 +233,9 @@ class Scans:
             logger.warning("launcher %s: scan not reported (%s)", name, failed)
 
     def _record(self, scan: Scan, page: list[_Row]) -> None:
-        outcomes = self._store.run(specs.record(self._store.keys, page, mode="scan", epoch=self._epoch))
+        outcomes = self._store.run(
+            specs.record(self._store.keys, page, mode="scan", actor="scanner", epoch=self._epoch)
+        )
         for (name, launcher, _), outcome in zip(page, outcomes, strict=True):
             if outcome == "conflict":
                 scan.add_problem(f"lists {name} for launcher {launcher}, but the name is taken by another launcher")
@@ -248,7 +250,7 @@ class Scans:
         self._missing[name] = missing
         for start in range(0, len(gone), BATCH):
             batch = gone[start : start + BATCH]
-            self._store.run(specs.forget(self._store.keys, batch, cause="pruned", epoch=self._epoch))
+            self._store.run(specs.forget(self._store.keys, batch, cause="pruned", actor="scanner", epoch=self._epoch))
 
     def _report(self, scan: Scan, error: str | None) -> None:
         if error is not None:

@@ -94,6 +94,7 @@ def assign(
             keys.clock,
             keys.journal,
             keys.cluster,
+            *keys.tallies,
         ),
         (str(epoch), node, incarnation, encode(items)),
         decode,
@@ -110,7 +111,7 @@ def recall(keys: Keys, epoch: Epoch, node: NodeName, items: Sequence[tuple[Daemo
 
     return ScriptCall(
         "recall",
-        (keys.monitor, keys.book, keys.generation(node), keys.journal),
+        (keys.monitor, keys.book, keys.generation(node), keys.journal, *keys.tallies),
         (str(epoch), node, encode(items)),
         decode,
     )
@@ -124,7 +125,12 @@ def park(keys: Keys, epoch: Epoch, items: Sequence[tuple[DaemonName, str]]) -> S
             raise epoch_over(epoch)
         return int(reply)
 
-    return ScriptCall("park", (keys.monitor, keys.specs, keys.book, keys.journal), (str(epoch), encode(items)), decode)
+    return ScriptCall(
+        "park",
+        (keys.monitor, keys.specs, keys.book, keys.journal, *keys.tallies),
+        (str(epoch), encode(items)),
+        decode,
+    )
 
 
 def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int, ended_ms: int | None = None) -> ScriptCall[Swept]:
@@ -156,6 +162,7 @@ def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int, ended_ms: int
             keys.gone,
             keys.traces,
             keys.lease_lengths,
+            *keys.tallies,
         ),
         (str(epoch), node, limit, "" if ended_ms is None else ended_ms),
         decode,
@@ -201,7 +208,17 @@ def claim(
 
     return ScriptCall(
         "claim",
-        (keys.nodes, keys.leases, keys.specs, keys.book, keys.clock, keys.journal, keys.cluster, keys.held(node)),
+        (
+            keys.nodes,
+            keys.leases,
+            keys.specs,
+            keys.book,
+            keys.clock,
+            keys.journal,
+            keys.cluster,
+            keys.held(node),
+            *keys.tallies,
+        ),
         (node, incarnation, encode([(name, str(token)) for name, token in items]), server),
         decode,
     )
@@ -217,7 +234,7 @@ def report(keys: Keys, node: NodeName, incarnation: Incarnation, items: Sequence
 
     return ScriptCall(
         "report",
-        (keys.nodes, keys.book, keys.journal, keys.traces),
+        (keys.nodes, keys.book, keys.journal, keys.traces, *keys.tallies),
         (node, incarnation, _plain(items)),
         decode,
     )
@@ -227,7 +244,7 @@ def release(keys: Keys, node: NodeName, items: Sequence[Release]) -> ScriptCall[
     """Release daemons; false for a daemon that the caller did not hold."""
     return ScriptCall(
         "release",
-        (keys.specs, keys.book, keys.held(node), keys.journal, keys.traces),
+        (keys.specs, keys.book, keys.held(node), keys.journal, keys.traces, *keys.tallies),
         (node, _plain(items)),
         lambda reply: [flag == 1 for flag in reply],
     )
@@ -273,6 +290,7 @@ def reassert(
             keys.gone,
             keys.lease_lengths,
             keys.ended,
+            *keys.tallies,
         ),
         (node, encode(row), ttl_ms, LAYOUT, _plain(items), server, longest_ms),
         decode,

@@ -15,10 +15,16 @@ _ITEMS = msgspec.json.Decoder(tuple[tuple[str, ...], ...])
 
 
 def note(
-    keys: Keys, event: str, *, node: str = "", cause: str = "", items: Sequence[tuple[str, str, str]] = ()
+    keys: Keys,
+    event: str,
+    *,
+    node: str = "",
+    cause: str = "",
+    items: Sequence[tuple[str, str, str]] = (),
+    actor: str = "",
 ) -> ScriptCall[int]:
     """Write an event to the journal without changing anything else."""
-    return ScriptCall("note", (keys.journal,), (event, node, printable(cause), encode(items)), int)
+    return ScriptCall("note", (keys.journal,), (event, node, printable(cause), encode(items), actor), int)
 
 
 def decode_entry(raw_id: Any, raw: Any) -> JournalEntry:
@@ -38,6 +44,7 @@ def decode_entry(raw_id: Any, raw: Any) -> JournalEntry:
         node=fields.get("node") or None,
         epoch=int(epoch) if epoch.isdecimal() else None,
         cause=fields.get("cause") or None,
+        actor=fields.get("actor") or None,
         items=items,
     )
 

@@ -59,6 +59,21 @@ class Keys:
         return self._key("book")
 
     @property
+    def counts(self) -> str:
+        """Hash: desired state, status, incarnation and launcher → number of daemons."""
+        return self._key("counts")
+
+    @property
+    def unhealthy(self) -> str:
+        """Sorted set: daemon that needs attention → number of the status."""
+        return self._key("unhealthy")
+
+    @property
+    def tallies(self) -> tuple[str, str]:
+        """The last two keys of every verb that changes specs or entries."""
+        return self.counts, self.unhealthy
+
+    @property
     def traces(self) -> str:
         """Hash: daemon → the traceback of the last failure."""
         return self._key("traces")

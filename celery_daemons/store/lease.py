@@ -150,10 +150,15 @@ def beat(keys: Keys, node: NodeName, incarnation: Incarnation, *, ttl_ms: int) -
     )
 
 
-def drain(keys: Keys, node: NodeName, *, on: bool = True, incarnation: Incarnation | None = None) -> ScriptCall[bool]:
-    """Stop a node from being assigned daemons, or allow this again; false if no such node is registered."""
+def drain(
+    keys: Keys, node: NodeName, *, on: bool = True, incarnation: Incarnation | None = None, actor: str = ""
+) -> ScriptCall[bool]:
+    """Stop a node from being assigned daemons, or allow this again; false if no such node is registered.
+
+    ``actor`` is the person or process that asked; empty for the node itself.
+    """
     status = "draining" if on else "up"
-    return ScriptCall("drain", (keys.nodes, keys.journal), (node, status, incarnation or ""), bool)
+    return ScriptCall("drain", (keys.nodes, keys.journal), (node, status, incarnation or "", actor), bool)
 
 
 def serving(keys: Keys, node: NodeName, incarnation: Incarnation, problem: str) -> ScriptCall[bool]:

@@ -3,8 +3,10 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 
+from celery_daemons.domain.counts import UNHEALTHY
 from celery_daemons.domain.names import DaemonName, NodeName
 from celery_daemons.domain.records import BookRow, DaemonRecord, Node, SpecRow
+from celery_daemons.domain.states import DaemonStatus
 from celery_daemons.store import queries
 from celery_daemons.store.codec import decode_or_none
 from celery_daemons.store.keys import Keys
@@ -53,15 +55,57 @@ async def pages(store: AsyncReader, key: str, kind: type[R]) -> AsyncIterator[di
             return
 
 
-async def records(store: AsyncReader) -> AsyncIterator[DaemonRecord]:
-    """Yield every daemon that has a spec; a daemon that changes meanwhile may be seen before or after the change."""
+async def records(
+    store: AsyncReader, *, node: str | None = None, launcher: str | None = None, status: str | None = None
+) -> AsyncIterator[DaemonRecord]:
+    """Yield every daemon that has a spec and matches all given values.
+
+    A daemon that changes meanwhile may be seen before or after the change. With ``node``, or with a status that needs
+    attention, only the daemons of that node or near that status are read.
+    """
     live = {name: row for name, (row, lease_ms) in (await queries.node_rows(store)).items() if lease_ms > 0}
     seen = set[DaemonName]()
-    async for page in pages(store, store.keys.specs, SpecRow):
-        names = [name for name, spec in page.items() if spec is not None and name not in seen]
+    async for page in _names(store, node=node, status=status):
+        names = [name for name in page if name not in seen]
         seen.update(names)
         for start in range(0, len(names), BATCH):
             chunk = names[start : start + BATCH]
             for name, (spec, row) in zip(chunk, await queries.rows(store, chunk), strict=True):
-                if spec is not None:
-                    yield queries.record(name, spec, row, live.get(row.node) if row and row.node else None)
+                if spec is None or (launcher is not None and spec.launcher != launcher):
+                    continue
+                record = queries.record(name, spec, row, live.get(row.node) if row and row.node else None)
+                if (node is None or record.node == node) and (status is None or record.status == status):
+                    yield record
+
+
+async def _names(store: AsyncReader, *, node: str | None, status: str | None) -> AsyncIterator[list[DaemonName]]:
+    """Yield names of daemons that may match, a page at a time."""
+    if status is not None and DaemonStatus(status) in UNHEALTHY:
+        score = UNHEALTHY[DaemonStatus(status)]
+        yield list(await unhealthy(store, score, score))
+    elif node is not None:
+        cursor = 0
+        while True:
+            cursor, held = await _held(store, NodeName(node), cursor)
+            yield [DaemonName(text(name)) for name in held]
+            if cursor == 0:
+                return
+    else:
+        async for page in pages(store, store.keys.specs, SpecRow):
+            yield [name for name, spec in page.items() if spec is not None]
+
+
+@query
+def _held(keys: Keys, node: NodeName, cursor: int) -> Query[tuple[int, list[bytes]]]:
+    """Return the cursor of the next page of a node's daemons, 0 after the last, and a page of names."""
+    return Query(lambda client: client.sscan(keys.held(node), cursor, count=BATCH), tuple)
+
+
+@query
+def unhealthy(keys: Keys, lowest: int | str = "-inf", highest: int | str = "+inf") -> Query[dict[DaemonName, int]]:
+    """Return the daemons that the index has in a range of statuses, with the numbers of their statuses."""
+
+    def ask(client: Any) -> Any:
+        return client.zrange(keys.unhealthy, lowest, highest, byscore=True, withscores=True)
+
+    return Query(ask, lambda found: {DaemonName(text(name)): int(score) for name, score in found})

@@ -1,7 +1,7 @@
 """Read the address book: look-ups, nodes and listings, joined with the leases that make an address valid."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,8 @@ class Overview:
     says whether rebalancing is paused.
     ``leases`` has the milliseconds left of each node's lease, negative after its end, and ``lease_lengths`` the length
     of each. ``lost_lease_ms`` is the longest lease that a node may have that Redis has forgotten, 0 for none. ``led``
-    says whether a monitor leads. All ages, and ``now_ms``, are by Redis's clock.
+    says whether a monitor leads. ``counted`` is the number of specs by the counts. All ages, and ``now_ms``, are by
+    Redis's clock.
     """
 
     now_ms: int
@@ -60,6 +61,7 @@ class Overview:
     lease_lengths: dict[NodeName, int]
     lost_lease_ms: int
     led: bool
+    counted: int
 
     @property
     def longest_lease_ms(self) -> int:
@@ -72,7 +74,7 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
 
     def decode(reply: Any) -> Overview:
         now, created, first_beat = int(reply[0]), text(reply[1]), text(reply[5])
-        ends, lengths = zip(reply[11::2], reply[12::2], strict=True), zip(reply[9][::2], reply[9][1::2], strict=True)
+        ends, lengths = zip(reply[12::2], reply[13::2], strict=True), zip(reply[9][::2], reply[9][1::2], strict=True)
         return Overview(
             now_ms=now,
             created_ms=created,
@@ -87,10 +89,14 @@ def overview(keys: Keys) -> ScriptCall[Overview]:
             lease_lengths={NodeName(text(name)): int(float(length)) for name, length in lengths},
             lost_lease_ms=int(reply[7] or 0),
             led=bool(reply[8]),
+            counted=int(reply[11]),
         )
 
     return ScriptCall(
-        "overview", (keys.cluster, keys.leases, keys.specs, keys.book, keys.lease_lengths, keys.monitor), (), decode
+        "overview",
+        (keys.cluster, keys.leases, keys.specs, keys.book, keys.lease_lengths, keys.monitor, keys.counts),
+        (),
+        decode,
     )
 
 
@@ -103,24 +109,16 @@ def trace(keys: Keys, name: DaemonName) -> Query[str | None]:
 @query
 def leader(keys: Keys) -> Query[Leader | None]:
     """Return the current leader; ``None`` if no monitor leads or the value is corrupt, which counts as free."""
-
-    def decode(raw: Any) -> Leader | None:
-        try:
-            held = msgspec.json.decode(raw or b"null", type=dict[str, str] | None)
-            return Leader(node=NodeName(held["node"]), epoch=Epoch(int(held["epoch"]))) if held else None
-        except (msgspec.MsgspecError, KeyError, ValueError):
-            return None
-
-    return Query(lambda client: client.get(keys.monitor), decode)
+    return Query(lambda client: client.get(keys.monitor), decode_leader)
 
 
-@query
-def scans(keys: Keys) -> Query[dict[str, bytes]]:
-    """Return the undecoded result of each launcher's last recovery scan."""
-    return Query(
-        lambda client: client.hgetall(keys.scans),
-        lambda raw: {text(launcher): record for launcher, record in raw.items()},
-    )
+def decode_leader(raw: bytes | None) -> Leader | None:
+    """Decode the record of a leader; ``None`` for an absent or corrupt record."""
+    try:
+        held = msgspec.json.decode(raw or b"null", type=dict[str, str] | None)
+        return Leader(node=NodeName(held["node"]), epoch=Epoch(int(held["epoch"]))) if held else None
+    except (msgspec.MsgspecError, KeyError, ValueError):
+        return None
 
 
 NodeRows = dict[NodeName, tuple[NodeRow, int]]
@@ -133,10 +131,14 @@ def _ask_nodes(pipe: Any, keys: Keys) -> None:
 
 
 def _read_nodes(rows: Any, leases: Any, time: tuple[int, int]) -> NodeRows:
-    now_ms = time[0] * 1000 + time[1] // 1000
-    ends = {text(node): int(end) for node, end in leases}
+    return read_nodes(rows.items(), leases, time[0] * 1000 + time[1] // 1000)
+
+
+def read_nodes(rows: Iterable[tuple[Any, Any]], leases: Iterable[tuple[Any, Any]], now_ms: int) -> NodeRows:
+    """Decode pairs of node and record, and pairs of node and end of the lease in milliseconds."""
+    ends = {text(node): int(float(end)) for node, end in leases}
     nodes: NodeRows = {}
-    for raw_name, raw in rows.items():
+    for raw_name, raw in rows:
         name, row = text(raw_name), decode_or_none(NodeRow, raw)
         if row is not None:
             nodes[NodeName(name)] = (row, ends.get(name, 0) - now_ms)

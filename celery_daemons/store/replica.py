@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 #: Journal entries per read. An entry can name 1,000 daemons, so this bounds how many records are refreshed at once.
 _ENTRIES: Final = 20
 #: Events that change only specs, and events that change only entries of the book. Any other event may change both.
-_OF_SPECS: Final = frozenset(("want", "stop", "start", "restart", "move"))
+_OF_SPECS: Final = frozenset(("want", "restart", "move"))
 _OF_THE_BOOK: Final = frozenset(("assign", "recall", "park", "claim", "report", "sweep"))
 #: Fields whose text many records share. Interning these saves a third of the memory of 100,000 records. A field that is
 #: different in each record must not be here: interning takes memory, which some releases of Python never free.
@@ -103,7 +103,12 @@ class Replica:
             named = [DaemonName(sys.intern(item[0])) for item in entry.items]
             # A corrupt record is read again after any event of the daemon: an operator may have repaired the record.
             doubtful = self.corrupt.intersection(named)
-            book.update(doubtful if entry.event in _OF_SPECS else named)
+            if entry.event in _OF_SPECS:
+                # An entry that is marked as forgotten is marked otherwise once the daemon is wanted again.
+                marked = (name for name in named if name in self.book and self.book[name].unwanted)
+                book.update(doubtful, marked)
+            else:
+                book.update(named)
             specs.update(doubtful if entry.event in _OF_THE_BOOK else named)
         changes.names = book | specs
         self._refresh(self._store.keys.book, self.book, BookRow, book)

@@ -11,6 +11,8 @@ T = TypeVar("T")
 
 #: The most daemons per script call. More would block Redis, and all its other clients, for longer.
 BATCH = 1000
+#: The line in the header of a verb that reads or writes daemons.
+_INCLUDES_DAEMONS = "-- include: _daemons\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,9 @@ class ScriptCall(Generic[T]):
 
 @cache
 def script(verb: str) -> Script:
-    """Return a verb's script: the shared Lua, followed by the file of the verb."""
-    source = _files()["_shared"] + _files()[verb]
+    """Return a verb's script: the shared Lua, that of daemons if the verb includes it, and the file of the verb."""
+    own = _files()[verb]
+    source = _files()["_shared"] + (_files()["_daemons"] if _INCLUDES_DAEMONS in own else "") + own
     return Script(verb, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -18,11 +18,13 @@ def record(
     items: Sequence[tuple[DaemonName, LauncherName, str]],
     *,
     mode: RecordMode,
+    actor: str = "",
     epoch: Epoch | None = None,
 ) -> ScriptCall[list[RecordOutcome]]:
     """Record that daemons should run, ``(name, launcher, arguments)`` each; answer the outcome of each.
 
-    ``epoch`` is the monitor's for a scan; raises LeaseLost if that epoch is over.
+    ``actor`` is the person or process that asked. ``epoch`` is the monitor's for a scan; raises LeaseLost if that epoch
+    is over.
     """
 
     def decode(reply: Any) -> list[RecordOutcome]:
@@ -32,8 +34,8 @@ def record(
 
     return ScriptCall(
         "want",
-        (keys.specs, keys.clock, keys.journal, keys.monitor),
-        (encode(items), mode, "" if epoch is None else str(epoch)),
+        (keys.specs, keys.clock, keys.journal, keys.monitor, keys.book, *keys.tallies),
+        (encode(items), mode, "" if epoch is None else str(epoch), actor),
         decode,
     )
 
@@ -41,20 +43,29 @@ def record(
 Action = Literal["stop", "start", "restart", "move"]
 
 
-def desire(keys: Keys, name: DaemonName, action: Action, *, target: str = "", avoid: str = "") -> ScriptCall[bool]:
+def desire(
+    keys: Keys, name: DaemonName, action: Action, *, actor: str = "", target: str = "", avoid: str = ""
+) -> ScriptCall[bool]:
     """Stop, start, restart or move a daemon; false if there is no daemon with that name.
 
     For a move, ``target`` is the node of the next start, or ``avoid`` a node on which it should not be.
     """
-    return ScriptCall("desire", (keys.specs, keys.clock, keys.journal), (name, action, target, avoid), bool)
+    return ScriptCall(
+        "desire",
+        (keys.specs, keys.clock, keys.journal, keys.book, *keys.tallies),
+        (name, action, target, avoid, actor),
+        bool,
+    )
 
 
-def pause_rebalance(keys: Keys, *, paused: bool) -> ScriptCall[int]:
+def pause_rebalance(keys: Keys, *, paused: bool, actor: str = "") -> ScriptCall[int]:
     """Pause rebalancing or, if ``paused`` is false, resume rebalancing."""
-    return ScriptCall("pace", (keys.cluster, keys.journal), ("paused" if paused else "resumed",), int)
+    return ScriptCall("pace", (keys.cluster, keys.journal), ("paused" if paused else "resumed", actor), int)
 
 
-def forget(keys: Keys, names: Sequence[DaemonName], *, cause: str, epoch: Epoch | None = None) -> ScriptCall[int]:
+def forget(
+    keys: Keys, names: Sequence[DaemonName], *, cause: str, actor: str = "", epoch: Epoch | None = None
+) -> ScriptCall[int]:
     """Delete specs, so that the daemons stop; answer how many existed.
 
     ``epoch`` is the monitor's when it prunes; raises LeaseLost if that epoch is over.
@@ -67,8 +78,17 @@ def forget(keys: Keys, names: Sequence[DaemonName], *, cause: str, epoch: Epoch 
 
     return ScriptCall(
         "forget",
-        (keys.specs, keys.book, keys.journal, keys.monitor, keys.traces, keys.clock, keys.ended),
-        (encode(names), cause, "" if epoch is None else str(epoch)),
+        (
+            keys.specs,
+            keys.book,
+            keys.journal,
+            keys.monitor,
+            keys.traces,
+            keys.clock,
+            keys.ended,
+            *keys.tallies,
+        ),
+        (encode(names), cause, "" if epoch is None else str(epoch), actor),
         decode,
     )
 

@@ -6,6 +6,7 @@ import pytest
 
 from celery_daemons.domain.names import NodeName
 from celery_daemons.store.keys import Keys
+from celery_daemons.wire.arguments import encode_arguments
 from tests.fault.conftest import NewFaultCluster
 from tests.fault.daemon_kinds import SOURCE
 from tests.fault.signals import SOON, freeze, thaw
@@ -116,7 +117,7 @@ def test_scanners_and_clients_that_are_quicker_than_nodes_restart_no_daemon(faul
     freeze(*agents)
     cluster.server.client().flushall()
     for name in cluster.wanted:
-        cluster.client.want(name, name.partition(".")[0], "[[],{}]")
+        cluster.client.want(name, name.partition(".")[0], encode_arguments(name, (), {}))
     thaw(*agents)
 
     # Then none of them is restarted by the time that the monitor acts again

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from celery_daemons import Daemons
 from celery_daemons.domain.records import Address
 from celery_daemons.domain.states import DaemonStatus
 from tests.conftest import RUNNING, NewProject
+from tests.support.apps import app_at
 from tests.support.clients import TestClient
 from tests.support.clusters import BRISK, IntegrationCluster
 from tests.support.django_projects import CELERY, CONTRIB, NewDjango, add_django, create_tables
@@ -104,9 +106,9 @@ def client_of() -> Iterator[Callable[[Project], Client]]:
         client.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
-    """Return one PostgreSQL for the tests of a module, which may restart it."""
+    """Return one PostgreSQL for all tests, which may restart it."""
     with PostgreSQL() as server:
         yield server
 
@@ -130,3 +132,16 @@ def django_project(valkey: Server, new_project: NewProject, postgresql: PostgreS
 
     yield make
     postgresql.execute("drop table if exists shop_shop, django_migrations")
+
+
+@pytest.fixture(scope="module")
+def quiet_server() -> Iterator[Server]:
+    """A server that only one module uses, so that its connections can be counted."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def daemons(quiet_server: Server, namespace: str) -> Daemons:
+    """Return an app without workers, whose Redis is the quiet server."""
+    return app_at(quiet_server.url, namespace)

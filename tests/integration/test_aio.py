@@ -1,58 +1,21 @@
-"""The calls as coroutines: none waits for another, and each event loop opens and closes connections of its own."""
+"""The calls as coroutines: none waits for another, and a cancelled one leaves nothing behind."""
 
 import asyncio
-import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 import redis
-import uvloop
-from celery import Celery
 
 from celery_daemons import Address, Daemons, SpawnTimeout, StoreUnavailable, UnknownLauncher
-from celery_daemons.client import address_book
+from celery_daemons.client import address_book, loop_io
+from tests.support.apps import app_at, connections, names_of
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
-from tests.support.waiting import wait_until, wait_until_async
+from tests.support.waiting import wait_until_async
 
 SOON = 30.0
 LONG = 60.0  # longer than a test takes
-
-
-@pytest.fixture(scope="module")
-def quiet_server() -> Iterator[Server]:
-    """A server that only this module uses, so that its connections can be counted."""
-    with Server() as server:
-        yield server
-
-
-@pytest.fixture
-def daemons(quiet_server: Server, namespace: str) -> Daemons:
-    return app_at(quiet_server.url, namespace)
-
-
-def app_at(url: str, namespace: str) -> Daemons:
-    """Return an app with a launcher, whose daemons no worker runs."""
-    daemons = Daemons(Celery("proj", broker=url), namespace=namespace)
-
-    @daemons.launcher
-    async def feed(ctx: Any, number: int = 0) -> None:
-        """Do nothing."""
-
-    return daemons
-
-
-def connections(server: Server) -> int:
-    """Return the number of connections to a server, without the one that asks."""
-    with redis.Redis.from_url(server.url) as client:
-        return len(client.client_list()) - 1
-
-
-def wait_unconnected(server: Server) -> None:
-    """Wait until nothing is connected to a server."""
-    wait_until(lambda: connections(server) == 0, within=SOON, because="every connection was closed")
 
 
 async def cancel(tasks: list["asyncio.Task[Any]"]) -> None:
@@ -118,62 +81,6 @@ async def test_followers_of_events_hold_up_no_other_call(daemons: Daemons) -> No
     assert {task.result() for task in followers} == {"want"}
 
 
-@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def test_the_connections_of_a_loop_close_with_the_loop(
-    daemons: Daemons, quiet_server: Server, run: Callable[[Coroutine[Any, Any, int]], int]
-) -> None:
-    wait_unconnected(quiet_server)
-
-    async def story() -> int:
-        await asyncio.gather(*(daemons.aio.nodes() for _ in range(5)))
-        return connections(quiet_server)
-
-    for _ in range(3):
-        assert run(story()) > 0
-        wait_unconnected(quiet_server)
-
-
-def test_a_loop_that_is_closed_without_a_shutdown_closes_its_connections_by_request(
-    daemons: Daemons, quiet_server: Server
-) -> None:
-    wait_unconnected(quiet_server)
-    loop = asyncio.new_event_loop()
-    try:
-        loop.run_until_complete(daemons.aio.nodes())
-        assert connections(quiet_server) > 0
-
-        loop.run_until_complete(daemons.aio.close())
-        wait_unconnected(quiet_server)
-
-        assert loop.run_until_complete(daemons.aio.nodes()) == []
-        loop.run_until_complete(daemons.aio.close())
-    finally:
-        loop.close()
-
-
-def test_loops_in_several_threads_use_the_calls_at_once(daemons: Daemons) -> None:
-    together = threading.Barrier(4)
-    results: list[object] = []
-
-    async def story(number: int) -> None:
-        for _ in range(20):
-            await daemons.aio.spawn(f"feed.{number}", "feed", kwargs={"number": number})
-            results.append(await daemons.aio.pick_node(f"feed.{number}"))
-
-    def run(number: int) -> None:
-        together.wait()
-        asyncio.run(story(number))
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert results == [None] * 80
-    assert {record.name for record in daemons.list()} == {f"feed.{number}" for number in range(4)}
-
-
 @pytest.mark.asyncio
 async def test_every_wait_that_is_cancelled_ends(daemons: Daemons) -> None:
     """The Redis client swallows a cancellation that arrives while it sends, and a wait would go on with its loop."""
@@ -211,31 +118,6 @@ async def test_a_cancelled_call_leaves_no_reply_to_the_next(daemons: Daemons, qu
     assert connections(quiet_server) <= 32
 
 
-def test_a_process_forked_in_a_coroutine_opens_connections_of_its_own(daemons: Daemons) -> None:
-    async def story() -> int:
-        await daemons.aio.spawn("feed.1", "feed")
-        child = os.fork()
-        if child == 0:
-            ended = 1
-            try:
-                names = asyncio.run(names_of(daemons))
-                ended = 0 if names == ["feed.1"] else 2
-            finally:
-                os._exit(ended)
-        # Both use their connections at the same time.
-        for _ in range(20):
-            assert await names_of(daemons) == ["feed.1"]
-        return child
-
-    _, status = os.waitpid(asyncio.run(story()), 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-
-
-async def names_of(daemons: Daemons) -> list[str]:
-    """Return the names of all daemons."""
-    return [record.name async for record in daemons.aio.list()]
-
-
 @pytest.mark.asyncio
 async def test_a_connection_that_the_server_has_closed_is_replaced(daemons: Daemons, quiet_server: Server) -> None:
     await daemons.aio.nodes()
@@ -256,6 +138,29 @@ async def test_errors_are_raised_where_they_are_awaited(daemons: Daemons, namesp
         await daemons.aio.spawn("feed.1", "feed", wait=0.05)
     with pytest.raises(StoreUnavailable):
         await lonely.aio.locate("feed.1")
+
+
+@pytest.mark.asyncio
+async def test_many_calls_to_a_redis_that_does_not_answer_fail_together(
+    quiet_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    monkeypatch.setattr(loop_io, "TIMEOUT", 0.5)
+    with Proxy(quiet_server.port) as proxy:
+        proxy.hold()
+        aio = app_at(f"redis://127.0.0.1:{proxy.port}/0", namespace).aio
+
+        # When
+        failures = await asyncio.gather(*(aio.locate(f"feed.{n}") for n in range(200)), return_exceptions=True)
+
+        # Then none has waited for the time-outs of others
+        assert {type(failure) for failure in failures} == {StoreUnavailable}
+        assert len([one for one in failures if "has not answered 32 calls" in str(one)]) > 100
+
+        # And the calls are answered once Redis answers
+        monkeypatch.setattr(loop_io, "TIMEOUT", SOON)
+        proxy.heal()
+        assert await app_at(f"redis://127.0.0.1:{proxy.port}/0", namespace).aio.locate("feed.1") is None
 
 
 @pytest.mark.asyncio

@@ -45,7 +45,8 @@ def gpus():
 
 ADDRESS = {"name", "launcher", "node", "incarnation", "token", "status", "queue", "host", "pid", "started_at"}
 RECORD = ADDRESS | {"restarts", "error", "desired"}
-EVENT = {"id", "at_ms", "event", "name", "node", "token", "epoch", "cause"}
+STATUS = {"namespace", "leader", "nodes", "daemons", "launchers", "scanners", "rebalance_paused", "problems"}
+EVENT = {"id", "at_ms", "event", "name", "node", "token", "epoch", "cause", "actor"}
 NODE = {
     *("name", "incarnation", "status", "daemons", "weight", "labels", "launchers", "lease_ms"),
     *("queue", "host", "pid", "started_at", "problem"),
@@ -92,16 +93,17 @@ def test_status_shows_the_leader_the_nodes_the_daemons_and_failing_scanners(proj
     shown = ran(project, "status").stdout
     status = document(project, "status")
 
-    assert status.keys() == {"namespace", "leader", "nodes", "daemons", "scanners", "rebalance_paused", "problems"}
+    assert status.keys() == STATUS
     assert status["namespace"] == project.namespace
     assert status["leader"].keys() == {"node", "epoch"}
     assert (status["leader"]["node"], type(status["leader"]["epoch"])) == ("w1@test", int)
     assert status["nodes"] == {"up": 1, "draining": 0, "lost": 0}
     assert status["daemons"].keys() == COUNTS
     assert status["daemons"]["running"] >= 1
+    assert status["launchers"]["tick"].keys() == COUNTS
     assert status["scanners"]["gpu"]["error"] == "RuntimeError: no database"
     assert f"w1@test (epoch {status['leader']['epoch']})" in shown
-    assert "RuntimeError: no database" in shown
+    assert re.match(r"failing  scanner of gpu, \w+ ago: RuntimeError: no database\n(.*\n)*\nnamespace  ", shown)
 
 
 def test_nodes_lists_each_node_with_its_daemons(project: Project) -> None:
@@ -152,6 +154,8 @@ def test_describe_shows_everything_about_one_daemon(project: Project) -> None:
     assert [event["event"] for event in described["events"]] == ["want", "assign", "claim", "report"]
     assert "tick(ctx, 'x', 1, path='y')" in shown
     assert "tick.a on w1@test: running" in shown
+    assert re.search(r"  want +tick.a: new \(by \S+@\S+:\d+\)", shown)
+    assert [event["actor"] for event in described["events"]][1:] == ["monitor", None, None]
     assert "no daemon tick.nowhere is known" in unknown.stderr
 
 

@@ -135,7 +135,9 @@ def test_the_commands_of_the_dockerfile_install_the_package_and_its_dependencies
     pip = [tmp_path / "venv" / "bin" / "python", "-m", "pip"]
     assert subprocess.run([*pip, "check"], check=False).returncode == 0
     shown = subprocess.run([*pip, "list", "--format", "freeze"], capture_output=True, text=True, check=True).stdout
-    assert {"celery-daemons", "hiredis", "celery"} <= {line.partition("=")[0] for line in shown.splitlines()}
+    assert {"celery-daemons", "hiredis", "prometheus-client", "celery"} <= {
+        line.partition("=")[0] for line in shown.replace("_", "-").splitlines()
+    }
     # The command of the image exists there, with the package's own command in it.
     celery = tmp_path / "venv" / "bin" / "celery"
     told = subprocess.run([celery, "daemons", "--help"], capture_output=True, text=True, cwd=tmp_path, check=True)

@@ -74,6 +74,7 @@ SCANS = """
 import gc, json, time
 from types import SimpleNamespace
 from celery_daemons.domain.names import Epoch
+from celery_daemons.monitor.cluster_tally import ClusterTally
 from celery_daemons.monitor.scan import Scans
 from celery_daemons.settings import Settings
 from celery_daemons.store.keys import Keys
@@ -87,12 +88,14 @@ def run(call):
         reports.append(call)
     return ["new"] * len(json.loads(call.args[0])) if call.verb == "want" else True
 
+snapshot = SimpleNamespace(specs={})
 scans = Scans(
     registry=proj.daemons.launchers,
     settings=Settings(redis_url=""),
     store=SimpleNamespace(run=run, keys=Keys("test")),
     epoch=Epoch(1),
-    snapshot=SimpleNamespace(specs={}),
+    snapshot=snapshot,
+    tally=ClusterTally(enabled=False, snapshot=snapshot, report=print, clock=time.monotonic),
     clock=time.monotonic,
 )
 def connected():

@@ -248,3 +248,26 @@ def test_the_commands_print_lines_and_stacks_for_people(cluster: IntegrationClus
     assert "in inner_wait" in stack.stdout
     assert unknown.returncode == 1
     assert "no daemon no.such is known" in unknown.stderr
+
+
+@pytest.mark.heavy
+def test_following_a_daemon_continues_on_the_node_to_which_it_moves(cluster: IntegrationCluster) -> None:
+    # Given
+    cluster.worker("w2")
+    before = cluster.spawn("logs.mover", "ticker")
+    target = "w2@test" if before.node == "w1@test" else "w1@test"
+    asked = questions(cluster)
+    first = asked.logs("logs.mover", lines=1)
+
+    # When
+    cluster.daemons.move("logs.mover", to=target)
+    seen: list[tuple[str, int, int]] = []
+    for source in asked.follow("logs.mover", first):
+        seen += [(source.node, line.token, line.number) for line in source.lines]
+        if seen and seen[-1][0] == target:
+            break
+
+    # Then
+    assert [node for node, _, _ in seen] == sorted((node for node, _, _ in seen), key=lambda node: node == target)
+    assert [place for _, *place in seen] == sorted(place for _, *place in seen)
+    assert len(set(seen)) == len(seen)

@@ -30,10 +30,15 @@ def find(client: Any, keys: Keys, before: set[str]) -> list[str]:
         keys.gone,
         keys.ended,
         keys.journal,
+        keys.counts,
+        keys.unhealthy,
     }
     registered = {NodeName(name.decode()) for name in client.hkeys(keys.nodes)}
     for node in registered:
         owned |= {keys.held(node), keys.generation(node)}
+    # Questions and answers go by themselves, whether or not somebody takes them.
+    owned |= {key for key in ours if key.startswith(keys.answer("")) and client.pttl(key) > 0}
+    owned |= {keys.bell(node) for node in registered if client.pttl(keys.bell(node)) > 0}
     wrong += [f"{key}: its node is not registered" for key in sorted(ours - owned)]
     entries = set(client.hkeys(keys.book))
     wrong += [f"trace of {name.decode()}: no entry in the book" for name in set(client.hkeys(keys.traces)) - entries]

@@ -14,7 +14,7 @@ from tests.support.servers import HOST, free_port
 from tests.support.waiting import wait_until
 
 #: Seconds in which a server starts, or ends, on a loaded build machine.
-LIMIT = 60.0
+LIMIT = 90.0
 #: Where Debian has the programs of each version; only those for clients are on PATH.
 PROGRAMS = Path("/usr/lib/postgresql")
 #: Accounts under which the server runs if the tests run as root, which it refuses.
@@ -45,14 +45,6 @@ class PostgreSQL(ManagedProcess):
             account = next(one for one in pwd.getpwall() if one.pw_name in ACCOUNTS)
             os.chown(self.folder, account.pw_uid, account.pw_gid)
             self._account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        subprocess.run(
-            [self._initdb, "--pgdata", self.folder, "--username", "tester", "--auth", "trust", "--no-sync"],
-            cwd="/",
-            check=True,
-            capture_output=True,
-            timeout=LIMIT,
-            **self._account,
-        )
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """Return the entry for Django's setting ``DATABASES``."""
@@ -60,7 +52,16 @@ class PostgreSQL(ManagedProcess):
         return {"ENGINE": "django.db.backends.postgresql", **place, **more}
 
     def start(self) -> None:
-        """Start the server."""
+        """Start the server; at first, create the data."""
+        if not (self.folder / "PG_VERSION").exists():
+            subprocess.run(
+                [self._initdb, "--pgdata", self.folder, "--username", "tester", "--auth", "trust", "--no-sync"],
+                cwd="/",
+                check=True,
+                capture_output=True,
+                timeout=LIMIT,
+                **self._account,
+            )
         options = {"port": self.port, "listen_addresses": HOST, "unix_socket_directories": self.folder, "fsync": "off"}
         arguments = [f"--{name}={value}" for name, value in options.items()]
         self._launch([self._postgres, "-D", self.folder, *arguments], cwd="/", **self._account)

@@ -1,5 +1,8 @@
 """How the command line prints journal entries."""
 
+import re
+from dataclasses import replace
+
 from celery_daemons.cli.documents import Event, events_of
 from celery_daemons.cli.events import entry_lines
 from celery_daemons.domain.records import JournalEntry
@@ -64,3 +67,20 @@ def test_each_cause_has_its_own_line() -> None:
     lines = list(entry_lines(events_of(entry("report", ("a", "1", "running"), ("b", "2", "backoff")))))
 
     assert [line.split("report")[1].strip() for line in lines] == ["a on w1@test: running", "b on w1@test: backoff"]
+
+
+def test_an_event_names_its_actor() -> None:
+    (line,) = entry_lines(events_of(replace(entry("stop", ("a", "5", "")), actor="alice@ops-1:4711", node=None)))
+
+    assert line.endswith("stop          a (by alice@ops-1:4711)")
+
+
+def test_an_event_fits_a_terminal_and_keeps_the_ends_of_names() -> None:
+    name = "settlement.europe-west1.merchant-000000000000000000000012345"
+    node = "celery@payments-worker-7d9c6b5f4-x2x9p"
+    given = replace(entry("assign", (name, "5", "preferred by the ring"), node=node), actor="monitor")
+
+    (line,) = entry_lines(events_of(given), 80)
+
+    assert len(line) <= 80
+    assert re.search(r" assign +settl\S*…\S*345 on celer\S*…\S*x9p: pref.*…\S* \(by monitor\)$", line)

@@ -1,9 +1,11 @@
 """What the command line prints for people."""
 
+import re
+
 import pytest
 
 from celery_daemons.cli.hints import hints
-from celery_daemons.cli.render import Screen, age, cell, first_line, since, tally
+from celery_daemons.cli.render import Screen, age, caps, cell, columns, first_line, since, tally
 from celery_daemons.client.lookups import ClusterStatus, ScanRecord
 from celery_daemons.domain.names import Epoch, NodeName
 from celery_daemons.domain.records import Leader
@@ -35,13 +37,64 @@ def test_a_table_in_a_pipe_keeps_whole_names_and_aligned_columns(capsys: pytest.
     assert head.index("ERROR") == first.index("-") == second.index("boom")
 
 
-def test_a_table_on_a_narrow_terminal_folds_names_without_truncating_them(capsys: pytest.CaptureFixture[str]) -> None:
-    Screen(width=60).table(["NAME", "STATUS"], [[LONG, "running"]])
+POD = "celery@payments-worker-7d9c6b5f4-x2x9p"
+DAEMON = "settlement.europe-west1.merchant-000000000000000000000012345"
+HEAD = ["NAME", "LAUNCHER", "STATUS", "NODE", "PID", "AGE", "RESTARTS", "ERROR"]
 
-    shown = capsys.readouterr().out
-    assert max(len(line) for line in shown.splitlines()) <= 60
-    assert shown.count("x") == LONG.count("x")
-    assert "\x1b" not in shown
+
+def test_a_table_on_a_terminal_has_one_line_per_row_and_keeps_the_ends_of_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Names as they are in Kubernetes: a daemon of 60 characters, and the pod of a deployment."""
+    assert len(DAEMON) == 60
+    rows = [
+        [DAEMON, "settlement", "unplaceable", POD, "1234567", "12h34m", "12345", "ConnectionError: refused by a peer"],
+        [DAEMON[:-1] + "6", "settlement", "running", POD[:-1] + "q", "7", "1s", "0", "-"],
+    ]
+    optional = ("PID", "LAUNCHER", "AGE", "RESTARTS")
+
+    Screen(width=80).table(HEAD, rows, right=("PID", "AGE", "RESTARTS"), optional=optional)
+
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert max(len(head), len(first), len(second)) <= 80
+    assert re.fullmatch(r"settlement\S*…\S*12345  unplaceable  celery@\S*…\S*-x2x9p  ConnectionErr.*…", first)
+    assert re.fullmatch(r"settlement\S*…\S*12346  running      celery@\S*…\S*-x2x9q  -", second)
+
+
+def test_a_table_that_fits_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    Screen(width=80).table(HEAD, [["a", "t", "running", "n@h", "7", "1s", "0", "-"]], optional=("PID",))
+
+    assert capsys.readouterr().out.splitlines()[0].split() == HEAD
+
+
+def test_a_table_keeps_its_columns_with_wide_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    Screen(width=30).table(["NAME", "ERROR"], [["a", "\N{CJK UNIFIED IDEOGRAPH-4E2D}" * 40], ["b", "-"]])
+
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(columns, shown)) <= 30
+
+
+@pytest.mark.parametrize(
+    ("lengths", "room", "given"),
+    [
+        ([5, 5], 20, [5, 5]),
+        ([60, 40, 3], 43, [20, 20, 3]),
+        ([60, 40, 3], 44, [21, 20, 3]),
+        ([], 5, []),
+        ([9, 9], 0, [1, 1]),
+    ],
+)
+def test_the_longest_texts_give_room_first(lengths: list[int], room: int, given: list[int]) -> None:
+    assert caps(lengths, room) == given
+
+
+def test_long_values_are_wrapped_between_words_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    Screen(width=40).pairs([("hint", "two daemons are failed: " + "word " * 12), ("leader", POD)])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 8 + len(POD)
+    assert all(line.startswith(("hint    ", "leader  ", "        ")) for line in lines)
+    assert lines[-1] == f"leader  {POD}"
 
 
 def test_a_terminal_gets_colours_but_no_control_characters_of_a_daemon(

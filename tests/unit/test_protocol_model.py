@@ -17,7 +17,7 @@ from tests.unit.protocol.world import SLOWEST, Broken
 @pytest.mark.timeout(900)
 def test_no_interleaving_breaks_an_invariant() -> None:
     """Attacks invariants 1, 2, 3, 5 and 6 of the design, with virtual time and the scripts themselves."""
-    run(Protocol, examples=90)
+    run(Protocol, examples=80)
 
 
 @pytest.mark.heavy

@@ -28,7 +28,7 @@ MISTAKES: list[tuple[Callable[[Story], None], str, str, str]] = [
     (
         stories.a_dead_node_is_swept_and_its_daemon_moves,
         "sweep",
-        "unplace(specs[name], name, record, 'pending', kept, gone)",
+        "unplace(daemons, name, record, 'pending')",
         "",
     ),
     (stories.a_daemon_that_runs_is_assigned_again, "assign", "and not (record and record.node)", ""),
@@ -43,7 +43,7 @@ MISTAKES: list[tuple[Callable[[Story], None], str, str, str]] = [
         "false",
     ),
     (loss_stories.a_daemon_that_did_not_run_outlives_a_loss, "any", "math.max(last + 1, now_us())", "last + 1"),
-    (loss_stories.all_data_is_lost, "reassert", "if not record and not get(KEYS[4], item.name, SPEC)", "if false"),
+    (loss_stories.all_data_is_lost, "reassert", "if not record and not spec then", "if false then"),
     (stories.a_worker_of_a_taken_name_starts, "join", "if lease > now and", "if false and"),
     (stories.the_worker_restarts_its_agent, "join", "holder ~= previous", "true"),
     (
@@ -54,7 +54,12 @@ MISTAKES: list[tuple[Callable[[Story], None], str, str, str]] = [
     ),
     (stories.a_paused_monitor_goes_on, "any", "leader ~= nil and leader.epoch == epoch", "leader ~= nil"),
     (stories.a_node_leaves_with_nothing_in_hand, "release", "write_all('SREM', KEYS[3], left)", ""),
-    (loss_stories.a_forgotten_daemon_meets_a_failover, "reassert", "if not record and not get(", "if not get("),
+    (
+        loss_stories.a_forgotten_daemon_meets_a_failover,
+        "reassert",
+        "if not record and not spec then",
+        "if not spec then",
+    ),
     (
         loss_stories.a_recall_meets_a_failover,
         "reassert",

@@ -73,7 +73,7 @@ def test_every_option_of_a_launcher_is_in_the_table_with_its_default(name: str) 
 def test_every_public_name_is_in_the_reference_of_the_api(name: str) -> None:
     page = (REFERENCE / "api.md").read_text()
 
-    assert re.search(rf"^\.\. auto(class|exception):: {name}$", page, re.MULTILINE)
+    assert re.search(rf"^\.\. auto(class|exception|function):: {name}$", page, re.MULTILINE)
     assert inspect.getdoc(getattr(celery_daemons, name))
 
 

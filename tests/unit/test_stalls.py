@@ -17,6 +17,7 @@ from celery_daemons.host.stall_log import StallLog
 from celery_daemons.host.stall_watch import StallWatch
 from celery_daemons.host.step_clock import Stall, StepClock, new_loop
 from celery_daemons.wire.loop_messages import LoopBlocked, LoopFree, Stalled
+from tests.benchmarks import stalls
 
 
 def run_named(name: str) -> Run:
@@ -198,3 +199,8 @@ def test_a_call_that_held_the_gil_is_blamed_although_nothing_could_look_meanwhil
     watch.check(103.0, others=1)
 
     assert [item[0] for message in sent for item in message.items] == ["guilty"]
+
+
+@pytest.mark.heavy
+def test_of_a_thousand_daemons_the_one_that_blocks_is_named() -> None:
+    assert stalls.naming(100).met

@@ -59,7 +59,7 @@ def test_a_young_host_is_kept() -> None:
     assert harness.of(KillHost) == []
 
 
-def test_a_daemon_that_no_restart_can_help_ends_no_host(harness: SupervisorHarness) -> None:
+def test_a_daemon_that_no_restart_can_help_kills_no_host(harness: SupervisorHarness) -> None:
     harness.runs(1)
 
     end = End(X, harness.claims[-1], Outcome.FAILED, "returned a generator", hopeless=True)

@@ -30,11 +30,11 @@ local function mint(clock, n)
 end
 
 -- Write one journal entry for a batch of {name, token, cause}, or none if the batch is empty. Without items, the entry
--- is about a node or the cluster.
-local function journal(key, event, node, epoch, cause, items)
+-- is about a node or the cluster. actor: the person or process that asked for it; absent for what a node reports of itself.
+local function journal(key, event, node, epoch, cause, items, actor)
   if items and #items == 0 then return end
   redis.call('XADD', key, 'MAXLEN', '~', JOURNAL_ENTRIES, '*', 'event', event, 'node', node or '', 'epoch', epoch or '',
-    'cause', cause or '', 'items', items and cjson.encode(items) or '[]')
+    'cause', cause or '', 'items', items and cjson.encode(items) or '[]', 'actor', actor or '')
 end
 
 -- Rules for fields of records. is: the type; whole: an integer; digits: a token; known: the allowed values; spare: the
@@ -58,6 +58,7 @@ local ENTRY = {
     'unplaceable'),
   token = TOKEN, launcher = TEXT, node = NULL_TEXT, incarnation = NULL_TEXT, error = NULL_TEXT, version = SPARE_TEXT,
   pid = COUNT, started_ms = COUNT, restarts = COUNT, why = NULL_TEXT, avoid = NULL_TEXT,
+  unwanted = {is = 'string', spare = true, null = true, known = {stopped = true, forgotten = true}},
 }
 local NODE = {
   incarnation = TEXT, status = one_of('up', 'draining', 'lost'), queue = TEXT, spawn_queue = TEXT, host = TEXT,
@@ -81,7 +82,7 @@ end
 -- Decode a record from JSON; nil if it is absent or corrupt. (Replicas of the book report corrupt records.) Unknown
 -- fields, of a newer version, are kept if cjson can encode them again. This function takes most of the time of a verb,
 -- so it is one loop with few calls.
-local decode, kind_of, null = cjson.decode, type, cjson.null
+local decode, encode, kind_of, null = cjson.decode, cjson.encode, type, cjson.null
 local function read(raw, shape)
   local ok, record = pcall(decode, raw or 'null')
   if not ok or kind_of(record) ~= 'table' then return nil end
@@ -118,10 +119,12 @@ end
 local function get_all(key, fields, shape)
   local records, corrupt = {}, {}
   local raws = #fields > 0 and redis.call('HMGET', key, unpack(fields)) or {}
-  for i, field in ipairs(fields) do
-    if raws[i] then
-      records[field] = read(raws[i], shape)
-      corrupt[field] = not records[field]
+  -- Not ipairs, which calls a function for each item: this loop runs for every daemon of every batch.
+  for i = 1, #fields do
+    local field, raw = fields[i], raws[i]
+    if raw then
+      local record = read(raw, shape)
+      if record then records[field] = record else corrupt[field] = true end
     end
   end
   return records, corrupt
@@ -130,7 +133,7 @@ end
 -- Return the values that the items of a list have under one key.
 local function column(items, key)
   local values = {}
-  for i, item in ipairs(items) do values[i] = item[key] end
+  for i = 1, #items do values[i] = items[i][key] end
   return values
 end
 
@@ -241,16 +244,4 @@ local function leads(monitor, epoch)
   local raw = redis.pcall('GET', monitor)
   local leader = kind_of(raw) == 'string' and read(raw, LEADER) or nil
   return leader ~= nil and leader.epoch == epoch
-end
-
--- Take a daemon off its node, but keep its history. Appends the record to the list of records to write, or, if the
--- daemon no longer has a spec, the name to the list of records to delete.
-local function unplace(spec, name, record, status, kept, gone)
-  record.node, record.incarnation, record.pid, record.started_ms, record.why = nil, nil, nil, nil, nil
-  if not spec then
-    gone[#gone + 1] = name
-    return
-  end
-  record.status = spec.desired == 'running' and status or 'stopped'
-  put_later(kept, name, record)
 end

@@ -1,5 +1,7 @@
 -- assign: assign daemons that are on no node to a node.
 --
+-- include: _daemons
+--
 -- KEYS[1] monitor     string
 -- KEYS[2] nodes       hash
 -- KEYS[3] specs       hash
@@ -9,6 +11,8 @@
 -- KEYS[7] clock       string
 -- KEYS[8] journal     stream
 -- KEYS[9] cluster     hash
+-- KEYS[10] counts     hash
+-- KEYS[11] unhealthy  zset
 -- ARGV[1] epoch       of the monitor
 -- ARGV[2] node
 -- ARGV[3] incarnation
@@ -27,32 +31,35 @@ local takes = node and node.status == 'up' and (node.problem or '') == ''
 if not takes or node.incarnation ~= ARGV[3] then return {0} end
 local items = cjson.decode(ARGV[4])
 local names = column(items, 1)
-local specs, records, corrupt = get_all(KEYS[3], names, SPEC), get_all(KEYS[4], names, ENTRY)
+local daemons = open_daemons({specs = KEYS[3], book = KEYS[4], counts = KEYS[10], unhealthy = KEYS[11]})
+read_specs(daemons, names)
+read_entries(daemons, names)
 local token = mint(KEYS[7], #items)
-local reply, done, written, held = {0}, {}, {}, {}
-for i, item in ipairs(items) do
+local reply, done, held = {0}, {}, {}
+for i = 1, #items do
+  local item = items[i]
   local name = item[1]
-  local spec, record = specs[name], records[name]
+  local spec, record = daemons.specs[name], daemons.entries[name]
   -- A corrupt entry may be that of a running daemon.
-  if not corrupt[name] and spec and spec.desired == 'running' and not (record and record.node) then
+  if not daemons.corrupt[name] and spec and spec.desired == 'running' and not (record and record.node) then
+    edit(daemons, name)
     record = record or {}
     if record.status == 'unplaceable' then record.error = nil end
-    records[name] = {
-      launcher = spec.launcher, node = ARGV[2], incarnation = ARGV[3], status = 'assigned', token = text(token),
+    reply[i + 1] = text(token)
+    put_entry(daemons, name, {
+      launcher = spec.launcher, node = ARGV[2], incarnation = ARGV[3], status = 'assigned', token = reply[i + 1],
       version = spec.version, restarts = record.restarts, error = record.error, why = item[2], avoid = record.avoid,
-    }
-    put_later(written, name, records[name])
+    })
     held[#held + 1] = name
-    reply[i + 1] = records[name].token
-    done[#done + 1] = {name, records[name].token, item[2]}
+    done[#done + 1] = {name, reply[i + 1], item[2]}
     token = token + 1
   else
     reply[i + 1] = ''
   end
 end
-write_all('HSET', KEYS[4], written)
+save(daemons)
 write_all('SADD', KEYS[5], held)
 if #done > 0 then redis.call('INCR', KEYS[6]) end
 reply[1] = tonumber(redis.call('GET', KEYS[6]) or '0')
-journal(KEYS[8], 'assign', ARGV[2], ARGV[1], nil, done)
+journal(KEYS[8], 'assign', ARGV[2], ARGV[1], nil, done, 'monitor')
 return reply

@@ -1,5 +1,7 @@
 -- claim: take over daemons that are assigned to the caller, before it starts them.
 --
+-- include: _daemons
+--
 -- KEYS[1] nodes    hash
 -- KEYS[2] leases   zset
 -- KEYS[3] specs    hash
@@ -8,6 +10,8 @@
 -- KEYS[6] journal  stream
 -- KEYS[7] cluster  hash
 -- KEYS[8] held     set     of the node
+-- KEYS[9] counts      hash
+-- KEYS[10] unhealthy  zset
 -- ARGV[1] node
 -- ARGV[2] incarnation
 -- ARGV[3] items    JSON [[name, token], ...]
@@ -28,8 +32,8 @@ if not node or node.incarnation ~= ARGV[2] or lease <= now_ms() then return {'fe
 if ARGV[4] ~= '' and redis.call('HGET', KEYS[7], 'server') ~= server_id(ARGV[4]) then return {'unconfirmed'} end
 local items = cjson.decode(ARGV[3])
 local size, count = 0, #items
-for i, item in ipairs(items) do
-  size = size + redis.call('HSTRLEN', KEYS[3], item[1])
+for i = 1, #items do
+  size = size + redis.call('HSTRLEN', KEYS[3], items[i][1])
   if size > 8388608 and i > 1 then
     count = i - 1
     break
@@ -37,21 +41,24 @@ for i, item in ipairs(items) do
 end
 for i = count + 1, #items do items[i] = nil end
 local names = column(items, 1)
-local specs = get_all(KEYS[3], names, SPEC)
-local records, corrupt = get_all(KEYS[4], names, ENTRY)
-local reply, done, written, stale = {}, {}, {}, {}
-for i, item in ipairs(items) do
+local daemons = open_daemons({specs = KEYS[3], book = KEYS[4], counts = KEYS[9], unhealthy = KEYS[10]})
+read_specs(daemons, names)
+read_entries(daemons, names)
+local reply, done, stale = {}, {}, {}
+for i = 1, #items do
+  local item = items[i]
   local name = item[1]
-  local spec, record = specs[name], records[name]
+  local spec, record = daemons.specs[name], daemons.entries[name]
   if not record or record.node ~= ARGV[1] then
     reply[i] = {'', 'not on this node'}
     -- Old data has left the name in the set. If it stayed, the set would never be empty and the node could not leave.
-    if not corrupt[name] then stale[#stale + 1] = name end
+    if not daemons.corrupt[name] then stale[#stale + 1] = name end
   elseif record.token ~= item[2] then
     reply[i] = {'', 'superseded'}
   elseif record.status == 'stopping' or not spec or spec.desired ~= 'running' then
     reply[i] = {'', 'not wanted'}
   else
+    edit(daemons, name)
     if record.status ~= 'assigned' or record.incarnation ~= ARGV[2] then
       record.token = text(mint(KEYS[5], 1))
     end
@@ -60,12 +67,12 @@ for i, item in ipairs(items) do
     if not moves then record.version = spec.version end
     record.status, record.incarnation = 'starting', ARGV[2]
     record.launcher, record.pid, record.started_ms = spec.launcher, nil, nil
-    put_later(written, name, record)
+    put_entry(daemons, name, record)
     reply[i] = {record.token, spec.launcher, spec.arguments, record.version, record.restarts or 0, record.avoid or ''}
     done[#done + 1] = {name, record.token, ''}
   end
 end
-write_all('HSET', KEYS[4], written)
+save(daemons)
 write_all('SREM', KEYS[8], stale)
 journal(KEYS[6], 'claim', ARGV[1], nil, nil, done)
 return reply

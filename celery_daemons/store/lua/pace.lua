@@ -3,6 +3,7 @@
 -- KEYS[1] cluster  hash
 -- KEYS[2] journal  stream
 -- ARGV[1] state    'paused' or 'resumed'
+-- ARGV[2] actor    the person or process that asked
 --
 -- The state is in Redis, so that it also holds for the next monitor.
 --
@@ -12,5 +13,5 @@ if ARGV[1] == 'paused' then
 else
   redis.call('HDEL', KEYS[1], 'rebalance')
 end
-journal(KEYS[2], 'rebalance', nil, nil, ARGV[1])
+journal(KEYS[2], 'rebalance', nil, nil, ARGV[1], nil, ARGV[2])
 return 1

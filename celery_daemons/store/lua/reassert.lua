@@ -1,6 +1,8 @@
 -- reassert: restore the record and the daemons of a node, after Redis lost data or promoted a replica that lacked the
 -- last writes.
 --
+-- include: _daemons
+--
 -- KEYS[1] cluster     hash
 -- KEYS[2] nodes       hash
 -- KEYS[3] leases      zset
@@ -13,6 +15,8 @@
 -- KEYS[10] gone       hash    queues of departed nodes
 -- KEYS[11] lease_lengths  zset
 -- KEYS[12] ended      zset    daemons that were forgotten, and incarnations that have left
+-- KEYS[13] counts     hash
+-- KEYS[14] unhealthy  zset
 -- ARGV[1] node
 -- ARGV[2] record      the node's record as JSON
 -- ARGV[3] ttl_ms
@@ -50,18 +54,40 @@ redis.call('ZADD', KEYS[3], now + tonumber(ARGV[3]), ARGV[1])
 redis.call('ZADD', KEYS[11], ARGV[3], ARGV[1])
 local highest = mint(KEYS[8], 1)
 local reply, done = {0}, {}
-for i, item in ipairs(cjson.decode(ARGV[5])) do
-  local record = get(KEYS[5], item.name, ENTRY)
+local items = cjson.decode(ARGV[5])
+local names = column(items, 'name')
+local daemons = open_daemons({specs = KEYS[4], book = KEYS[5], counts = KEYS[13], unhealthy = KEYS[14]})
+read_specs(daemons, names)
+read_entries(daemons, names)
+for i, item in ipairs(items) do
+  local spec, record = daemons.specs[item.name], daemons.entries[item.name]
   highest = math.max(highest, tonumber(item.token))
   local newer = record and tonumber(record.token) > tonumber(item.token)
   -- Without an entry and a spec, the daemon was lost with the data, unless a client has forgotten it: then it has been
   -- released since, and the node sent this before.
   local forgotten = not record and forgotten_since(KEYS[12], item.name, item.token)
-  if newer or (forgotten and not get(KEYS[4], item.name, SPEC)) then
+  if newer or (forgotten and not spec) then
     reply[i + 1] = 0
   else
     local same = record and record.token == item.token and record or {}
-    put(KEYS[5], item.name, {
+    -- If the entry exists and the spec does not, the spec was not lost: a client has forgotten the daemon.
+    if not record and not spec then
+      edit(daemons, item.name)
+      put_spec(daemons, item.name, {
+        launcher = item.launcher, arguments = item.arguments, desired = 'running', version = item.version,
+      })
+    elseif not record then
+      -- A client or a scanner has recorded the lost spec again. If that is what runs here, its new version must not
+      -- restart it.
+      local unchanged = spec and spec.launcher == item.launcher and spec.arguments == item.arguments
+      if unchanged and not spec.target and not spec.avoid then
+        edit(daemons, item.name)
+        spec.version = item.version
+        put_spec(daemons, item.name, spec)
+      end
+    end
+    edit(daemons, item.name)
+    put_entry(daemons, item.name, {
       launcher = item.launcher, node = ARGV[1], incarnation = node.incarnation, token = item.token,
       -- Keep a recall that the node has not received yet.
       status = same.status == 'stopping' and 'stopping' or item.status,
@@ -69,25 +95,11 @@ for i, item in ipairs(cjson.decode(ARGV[5])) do
       error = same.error, why = same.why, avoid = same.avoid,
     })
     redis.call('SADD', KEYS[6], item.name)
-    -- If the entry exists and the spec does not, the spec was not lost: a client has forgotten the daemon.
-    if not record and not get(KEYS[4], item.name, SPEC) then
-      put(KEYS[4], item.name, {
-        launcher = item.launcher, arguments = item.arguments, desired = 'running', version = item.version,
-      })
-    elseif not record then
-      -- A client or a scanner has recorded the lost spec again. If that is what runs here, its new version must not
-      -- restart it.
-      local spec = get(KEYS[4], item.name, SPEC)
-      local same = spec and spec.launcher == item.launcher and spec.arguments == item.arguments
-      if same and not spec.target and not spec.avoid then
-        spec.version = item.version
-        put(KEYS[4], item.name, spec)
-      end
-    end
     reply[i + 1] = 1
     done[#done + 1] = {item.name, item.token, item.status}
   end
 end
+save(daemons)
 redis.call('SET', KEYS[8], text(highest))
 -- Higher than any generation that was lost with the data.
 reply[1] = mint(KEYS[7], 1)

@@ -1,10 +1,14 @@
 -- release: take daemons off the caller, if it still holds them.
 --
+-- include: _daemons
+--
 -- KEYS[1] specs    hash
 -- KEYS[2] book     hash
 -- KEYS[3] held     set     of the node
 -- KEYS[4] journal  stream
 -- KEYS[5] traces   hash
+-- KEYS[6] counts      hash
+-- KEYS[7] unhealthy  zset
 -- ARGV[1] node
 -- ARGV[2] items    JSON [{name, token, outcome, restarts, error, trace}, ...]
 --
@@ -14,15 +18,19 @@
 --
 -- Returns 1 or 0 per item: 0 if the book has a newer token, another node or no node for the daemon. No lease is needed:
 -- a node may release after its lease has ended, as long as its tokens are current.
-local reply, done, kept, gone, left = {}, {}, {}, {}, {}
+local reply, done, left = {}, {}, {}
 -- SREM first, as ZREM in beat: releasing frees memory, and a server that is out of memory must not stop a drain.
 redis.call('SREM', KEYS[3], '')
 local items = cjson.decode(ARGV[2])
 local names = column(items, 'name')
-local specs, records = get_all(KEYS[1], names, SPEC), get_all(KEYS[2], names, ENTRY)
-for i, item in ipairs(items) do
+local keys = {specs = KEYS[1], book = KEYS[2], traces = KEYS[5], counts = KEYS[6], unhealthy = KEYS[7]}
+local daemons = open_daemons(keys)
+read_specs(daemons, names)
+read_entries(daemons, names)
+for i = 1, #items do
+  local item = items[i]
   local name = item.name
-  local spec, record = specs[name], records[name]
+  local spec, record = daemons.specs[name], daemons.entries[name]
   reply[i] = 0
   -- Remove the name from the set even if the book no longer names this node: else the set would never be empty.
   if not record or record.node ~= ARGV[1] then
@@ -30,8 +38,9 @@ for i, item in ipairs(items) do
   elseif record.token == item.token then
     -- If the spec was replaced or restarted meanwhile, its new version has not finished and must still run.
     if item.outcome == 'finished' and spec and spec.version == record.version then
+      edit(daemons, name)
       spec.desired = 'stopped'
-      put(KEYS[1], name, spec)
+      put_spec(daemons, name, spec)
     end
     record.restarts = item.restarts
     if item.error then record.error = item.error end
@@ -41,15 +50,13 @@ for i, item in ipairs(items) do
     elseif record.avoid ~= ARGV[1] then
       record.avoid = nil
     end
-    unplace(spec, name, record, 'pending', kept, gone)
+    unplace(daemons, name, record, 'pending')
     left[#left + 1] = name
     reply[i] = 1
     done[#done + 1] = {name, item.token, item.outcome}
   end
 end
-write_all('HSET', KEYS[2], kept)
-write_all('HDEL', KEYS[2], gone)
-write_all('HDEL', KEYS[5], gone)
+save(daemons)
 write_all('SREM', KEYS[3], left)
 journal(KEYS[4], 'release', ARGV[1], nil, nil, done)
 return reply

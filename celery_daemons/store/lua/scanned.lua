@@ -15,6 +15,6 @@ local scan = {at_ms = now_ms(), listed = tonumber(ARGV[3]), took_ms = tonumber(A
 if ARGV[5] ~= '' then scan.error = ARGV[5] end
 put(KEYS[2], ARGV[2], scan)
 if scan.error then
-  journal(KEYS[3], 'scan-failed', nil, ARGV[1], scan.error, {{ARGV[2], '', scan.error}})
+  journal(KEYS[3], 'scan-failed', nil, ARGV[1], scan.error, {{ARGV[2], '', scan.error}}, 'scanner')
 end
 return 1

@@ -1,5 +1,7 @@
 -- sweep: free the daemons of a node whose lease has ended, a batch per call, and remove the node.
 --
+-- include: _daemons
+--
 -- KEYS[1] monitor     string
 -- KEYS[2] nodes       hash
 -- KEYS[3] leases      zset
@@ -11,6 +13,8 @@
 -- KEYS[9] gone        hash    queues of departed nodes
 -- KEYS[10] traces     hash
 -- KEYS[11] lease_lengths  zset
+-- KEYS[12] counts      hash
+-- KEYS[13] unhealthy  zset
 -- ARGV[1] epoch
 -- ARGV[2] node
 -- ARGV[3] limit       the most daemons to free in this call
@@ -31,27 +35,28 @@ end
 if lease > now then return {'alive', lease - now} end
 local node = get(KEYS[2], ARGV[2], NODE)
 -- HDEL first, because it needs no memory: on a server that is out of memory, the later writes are then allowed too.
-if redis.call('HDEL', KEYS[2], ARGV[2]) == 1 then journal(KEYS[8], 'lost', ARGV[2], ARGV[1], 'its lease ended') end
+if redis.call('HDEL', KEYS[2], ARGV[2]) == 1 then journal(KEYS[8], 'lost', ARGV[2], ARGV[1], 'its lease ended', nil, 'monitor') end
 remember(KEYS[9], ARGV[2], node)
 redis.call('ZREM', KEYS[3], ARGV[2])
 redis.call('ZREM', KEYS[11], ARGV[2])
 redis.call('DEL', KEYS[7])
-local reply, done, kept, gone = {'swept', 0}, {}, {}, {}
+local reply, done = {'swept', 0}, {}
 local names = redis.call('SRANDMEMBER', KEYS[6], ARGV[3])
-local specs, records = get_all(KEYS[4], names, SPEC), get_all(KEYS[5], names, ENTRY)
+local keys = {specs = KEYS[4], book = KEYS[5], traces = KEYS[10], counts = KEYS[12], unhealthy = KEYS[13]}
+local daemons = open_daemons(keys)
+read_specs(daemons, names)
+read_entries(daemons, names)
 for _, name in ipairs(names) do
-  local record = records[name]
+  local record = daemons.entries[name]
   if record and record.node == ARGV[2] then
-    unplace(specs[name], name, record, 'pending', kept, gone)
+    unplace(daemons, name, record, 'pending')
     done[#done + 1] = {name, record.token, ''}
     reply[#reply + 1] = name
   end
 end
-write_all('HSET', KEYS[5], kept)
-write_all('HDEL', KEYS[5], gone)
-write_all('HDEL', KEYS[10], gone)
+save(daemons)
 -- Last: if a write above fails, the names are still in the set for the next sweep.
 write_all('SREM', KEYS[6], names)
 reply[2] = redis.call('SCARD', KEYS[6])
-journal(KEYS[8], 'sweep', ARGV[2], ARGV[1], nil, done)
+journal(KEYS[8], 'sweep', ARGV[2], ARGV[1], nil, done, 'monitor')
 return reply

@@ -9,6 +9,7 @@ from typing import Any
 from celery_daemons.domain.placement import NodeLoads
 from celery_daemons.domain.planner import Planner
 from celery_daemons.domain.records import BookRow, NodeRow
+from celery_daemons.monitor.counts_check import CountsCheck
 from celery_daemons.monitor.departed import DepartedNodes
 from celery_daemons.monitor.rebalancer import Rebalancer
 from celery_daemons.node.node_lease import NodeLease
@@ -23,6 +24,7 @@ from tests.unit.protocol.monitors import ModelBroker, ModelMonitor
 #: Fields that decide nothing, or follow from others.
 _LEFT_OUT: Mapping[type, frozenset[str]] = {
     BookRow: frozenset({"pid", "started_ms"}),
+    CountsCheck: frozenset({"_due"}),
     Caller: frozenset({"_world", "_agent", "_store", "_name"}),
     DepartedNodes: frozenset({"_next_run_at", "_removed", "_seen"}),
     LocalDaemon: frozenset({"error", "trace", "serial"}),
@@ -55,7 +57,7 @@ _CONSTANT = frozenset(
     }
 )
 #: Keys of the server, by a part of their names, and fields of its records.
-KEYS_LEFT_OUT = re.compile(rb":(clock|journal|traces|.*generation.*)$")
+KEYS_LEFT_OUT = re.compile(rb":(clock|journal|traces|counts|unhealthy|.*generation.*)$")
 _FIELDS_LEFT_OUT = frozenset({"pid", "started_ms"})
 
 

@@ -19,6 +19,7 @@ from celery_daemons.store.keys import Keys
 from celery_daemons.store.script import ScriptCall
 from tests.unit.protocol.clock import START_US, Clock
 from tests.unit.protocol.double import Double
+from tests.unit.protocol.tally import attention_of, counts_of
 
 if TYPE_CHECKING:
     from tests.unit.protocol.agents import ModelAgent
@@ -66,6 +67,8 @@ class Contents:
     specs: dict[str, dict[str, Any]]
     book: dict[str, dict[str, Any]]
     held: dict[str, frozenset[str]]
+    counts: dict[str, int]
+    unhealthy: dict[str, float]
 
 
 #: Compares an answer with what the server held before the call, and after it.
@@ -111,6 +114,7 @@ class World:
         keys = self.keys
         self._monitor_key, self._leases_key = keys.monitor.encode(), keys.leases.encode()
         self._hash_keys = (keys.nodes.encode(), keys.specs.encode(), keys.book.encode())
+        self._counts_key, self._unhealthy_key = keys.counts.encode(), keys.unhealthy.encode()
         self._held_keys = {node: keys.held(node).encode() for node in NODES}
         self.agents: list[ModelAgent] = []
         self.flights: list[Flight] = []
@@ -192,6 +196,7 @@ class World:
         data = self.double.read(self.server_now)
         leader, leases = data.get(self._monitor_key), data.get(self._leases_key)
         nodes, specs, book = (_hash(data.get(key)) for key in self._hash_keys)
+        counts, unhealthy = data.get(self._counts_key), data.get(self._unhealthy_key)
         held = {node: data.get(key) for node, key in self._held_keys.items()}
         return Contents(
             leader=_rows.decode(leader.value)["epoch"] if leader else None,
@@ -203,6 +208,8 @@ class World:
                 node: frozenset(map(bytes.decode, names.value)) if names else frozenset()
                 for node, names in held.items()
             },
+            counts={field.decode(): int(n) for field, n in counts.value.items()} if counts else {},
+            unhealthy={name.decode(): score for name, score in unhealthy.value.items()} if unhealthy else {},
         )
 
     # Loss
@@ -251,6 +258,8 @@ class World:
         for name, record in now.book.items():
             node = record.get("node")
             must(node is None or name in now.held[node], f"{name} is on {node}, which does not hold it")
+        must(now.counts == counts_of(now.specs, now.book), f"the server has counted {now.counts}")
+        must(now.unhealthy == attention_of(now.book), f"the index of daemons that need attention has {now.unhealthy}")
         for node, names in now.held.items():
             for name in names:
                 # A replica that lacks the last writes may leave a name behind; the node drops it when it reads.
