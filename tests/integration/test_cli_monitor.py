@@ -5,7 +5,9 @@ import signal
 from collections.abc import Callable
 
 from tests.conftest import NewProject, NewWorker
+from tests.support.probes import Probe, probe
 from tests.support.projects import PRELUDE
+from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 from tests.support.workers import CeleryProcess
 
@@ -37,7 +39,14 @@ def test_a_candidate_leads_workers_that_are_no_candidates_and_resigns_on_ctrl_c(
 ) -> None:
     # Given
     project = new_project(SOURCE, settings=FAST)
-    candidate = CeleryProcess(project, "candidate", ["daemons", "monitor", "-n", "boss@here"], ready=": elected, epoch")
+    port = free_port()
+    candidate = CeleryProcess(
+        project,
+        "candidate",
+        ["daemons", "monitor", "-n", "boss@here"],
+        ready=": elected, epoch",
+        env={"CELERY_DAEMONS_HTTP": f"127.0.0.1:{port}"},
+    )
     run_process(candidate)
     new_worker(project)
     candidate.wait_ready()
@@ -46,11 +55,20 @@ def test_a_candidate_leads_workers_that_are_no_candidates_and_resigns_on_ctrl_c(
     address = project.celery_json("daemons", "spawn", "tick", "tick.a", "--wait", "30")
     status, nodes = project.celery_json("daemons", "status"), project.celery_json("daemons", "nodes")
     processes = candidate.tree()
+    probes = [probe(port, path) for path in ("/livez", "/livez/worker", "/readyz", "/startupz")]
+    page = wait_until(
+        lambda: (text := probe(port, "/metrics").text) and 'status="running"} 1.0' in text and text,
+        within=LIMIT,
+        because="the monitor reports its numbers",
+    )
     ended = end(candidate, signal.SIGINT)
 
     # Then
     assert address["node"] == "w1@test"
     assert (status["leader"]["node"], [node["name"] for node in nodes]) == ("boss@here", ["w1@test"])
+    assert probes == [Probe(200, "ok\n")] * 4
+    assert "celery_daemons_leader 1.0" in page
+    assert 'celery_daemons_node_daemons{node="w1@test"} 1.0' in page
     assert len(processes) > 1
     assert ended == 0, candidate.report
     assert not candidate.tree()
