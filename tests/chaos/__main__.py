@@ -3,6 +3,7 @@
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -72,6 +73,8 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the folder with the workers' logs")
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(2**32)
+    # As Ctrl-C does: without that, the processes, control groups and file systems of the run would stay behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     console = Console(width=120)
     console.print(f"seed {seed}")
     # A short path: sockets are made in it.
