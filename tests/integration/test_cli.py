@@ -44,12 +44,15 @@ def gpus():
 )
 
 ADDRESS = {"name", "launcher", "node", "incarnation", "token", "status", "queue", "host", "pid", "started_at"}
-RECORD = ADDRESS | {"restarts", "error", "desired"}
-STATUS = {"namespace", "leader", "nodes", "daemons", "launchers", "scanners", "rebalance_paused", "problems"}
+RECORD = ADDRESS | {"restarts", "error", "desired", "blocked"}
+STATUS = {
+    *("namespace", "leader", "nodes", "daemons", "launchers", "scanners", "rebalance_paused"),
+    *("problems", "warnings", "blocked"),
+}
 EVENT = {"id", "at_ms", "event", "name", "node", "token", "epoch", "cause", "actor"}
 NODE = {
     *("name", "incarnation", "status", "daemons", "weight", "labels", "launchers", "lease_ms"),
-    *("queue", "host", "pid", "started_at", "problem"),
+    *("queue", "host", "pid", "started_at", "problem", "warning", "blocked"),
 }
 COUNTS = {
     *("desired", "running", "pending", "assigned", "starting", "stopping"),

@@ -131,5 +131,5 @@ def test_the_isolated_example_has_its_own_process_and_stops_when_asked(
         left_off = client.hgetall("primes")
     assert status == 0
     assert not psutil.pid_exists(address.pid) or not alive(psutil.Process(address.pid))
-    assert "daemon search: stopped at " + left_off["next"] in worker.output
+    assert "daemon search] stopped at " + left_off["next"] in worker.output
     assert "did not stop" not in worker.output

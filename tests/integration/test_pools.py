@@ -189,12 +189,12 @@ def test_sigterm_ends_the_worker_with_status_zero_and_leaves_nothing_behind(
     assert worker.tree() == []
     assert all(cluster.events(name, "ends") for name in names.values())
 
-    # Then the daemons are still wanted, and nothing of the node is left but its task queue, which may hold tasks, and
-    # a note for the next monitor to remove them
+    # Then the daemons are still wanted, and nothing of the node is left but its task queue, which may hold tasks, a
+    # note for the next monitor to remove them, and the end of its incarnation
     assert cluster.daemons.nodes() == []
     assert {(record.status, record.desired) for record in cluster.daemons.list()} == {("pending", "running")}
     left = {key.partition(":v1:")[2] or key for key in cluster.redis_keys() if ":v1:" in key or ".spawn" in key}
-    assert left == {"book", "clock", "cluster", "gone", "journal", "specs"}
+    assert left == {"book", "clock", "cluster", "counts", "ended", "gone", "journal", "specs"}
 
 
 @pytest.mark.parametrize("cluster", ["prefork", "solo"], indirect=True)

@@ -35,7 +35,7 @@ class _MonitorStore:
     def run(self, call: ScriptCall[T]) -> T:
         """Run one verb."""
         self._check_server()
-        if call.verb in ("overview", "note", "scanned"):
+        if call.verb in ("overview", "note", "scanned", "summary"):
             return self._world.ask(call)
         return self._world.ask(call, audits.both(audits.of_leader(self._epoch, call.verb), *self._audits_of(call)))
 
