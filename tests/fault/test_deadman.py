@@ -140,8 +140,12 @@ def test_hosts_of_a_frozen_agent_are_killed_by_the_kernel_before_their_node_is_s
     # Given
     cluster = fault_cluster()
     node, _ = cluster.wait_leader()
-    agent, hosts = cluster.agent(node), cluster.hosts(node)
-    assert len(hosts) == 2, "one for coroutines and threads, one for the process"
+    hosts = wait_until(
+        lambda: len(found := cluster.hosts(node)) == 2 and found,
+        within=SOON,
+        because="one is for coroutines and threads, one for the process",
+    )
+    agent = cluster.agent(node)
 
     # When
     start = cluster.journal_end()

@@ -275,7 +275,6 @@ def test_events_follow_prints_new_events_until_ctrl_c(project: Project) -> None:
         )
         os.kill(follower.pid, signal.SIGINT)
         wait_until(lambda: not follower.running, within=LIMIT, because="the command was interrupted")
-
         assert follower.stop() == 0
     assert all(json.loads(line).keys() == EVENT for line in follower.output.splitlines())
 

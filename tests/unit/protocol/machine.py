@@ -268,9 +268,12 @@ class Protocol(RuleBasedStateMachine):
     def set_clock(self, ms: int, back: bool) -> None:
         """Set the server's clock.
 
-        Not twice between two measurements, which the guarantees page names as a limit.
+        The guarantees page names two limits: not twice between two measurements, and not back while lost tokens are
+        ahead of the counter.
         """
         world = self.world
+        if back and world.counter_is_behind:
+            return
         measured = all(one.epoch is None or one.measured == world.clock_steps for one in self.monitors)
         if measured and world.now >= world.clock_set_at + 2 * LONG_TTL_MS * 1000:
             world.set_server_clock(-ms if back else ms)
