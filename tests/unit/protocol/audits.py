@@ -156,3 +156,10 @@ def both(*audits: Audit) -> Audit:
 def _all(audits: Sequence[Audit], before: Contents, answer: Any, after: Contents) -> None:
     for audit in audits:
         audit(before, answer, after)
+
+
+def counter_is_behind(world: World) -> bool:
+    """Return whether the server has lost a token: its counter is lower than a token that a daemon was given."""
+    counter = world.double.read(world.server_now).get(world.keys.clock.encode())
+    issued, _, _ = world.tokens_seen
+    return int(counter.value if counter else 0) < max(issued.values(), default=0)

@@ -11,6 +11,7 @@ from celery_daemons.node.witness import ClusterWitness
 from celery_daemons.settings import Settings
 from celery_daemons.store import specs
 from tests.unit.protocol.agents import ModelAgent
+from tests.unit.protocol.audits import counter_is_behind
 from tests.unit.protocol.clock import Clock
 from tests.unit.protocol.config import ARGUMENTS, LAUNCHER_OF, LONG, SETTINGS, WARNED
 from tests.unit.protocol.double import Double
@@ -266,15 +267,10 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(ms=steps, back=st.booleans())
     def set_clock(self, ms: int, back: bool) -> None:
-        """Set the server's clock.
-
-        The guarantees page names two limits: not twice between two measurements, and not back while lost tokens are
-        ahead of the counter.
-        """
+        """Set the server's clock, but not twice between two measurements, or back after a loss of tokens: two limits."""
         world = self.world
-        if back and world.counter_is_behind:
-            return
         measured = all(one.epoch is None or one.measured == world.clock_steps for one in self.monitors)
+        measured = measured and not (back and counter_is_behind(world))
         if measured and world.now >= world.clock_set_at + 2 * LONG_TTL_MS * 1000:
             world.set_server_clock(-ms if back else ms)
 

@@ -115,7 +115,6 @@ class World:
         self._monitor_key, self._leases_key = keys.monitor.encode(), keys.leases.encode()
         self._hash_keys = (keys.nodes.encode(), keys.specs.encode(), keys.book.encode())
         self._counts_key, self._unhealthy_key = keys.counts.encode(), keys.unhealthy.encode()
-        self._clock_key = keys.clock.encode()
         self._held_keys = {node: keys.held(node).encode() for node in NODES}
         self.agents: list[ModelAgent] = []
         self.flights: list[Flight] = []
@@ -163,12 +162,6 @@ class World:
     def clock_is_behind(self) -> bool:
         """Return whether the server's clock shows an earlier time than it has shown before."""
         return self.server_now <= self._latest_server_time
-
-    @property
-    def counter_is_behind(self) -> bool:
-        """Return whether the server has lost a token: its counter is lower than a token that a daemon was given."""
-        counter = self.double.read(self.server_now).get(self._clock_key)
-        return int(counter.value if counter else 0) < max(self._issued.values(), default=0)
 
     # Messages
 
