@@ -267,7 +267,7 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(ms=steps, back=st.booleans())
     def set_clock(self, ms: int, back: bool) -> None:
-        """Set the server's clock, but not twice between two measurements, or back after a loss of tokens: two limits."""
+        """Set the server's clock: not twice between two measurements, not back after a loss of tokens, two limits."""
         world = self.world
         measured = all(one.epoch is None or one.measured == world.clock_steps for one in self.monitors)
         measured = measured and not (back and counter_is_behind(world))
