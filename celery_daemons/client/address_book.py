@@ -149,11 +149,15 @@ class AddressBook:
 
     def locate(self, name: str) -> Address | None:
         """Return a daemon's address, or ``None`` unless the lease of the node is valid."""
-        address = self._table.locate(name)
-        if address is None and self._thread is None:
-            self._check_open()
-            address = self._table.locate(name)
-        return address
+        # As AddressTable.locate(), without the cost of another call.
+        table = self._table
+        address = table.addresses.get(name)
+        if address is not None and table.ends.get(address.node, 0.0) > lease_clock():
+            return address
+        if self._thread is not None:
+            return None
+        self._check_open()
+        return self._table.locate(name)
 
     def process_list(self, node: str) -> list[Address]:
         """Return the addresses of the daemons on a node, sorted by name."""

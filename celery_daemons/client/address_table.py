@@ -13,12 +13,13 @@ class AddressTable:
     def __init__(self) -> None:
         #: The end of each node's lease on the lease clock.
         self.ends: dict[NodeName, float] = {}
-        self._addresses: dict[str, Address] = {}
+        #: Whatever the state of the lease; see :meth:`locate`.
+        self.addresses: dict[str, Address] = {}
         self._by_node: dict[str, set[str]] = {}
 
     def locate(self, name: str) -> Address | None:
         """Return a daemon's address, or ``None`` unless the lease of the node is valid."""
-        address = self._addresses.get(name)
+        address = self.addresses.get(name)
         if address is None or self.ends.get(address.node, 0.0) <= lease_clock():
             return None
         return address
@@ -50,17 +51,17 @@ class AddressTable:
             if address is not None:
                 addresses[str(name)] = address
                 by_node.setdefault(address.node, set()).add(name)
-        self._addresses, self._by_node = addresses, by_node
+        self.addresses, self._by_node = addresses, by_node
 
     def _apply_one(self, replica: Replica, name: DaemonName) -> None:
-        before = self._addresses.get(name)
+        before = self.addresses.get(name)
         if before is not None:
             self._by_node.get(before.node, set()).discard(name)
         row = replica.book.get(name)
         node: NodeRow | None = replica.nodes.get(NodeName(row.node)) if row and row.node else None
         address = queries.address(name, row, node)
         if address is None:
-            self._addresses.pop(name, None)
+            self.addresses.pop(name, None)
         else:
-            self._addresses[name] = address
+            self.addresses[name] = address
             self._by_node.setdefault(address.node, set()).add(name)

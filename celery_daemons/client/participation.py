@@ -20,6 +20,8 @@ class Participation:
         self._overrides = overrides
         self._settings = settings
         self._warned = False
+        #: The settings of which ``task_always_eager`` was read last, the changes to them at that time, and its value.
+        self._eager: tuple[Any, dict[str, Any], bool] = (None, {}, False)
         self._recorded: RecordedCluster | None = None
 
     def why_not(self, *, embedded: bool = False) -> str | None:
@@ -37,7 +39,7 @@ class Participation:
 
     def why_recorded(self) -> str | None:
         """Return why calls are recorded in memory, as a clause, or ``None`` if calls go to a cluster."""
-        return "task_always_eager is set" if self._app.conf.task_always_eager else self.why_not()
+        return "task_always_eager is set" if self._is_eager() else self.why_not()
 
     def recorded(self) -> RecordedCluster | None:
         """Return what calls have recorded in memory; ``None`` if calls go to a cluster."""
@@ -54,6 +56,14 @@ class Participation:
         if not self._warned:
             self._warned = True
             logger.warning("%s", warning)
+
+    def _is_eager(self) -> bool:
+        conf = self._app.conf
+        # Celery takes longer to find a setting than the rest of a look-up: read again only after a change.
+        if self._eager[0] is not conf or self._eager[1] != conf.changes:
+            eager = bool(conf.task_always_eager)
+            self._eager = (conf, dict(conf.changes), eager)
+        return self._eager[2]
 
     def _is_set(self, name: str) -> bool:
         return (

@@ -65,6 +65,8 @@ class NodeLoads:
     _rings: dict[frozenset[NodeName], Ring] = field(init=False)
     #: True while a new node is almost empty; no other node then takes more than its fair share.
     _uneven: bool = field(init=False, default=False)
+    #: Nodes that keep daemons but take none; the shares of other nodes do not count such daemons.
+    _stuck: frozenset[NodeName] = field(init=False)
 
     def __post_init__(self) -> None:
         # Draining nodes stay on the ring. A daemon whose first choice is draining then has no first choice, and goes
@@ -72,6 +74,9 @@ class NodeLoads:
         self.ring = Ring({name: row.weight for name, row in self.nodes.items()}, vnodes=self.vnodes)
         self.takers = sorted(name for name, row in self.nodes.items() if row.takes_daemons)
         self._weight = sum(self.nodes[name].weight for name in self.takers)
+        self._stuck = frozenset(
+            name for name, row in self.nodes.items() if row.problem != "" and row.status is NodeStatus.UP
+        )
         self._fitting = {}
         self._rings = {}
 
@@ -94,14 +99,10 @@ class NodeLoads:
 
     def keeps(self, node: NodeName, demand: Demand) -> bool:
         """Return whether a daemon may stay on ``node`` although the node can start no other daemons."""
-        row = self.nodes.get(node)
-        return (
-            row is not None
-            and row.problem != ""
-            and row.status is NodeStatus.UP
-            and demand.launcher in row.launcher_set
-            and row.label_set.issuperset(demand.labels)
-        )
+        if node not in self._stuck:
+            return False
+        row = self.nodes[node]
+        return demand.launcher in row.launcher_set and row.label_set.issuperset(demand.labels)
 
     def fair(self, node: NodeName) -> float:
         """Return the node's share of all daemons, in proportion to the node's weight."""
@@ -153,7 +154,7 @@ class NodeLoads:
         if demand.target in fitting:
             return demand.target, demand.why
         avoid = demand.avoid if fitting != {demand.avoid} else None
-        empty = self._empty(fitting, avoid)
+        empty = self._empty(fitting, avoid) if self._is_sparse else None
         full: list[tuple[int, NodeName, float]] = []
         for rank, node in self._ranked(demand.name, fitting):
             if node == avoid or (empty and node not in empty):
@@ -168,28 +169,26 @@ class NodeLoads:
         _, node = min((load / self.nodes[node].weight, node) for _, node, load in full)
         return node, "all that fit are above the load factor: the least loaded"
 
+    @property
+    def _is_sparse(self) -> bool:
+        """Return whether daemons are so few that each must spread: half of a fair share is less than one daemon."""
+        return HUNGRY * self.total + _ROUNDING < len(self.takers)
+
     def _empty(self, nodes: Collection[NodeName], avoid: NodeName | None) -> set[NodeName]:
-        """Return the nodes without a daemon, if daemons are so few that each must spread; else nothing."""
-        if at_least(HUNGRY * self.total / len(self.takers)):
-            return set()
+        """Return the nodes without a daemon."""
         return {node for node in nodes if node != avoid and not self.loads.get(node)}
 
     def add(self, node: NodeName, weight: float) -> None:
         """Add a daemon's weight to the load of ``node``."""
         self.loads[node] = self.loads.get(node, 0.0) + weight
-        if not self._is_stuck(node):
+        if node not in self._stuck:
             self.total += weight
 
     def remove(self, node: NodeName, weight: float) -> None:
         """Subtract a daemon's weight from the load of ``node``."""
         self.loads[node] = self.loads.get(node, 0.0) - weight
-        if not self._is_stuck(node):
+        if node not in self._stuck:
             self.total -= weight
-
-    def _is_stuck(self, node: NodeName) -> bool:
-        """Return whether ``node`` keeps daemons but takes none; the shares of other nodes do not count such daemons."""
-        row = self.nodes.get(node)
-        return row is not None and row.problem != "" and row.status is NodeStatus.UP
 
     def _ranked(self, name: DaemonName, fitting: frozenset[NodeName]) -> Iterator[tuple[int, NodeName]]:
         """Return the fitting nodes in ring order, numbered from 0 if the first choice fits, else from 1."""
@@ -197,7 +196,8 @@ class NodeLoads:
         if ring is None:
             # If few nodes carry the labels, walking past a thousand others for each daemon is slow. Remove them once.
             ring = self._rings[fitting] = self.ring.narrowed(fitting)
-        return enumerate(ring.preference(name), start=0 if self.ring.first(name) in fitting else 1)
+        first_fits = len(fitting) == len(self.nodes) or self.ring.first(name) in fitting
+        return enumerate(ring.preference(name), start=0 if first_fits else 1)
 
     def _why_none(self, demand: Demand) -> str:
         takers = [self.nodes[name] for name in self.takers]

@@ -168,8 +168,9 @@ class Planner:
         if row is not None and row.node is not None and spec is not None:
             fitting = self._fitting(spec.launcher)
             # A daemon stays on a node that no longer fits as long as no other node does.
-            fits = row.node in fitting or not fitting or self._stays(row.node, spec.launcher)
-            others_fit = bool(fitting - {row.node})
+            is_fitting = row.node in fitting
+            fits = is_fitting or not fitting or self._stays(row.node, spec.launcher)
+            others_fit = len(fitting) > is_fitting
         return next_step(spec, row, self._snapshot.nodes, fits=fits, others_fit=others_fit)
 
     def _stays(self, node: NodeName, launcher: LauncherName) -> bool:
