@@ -1,8 +1,7 @@
 """The settings of the package: read from a mapping of ``daemons_*`` keys, checked once, then frozen."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from math import isfinite
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -195,11 +194,19 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name in NAMES:
             found[name] = value
-        elif near := get_close_matches(name, NAMES, n=1, cutoff=_MISSPELT):
+        elif near := _near(name, NAMES, cutoff=_MISSPELT):
             raise ConfigurationError(
                 f"the environment variable {variable} names no setting; is {ENVIRONMENT_PREFIX}{near[0].upper()} meant?"
             )
     return found
+
+
+def _near(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """Return the known name that ``name`` resembles most, or nothing."""
+    # Needed for errors only, and every process of a worker imports this module.
+    from difflib import get_close_matches
+
+    return get_close_matches(name, list(known), n=1, cutoff=cutoff)
 
 
 def refuse_unread(conf: Mapping[str, Any], namespace: str) -> None:
@@ -212,7 +219,7 @@ def refuse_unread(conf: Mapping[str, Any], namespace: str) -> None:
         name = key.removeprefix(namespace).lower() if spaced else key
         if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in NAMES and not callable(conf[key]):
             keys = {one: namespace + (PREFIX + one).upper() if spaced else PREFIX + one for one in NAMES}
-            near = get_close_matches(name.removeprefix(PREFIX), keys, n=1)
+            near = _near(name.removeprefix(PREFIX), keys)
             meant = f"is {keys[near[0]]} meant?" if near else f"the settings are {', '.join(sorted(keys.values()))}"
             raise ConfigurationError(f"there is no setting {key}; {meant}")
         if not namespace and key != key.lower() and key.lower() in [PREFIX + known for known in NAMES]:

@@ -4,14 +4,14 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import h11
 
+from celery_daemons.node.http_answer import HttpAnswer
+
 logger = logging.getLogger(__name__)
 
-PLAIN_TEXT: Final = "text/plain; charset=utf-8"
 #: Connections at a time. One more closes the oldest, so that idle clients cannot keep a probe out.
 _MOST_CONNECTIONS: Final = 32
 #: Bytes of a request's line and headers.
@@ -22,15 +22,6 @@ _TIMEOUT: Final = 5.0
 _FIRST_RETRY: Final = 1.0
 _LONGEST_RETRY: Final = 30.0
 _CHUNK: Final = 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpAnswer:
-    """The answer to a request."""
-
-    status: int
-    body: bytes
-    content_type: str = PLAIN_TEXT
 
 
 #: Gets path and ``Accept`` header of a GET or HEAD.

@@ -12,7 +12,7 @@ from celery_daemons.domain.names import LauncherName
 from celery_daemons.domain.states import DaemonStatus, NodeStatus
 from celery_daemons.node.host_memory import resident_kib
 from celery_daemons.node.host_pool import HostPool
-from celery_daemons.node.http_server import HttpAnswer
+from celery_daemons.node.http_answer import HttpAnswer
 from celery_daemons.node.measurements import Measurements
 from celery_daemons.node.series import SERIES
 from celery_daemons.node.supervision.run_tally import RESTART_OUTCOMES

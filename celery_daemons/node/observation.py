@@ -3,17 +3,20 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from celery_daemons.http_endpoint import http_endpoint
 from celery_daemons.node.health_file import HealthFile
 from celery_daemons.node.health_reporter import HealthReporter
-from celery_daemons.node.http_server import HttpAnswer, HttpServer
+from celery_daemons.node.http_answer import HttpAnswer
 from celery_daemons.node.lifetime import Lifetime
 from celery_daemons.node.probes import LIVEZ, LIVEZ_WORKER, READYZ, STARTUPZ, Probes, Readiness
 from celery_daemons.node.service_manager import ServiceManager
 from celery_daemons.node.vitals import Vitals
 from celery_daemons.settings import Settings
+
+if TYPE_CHECKING:
+    from celery_daemons.node.http_server import HttpServer
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,9 @@ class Observation:
         self._server: HttpServer | None = None
         self._reporter: HealthReporter | None = None
         if settings.http is not None:
+            # Imported only by nodes that serve HTTP: it takes memory.
+            from celery_daemons.node.http_server import HttpServer
+
             host, port = http_endpoint(settings.http)
             self._server = HttpServer(
                 node=node,

@@ -1,0 +1,15 @@
+"""What the parts of a node answer to an HTTP request, without the server that sends it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+_PLAIN_TEXT: Final = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpAnswer:
+    """The answer to a request."""
+
+    status: int
+    body: bytes
+    content_type: str = _PLAIN_TEXT
