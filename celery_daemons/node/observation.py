@@ -52,10 +52,10 @@ class Observation:
         self._reporter: HealthReporter | None = None
         if settings.http is not None:
             # Imported only by nodes that serve HTTP: it takes memory.
-            from celery_daemons.node.http_server import HttpServer
+            from celery_daemons.node import http_server
 
             host, port = http_endpoint(settings.http)
-            self._server = HttpServer(
+            self._server = http_server.HttpServer(
                 node=node,
                 host=host,
                 port=port,
