@@ -178,7 +178,12 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket, ser
         settings=settings,
         node=node,
         vitals=vitals,
-        readiness=NodeReadiness(lease=lease, serving=serving, lifetime=lifetime),
+        readiness=NodeReadiness(
+            lease=lease,
+            serving=serving,
+            lifetime=lifetime,
+            uncordon=f"celery -A {boot.app} daemons uncordon {node}",
+        ),
         service_manager=service_manager,
         metrics_page=Metrics(
             measurements=measurements,
