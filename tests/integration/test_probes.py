@@ -123,7 +123,7 @@ def test_an_operators_drain_makes_a_node_unready_and_not_dead(cluster: Integrati
     cluster.daemons.drain(worker.node)
     wait_until(lambda: probe(PORT, "/readyz").status == 503, within=SOON, because="the next heartbeat says so")
 
-    assert "uncordon" in probe(PORT, "/readyz").text
+    assert f"`celery -A proj:app daemons uncordon {worker.node}` ends that" in probe(PORT, "/readyz").text
     assert probe(PORT, "/livez").status == 200
     assert probe(PORT, "/startupz").status == 200
     cluster.daemons.uncordon(worker.node)
