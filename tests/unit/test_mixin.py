@@ -80,7 +80,7 @@ def test_every_alert_links_to_a_section_of_the_runbook_that_says_what_to_do(aler
 
     assert anchor in anchors(runbook)
     section = runbook.read_text().split(f"## {alert.full_name}\n")[1].split("\n## ")[0]
-    for part in ("**Means.**", "**See.**", "**Do.**"):
+    for part in ("**Meaning.**", "**Diagnosis.**", "**Mitigation.**"):
         assert part in section
     assert "```sh" in section
 
