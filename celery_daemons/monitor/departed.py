@@ -11,7 +11,7 @@ from celery_daemons.store import lease, queries
 from celery_daemons.store.connection import Store
 
 #: Seconds for which this monitor must know that a node is gone before it removes the queues, and between two runs. A
-#: restart takes less, and must find the queues with their messages.
+#: restart takes less time, and must find the queues with their messages.
 _RETENTION: Final = 60.0
 
 

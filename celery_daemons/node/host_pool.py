@@ -73,7 +73,7 @@ class HostProcess:
         self._child: Child | None = None
         self._channel: AsyncChannel[FromHost] | None = None
         self._killed = False
-        #: It was asked for numbers, and has not answered.
+        #: The host was asked for numbers, and has not answered.
         self._asked = False
 
     @property
@@ -90,8 +90,8 @@ class HostProcess:
         """Ask daemons to stop.
 
         An isolated host gets SIGTERM too, for handlers of the daemon's own. The message comes first: when the signal
-        arrives, the host can know what it is for. The signal alone would depend on the wake-up descriptor, which every
-        event loop may take for itself.
+        arrives, the host already knows the reason. The signal alone would depend on the wake-up descriptor, which any
+        event loop may replace.
         """
         self._send(Stop(names))
         if self._isolated and self._child is not None:
@@ -192,7 +192,7 @@ class HostPool:
         self._spawner = spawner
         self._lease = lease
         self._hosts: dict[HostId, HostProcess] = {}
-        #: Of all hosts: what keeps one from being forked keeps the others too.
+        #: Shared by all hosts: the cause of a failed fork affects every host.
         self._fork_fault = RepeatedFault()
         #: The hosts whose descriptors are counted.
         self._admitted: set[HostId] = set()

@@ -1,4 +1,4 @@
-"""``/metrics``: put what the agent knows into the format of Prometheus, at the moment of the scrape."""
+"""``/metrics``: render what the agent knows in the format of Prometheus, at each scrape."""
 
 import time
 from collections import Counter
@@ -21,7 +21,7 @@ from celery_daemons.node.vitals import Vitals
 from celery_daemons.store.keys import LAYOUT
 from celery_daemons.wire.messages import PLACEMENT_BOUNDS, ClusterNumbers
 
-#: Launchers of a node with series of their own; the others add up under one label. More would be over 200 series.
+#: Launchers of a node with series of their own; the others add up under one label. More would exceed 200 series.
 _LAUNCHERS_SHOWN: Final = 12
 OTHER_LAUNCHERS: Final = "other"
 #: The verbs of an agent, all on the page from the beginning: a rate needs a first value.
@@ -55,8 +55,8 @@ class Metrics:
         node: ServedNode | None = None,
         served: bool = True,
     ) -> None:
-        """Without ``served``, nobody asks for the page."""
-        # Now: at the first scrape, the import would hold the loop that renews the lease.
+        """Without ``served``, the page is never requested."""
+        # Not at the first scrape, where the import would block the loop that renews the lease.
         self._choose_encoder = _import_encoder() if served else None
         self._measurements = measurements
         self._vitals = vitals
@@ -154,7 +154,7 @@ def _of_cluster(numbers: ClusterNumbers) -> dict[str, list[Sample]]:
     counts = {(launcher, status): count for launcher, status, count in numbers.statuses}
     return {
         "status": [
-            # Zeros too: an expression that subtracts a series that is absent has no result.
+            # Zeros too: an expression that subtracts an absent series has no result.
             ((launcher, str(status)), counts.get((launcher, status), 0))
             for launcher in numbers.desired
             for status in DaemonStatus

@@ -117,7 +117,7 @@ def test_a_crash_is_counted_as_a_restart(cluster: IntegrationCluster) -> None:
     cluster.daemons.forget("three")
 
 
-def test_an_operators_drain_makes_a_node_unready_and_not_dead(cluster: IntegrationCluster) -> None:
+def test_a_node_that_an_operator_drains_is_not_ready_but_alive(cluster: IntegrationCluster) -> None:
     worker = cluster.workers["w1"]
 
     cluster.daemons.drain(worker.node)
@@ -133,11 +133,11 @@ def test_an_operators_drain_makes_a_node_unready_and_not_dead(cluster: Integrati
 def test_a_node_whose_port_is_taken_runs_daemons_and_says_why_it_cannot_be_probed(
     cluster: IntegrationCluster,
 ) -> None:
-    """Attacks: nothing of ours can stop the worker's own tasks."""
+    """Attacks: the package could stop the worker's own tasks."""
     # Given a second worker with the settings of the first
     worker = cluster.worker("w2", pool="solo")
 
-    # Then it is a node, and status and log say what is wrong
+    # Then the worker is a node, and status and log report the problem
     status = wait_until(
         lambda: (found := cluster.daemons.status()).warnings and found, within=SOON, because="a heartbeat writes it"
     )

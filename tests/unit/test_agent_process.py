@@ -20,7 +20,7 @@ from celery_daemons.worker import agent_process
 from celery_daemons.worker.agent_process import AgentProcess
 from tests.support.waiting import wait_until
 
-#: Stands in for the agent: reads its orders from a file, and writes down what its boot message says.
+#: Stands in for the agent: reads its orders from a file, and records what its boot message says.
 AGENT = """
 import msgspec, os, socket, subprocess, sys, time
 from celery_daemons.wire.channel import pack
@@ -146,7 +146,7 @@ def test_an_incarnation_whose_host_lives_is_never_named_as_dead(stand_in: Any, m
     assert agents.wait_started(2) == "None"
 
 
-def test_the_hosts_of_a_dead_agent_are_killed_though_somebody_else_has_reaped_the_agent(stand_in: Any) -> None:
+def test_the_hosts_of_a_dead_agent_are_killed_though_other_code_has_reaped_the_agent(stand_in: Any) -> None:
     """Attacks invariant 6: gevent reaps every child of its process."""
     # Given
     agents = stand_in("group", "alone")

@@ -57,7 +57,7 @@ def replace_counts(client: Any, cluster: ClusterHarness) -> None:
 def test_a_wrong_total_is_repaired_at_the_next_check(
     cluster: ClusterHarness, caplog: pytest.LogCaptureFixture, spoil: Callable[[Any, ClusterHarness], None]
 ) -> None:
-    """Attacks: somebody deletes or writes the counts by hand."""
+    """Attacks: the counts are deleted or changed by hand."""
     monitor, right = settled(cluster)
     spoil(cluster.store.client, cluster)
 

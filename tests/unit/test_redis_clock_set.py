@@ -41,7 +41,7 @@ def test_no_node_is_lost_when_redis_clock_is_set_forward(cluster: ClusterHarness
 def test_a_node_that_dies_after_a_step_of_redis_clock_is_lost_within_two_leases(
     cluster: ClusterHarness, step: float
 ) -> None:
-    """Attacks invariant 2: a clock that is set costs at most one lease."""
+    """Attacks invariant 2: a step of the clock delays the replacement by at most one lease."""
     # Given; a step forward by more than a lease also ends that of the monitor
     turn(cluster.elect(A))
     cluster.set_server_clock(step)

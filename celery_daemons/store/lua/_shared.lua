@@ -30,7 +30,8 @@ local function mint(clock, n)
 end
 
 -- Write one journal entry for a batch of {name, token, cause}, or none if the batch is empty. Without items, the entry
--- is about a node or the cluster. actor: the person or process that asked for it; absent for what a node reports of itself.
+-- is about a node or the cluster. actor: the person or process that asked for the change; absent for what a node
+-- reports of itself.
 local function journal(key, event, node, epoch, cause, items, actor)
   if items and #items == 0 then return end
   redis.call('XADD', key, 'MAXLEN', '~', JOURNAL_ENTRIES, '*', 'event', event, 'node', node or '', 'epoch', epoch or '',
@@ -201,8 +202,8 @@ local function remember(gone, node, record)
 end
 
 -- Remember that daemons were forgotten or that an incarnation has left, each under the token of that moment. What was
--- sent before that and arrives late must not bring them back. The last 1,000 are kept, and all of ten minutes, which is
--- longer than a request can be under way.
+-- sent before that and arrives late must not bring them back. The last 1,000 are kept, and all those of the last ten
+-- minutes, which is longer than a request can be under way.
 local ENDED_KEPT, ENDED_US = 1000, 600 * 1000000
 local function remember_ended(ended, members, token)
   local scored = {}
