@@ -15,7 +15,7 @@ import pytest
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.server_pin import server_id
 from tests.conftest import RUNNING
-from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster, title
+from tests.support.clusters import COROUTINE_AND_FUNCTION, SOON, IntegrationCluster, title
 from tests.support.probes import Probe, probe
 from tests.support.servers import Server, free_port
 from tests.support.waiting import wait_until
@@ -23,18 +23,6 @@ from tests.support.workers import Worker
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
 
-SOURCE = (
-    EVENT_LOG
-    + """
-@daemons.launcher
-async def together(ctx):
-    await ctx.stopping.wait()
-
-@daemons.launcher
-def alone(ctx):
-    ctx.stopping.wait()
-"""
-)
 #: What the reference promises, and a second for the process that polls.
 FOUND_WITHIN = 16.0
 #: Seconds after which a file counts as stale for `find -mmin -0.25`.
@@ -98,15 +86,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory, valkey: Server) -> Iterator
     port, systemd, file = free_port(), Systemd(folder), folder / "healthy"
     # A long lease: the agent replaces a frozen monitor only after 0.6 of it, and the probe comes first.
     settings = {"http": f"127.0.0.1:{port}", "health_file": str(file), "lease_ttl": 60.0, "heartbeat_interval": 1.0}
-    with IntegrationCluster(folder, valkey, SOURCE, settings=settings, pool="prefork") as cluster:
+    with IntegrationCluster(folder, valkey, COROUTINE_AND_FUNCTION, settings=settings, pool="prefork") as cluster:
         # The server counts as confirmed, so that nothing waits for that lease.
         with valkey.client() as client:
             run_id, history = client.info("server")["run_id"], client.info("replication")["master_replid"]
             client.hset(Keys(cluster.namespace).cluster, "server", server_id(run_id, history))
         env = {"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "3000000"}
         worker = cluster.worker("w1", env=env)
-        cluster.spawn("one", "together")
-        cluster.spawn("two", "alone")
+        cluster.spawn("one", "coroutine")
+        cluster.spawn("two", "function")
         yield Observed(cluster, worker, port, systemd, file)
     systemd.close()
 
@@ -117,7 +105,7 @@ def observed(shared: Observed, request: pytest.FixtureRequest) -> Observed:
     for path in ("/livez", "/livez/worker"):
         wait_until(lambda path=path: probe(shared.port, path).status == 200, within=60, because="all loops respond")
     wait_until(shared.fresh, within=SOON, because="the file is touched each second")
-    wait_until(lambda: shared.systemd.silent_for() < 2, within=SOON, because="keep-alives are sent")
+    wait_until(lambda: shared.systemd.silent_for() < 2, within=SOON, because="the watchdog is notified")
     return shared
 
 
@@ -204,11 +192,11 @@ def test_no_liveness_probe_fails_while_a_server_is_away(
     server, broker, port = new_server(), new_server(), free_port()
     settings = {"http": f"127.0.0.1:{port}"}
     with IntegrationCluster(
-        tmp_path, server, SOURCE, broker_url=broker.url, settings=settings, pool="prefork"
+        tmp_path, server, COROUTINE_AND_FUNCTION, broker_url=broker.url, settings=settings, pool="prefork"
     ) as cluster:
         worker = cluster.worker("w1")
         request.node.stash[RUNNING] = [worker]
-        cluster.spawn("one", "together")
+        cluster.spawn("one", "coroutine")
         wait_until(lambda: probe(port, "/readyz").status == 200, within=SOON, because="the node has joined")
 
         # When one of the two stops

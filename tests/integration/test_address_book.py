@@ -11,7 +11,8 @@ import pytest
 from celery_daemons import Address, AddressBook, DaemonsError, SpawnTimeout
 from celery_daemons.store.keys import Keys
 from tests.conftest import RUNNING
-from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
+from tests.integration.conftest import module_cluster
+from tests.support.clusters import COROUTINE_AND_FUNCTION, SOON, IntegrationCluster
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -20,46 +21,21 @@ LEASE = 2.0
 #: One check per hundredth of a second, for as long as a few checks of the leases take.
 GLANCES = 150
 
-SOURCE = (
-    EVENT_LOG
-    + """
-@daemons.launcher
-async def coroutine(ctx):
-    await asyncio.Event().wait()
-
-@daemons.launcher
-def function(ctx):
-    ctx.stopping.wait()
-"""
-)
-
-
-@pytest.fixture(scope="module")
-def shared_cluster(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
-    with IntegrationCluster(tmp_path_factory.mktemp("book"), valkey, SOURCE, settings={"lease_ttl": LEASE}) as cluster:
-        yield cluster
+shared_cluster = module_cluster(COROUTINE_AND_FUNCTION, workers={"w1": {}, "w2": {}}, settings={"lease_ttl": LEASE})
 
 
 @pytest.fixture
-def cluster(shared_cluster: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
-    """Two nodes, both up, also after a test that has killed some."""
-    shared_cluster.worker("w1")
-    shared_cluster.worker("w2")
-    request.node.stash[RUNNING] = list(shared_cluster.workers.values())
-    yield shared_cluster
-    shared_cluster.forget_all()
+def cluster(cluster: IntegrationCluster) -> IntegrationCluster:
+    """Return the cluster with both nodes up, also after a test that has killed one."""
+    cluster.worker("w1")
+    cluster.worker("w2")
+    return cluster
 
 
 @pytest.fixture
 def book(cluster: IntegrationCluster) -> Iterator[AddressBook]:
     with cluster.daemons.address_book() as book:
         yield book
-
-
-@pytest.fixture
-def proxy(valkey: Server) -> Iterator[Proxy]:
-    with Proxy(valkey.port) as proxy:
-        yield proxy
 
 
 def spread(cluster: IntegrationCluster, prefix: str, count: int = 8) -> dict[str, Address]:
@@ -148,7 +124,7 @@ def test_a_daemon_on_a_node_with_a_lease_has_an_address_at_every_moment(
     # Given
     settings = {"lease_ttl": 1.2, "heartbeat_interval": 0.3}
     with (
-        IntegrationCluster(tmp_path, valkey, SOURCE, settings=settings) as cluster,
+        IntegrationCluster(tmp_path, valkey, COROUTINE_AND_FUNCTION, settings=settings) as cluster,
         cluster.daemons.address_book() as book,
     ):
         request.node.stash[RUNNING] = [cluster.worker()]

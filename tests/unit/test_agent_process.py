@@ -13,11 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from celery_daemons.domain.names import node_name
-from celery_daemons.settings import Settings
-from celery_daemons.wire.messages import Boot
 from celery_daemons.worker import agent_process
 from celery_daemons.worker.agent_process import AgentProcess
+from tests.support.boots import new_boot
 from tests.support.waiting import wait_until
 
 #: Stands in for the agent: reads its orders from a file, and records what its boot message says.
@@ -52,19 +50,7 @@ class AgentHarness:
         self.folder = folder / "stand-in"
         self.folder.mkdir()
         (self.folder / "orders").write_text(" ".join(orders))
-        self.agent = AgentProcess(
-            Boot(
-                node=node_name("w1@test"),
-                app="proj",
-                settings=Settings(redis_url="redis://"),
-                sys_path=[],
-                queue="q",
-                spawn_queue="s",
-                host="test",
-                worker_pid=os.getpid(),
-                launchers={},
-            )
-        )
+        self.agent = AgentProcess(new_boot())
 
     def previous(self, number: int) -> str | None:
         """Return the incarnation that the boot message of an agent names as dead, None before that agent runs."""

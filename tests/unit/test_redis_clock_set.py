@@ -1,7 +1,5 @@
 """What the monitor concludes when Redis's clock is set."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from celery_daemons.domain.names import DaemonName, Incarnation
@@ -10,15 +8,6 @@ from tests.unit.monitor_harness import LEASE, TAIL, A, B, ClusterHarness, turn
 from tests.unit.protocol.clock import virtual_time
 
 Y = DaemonName("y")
-
-
-@pytest.fixture
-def cluster() -> Iterator[ClusterHarness]:
-    """Two nodes in a cluster that is older than a lease, and one wanted daemon."""
-    with virtual_time() as clock:
-        cluster = ClusterHarness(clock)
-        cluster.advance(2 * LEASE)
-        yield cluster
 
 
 @pytest.mark.parametrize("step", [LEASE * 0.7, LEASE, 3600.0])

@@ -123,8 +123,7 @@ def watched() -> tuple[StepClock, StallWatch, list[Any]]:
 def test_a_stall_that_lasts_is_reported_once_and_its_end_too(
     watched: tuple[StepClock, StallWatch, list[Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Given: a level of its own, because a worker that another test has embedded sets the level of the root logger
-    caplog.set_level(logging.WARNING)
+    # Given
     clock, watch, sent = watched
     clock.began, clock.handle = 100.0, Handle(run_named("sleeper"))
 
@@ -154,7 +153,6 @@ def test_repeated_stalls_of_a_daemon_are_logged_at_growing_intervals_but_all_are
     watched: tuple[StepClock, StallWatch, list[Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     # Given
-    caplog.set_level(logging.WARNING)
     clock, watch, sent = watched
     run = run_named("repeater")
 
