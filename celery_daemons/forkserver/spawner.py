@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
@@ -84,12 +85,13 @@ class Child:
             else:
                 os.kill(self.pid, number)
 
-    def reap(self) -> "ProcessEnd":
+    async def reap(self) -> "ProcessEnd":
         """Release what multiprocessing keeps for the process, and return how the process ended.
 
         Call only after the process has died.
         """
-        self._process.join(_REAP_TIMEOUT)
+        # Not join() in a thread: where the system refuses threads, the death would never be reported.
+        await _wait_readable(self._process.sentinel, _REAP_TIMEOUT)
         exitcode = self._process.exitcode
         with contextlib.suppress(ValueError):
             self._process.close()
@@ -99,6 +101,18 @@ class Child:
         # What the process has started and left behind. A group that still has members keeps its number from reuse.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+
+
+async def _wait_readable(fd: int, seconds: float) -> None:
+    """Wait until a descriptor is readable, or for so many seconds."""
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(fd, readable.set)
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await readable.wait()
+    finally:
+        loop.remove_reader(fd)
 
 
 def how_it_ended(exitcode: int | None) -> str:
@@ -133,8 +147,10 @@ class Spawner:
         os.environ[PRELOAD_VARIABLE] = json.dumps(msgspec.to_builtins(preload))
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([_PRELOAD_MODULE])
-        # One fork at a time: the fork server handles requests one after the other in any case.
-        self._lock = asyncio.Lock()
+        # One thread: the fork server handles requests one after the other in any case.
+        self._forking = ThreadPoolExecutor(1, thread_name_prefix="celery-daemons-fork")
+        # The thread is started now: once the system refuses threads, nothing else could be forked.
+        self._forking.submit(int)
 
     async def start(self, role: str, boot: ChildBoot, until: Callable[[], float]) -> Child:
         """Fork a child that becomes ``role`` (``module:function``); ``until`` returns the end of the child's lease.
@@ -142,8 +158,7 @@ class Spawner:
         Raises OSError or EOFError if the process cannot be forked, and StuckFork, which is an OSError, if the process
         does not reach its role within a lease.
         """
-        async with self._lock:
-            forked = await asyncio.to_thread(self._start, role, boot)
+        forked = await asyncio.get_running_loop().run_in_executor(self._forking, self._start, role, boot)
         await self._wait_booted(forked)
         # Read only now: loading the app before the first fork may take longer than a lease.
         boot.until = until()
@@ -151,12 +166,9 @@ class Spawner:
             forked.sock.sendall(pack(boot))
         return forked
 
-    async def replace_server(self) -> None:
+    def replace_server(self) -> None:
         """End the fork server: the next fork starts another, which loads the app again. Existing forks live on."""
-        await asyncio.to_thread(self._end_server)
-
-    def _end_server(self) -> None:
-        # Without the lock: a fork may be waiting for a fork server that hangs.
+        # Not in the thread that forks, which may wait for a fork server that hangs.
         pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
         if pid is not None:
             # Not reaped here, so the id is still its own: multiprocessing reaps it when it starts another.
@@ -194,6 +206,8 @@ class Spawner:
                 name=boot.title.partition(":")[0].replace("celery_daemons.", "daemons-"),
             )
             process.start()
+            # The next start() would poll it, which breaks if the loop closes it at that moment.
+            multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
         except BaseException:
             ours.close()
             raise

@@ -1,7 +1,7 @@
 """Remove from the broker the queues of nodes that have been gone for a while."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
@@ -29,10 +29,9 @@ class DepartedNodes:
         #: Nodes whose queues are removed. The dispatcher's thread appends, the monitor's loop takes.
         self._removed: deque[NodeName] = deque()
 
-    def seconds_gone(self) -> dict[NodeName, float]:
-        """Return how many seconds each node has been gone."""
-        now_ms = self._store.now_ms()
-        return {node: (now_ms - gone.at_ms) / 1000 for node, gone in queries.gone(self._store).items()}
+    def names(self) -> Iterable[NodeName]:
+        """Return the nodes that have departed, as far as their queues may still be there."""
+        return queries.gone(self._store)
 
     def remove_queues(self) -> None:
         """Remove queues of nodes that have been gone for long enough; does nothing until the next run is due."""

@@ -127,8 +127,8 @@ class Dispatcher:
         if queue.name not in self._kept:
             self._kept.add(queue.name)
             logger.warning(
-                "queue %s: its node is gone and %d tasks wait in it, keeping the queue; consume it with `celery -A … "
-                "worker -Q %s`, or purge it; it is deleted once it is empty",
+                "queue %s: its node is gone and %d tasks wait in it, keeping the queue; start a worker with `-Q %s` "
+                "to do them, or purge the queue; it is deleted once it is empty",
                 queue.name,
                 waiting,
                 queue.name,

@@ -50,7 +50,8 @@ class PlanExecutor:
     def carry_out(self, plan: Plan) -> bool:
         """Sweep, park, recall and assign as planned; false if the server has to be checked before more is assigned."""
         for node in plan.sweep:
-            self._sweep(node)
+            # Its record is gone. If it has a lease all the same, the end is for the lease watcher to measure.
+            self._sweep(node, ended_ms=0)
         self._park(plan.park)
         for node, items in plan.recall.items():
             for batch in _batches(items):
@@ -74,15 +75,16 @@ class PlanExecutor:
             note = journal.note(self._keys, "mass-failure", cause=actions.mass_failure, actor="monitor")
             self._store.run(note)
         for node, ended_ms in actions.sweep.items():
-            if self._sweep(node, ended_ms):
+            if self._sweep(node, ended_ms=ended_ms):
                 self._tally.node_lost()
 
-    def _sweep(self, node: NodeName, ended_ms: int | None = None) -> bool:
+    def _sweep(self, node: NodeName, *, ended_ms: int) -> bool:
         """Release the daemons of a node whose lease has ended, and forget the node; False if the node is back."""
         while True:
+            # The first call removes the lease: the next one meets none, or that of a node which is back.
             swept = self._store.run(book.sweep(self._keys, self._epoch, node, limit=BATCH, ended_ms=ended_ms))
             self._report_progress()
-            if swept.alive_ms:
+            if swept.alive:
                 return False
             logger.warning("node %s: lease ended, released %d daemons to other nodes", node, len(swept.names))
             if swept.left == 0:

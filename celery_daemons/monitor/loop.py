@@ -98,8 +98,7 @@ class Monitor:
         if not self._loaded:
             self._replica.load()
             self._snapshot_loaded()
-            for name, seconds in self._departed.seconds_gone().items():
-                self._quiet_period.expect(name, gone_for=seconds)
+            self._quiet_period.expect(self._departed.names())
         if self._clock() >= self._next_check_at:
             self._check()
         if self._hold_off.may_act:

@@ -1,6 +1,6 @@
 """Decide when the set of nodes has been stable for long enough to move daemons for the sake of balance."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from celery_daemons.domain.names import NodeName
@@ -35,13 +35,14 @@ class QuietPeriod:
             name: by for name, by in self._expected_by.items() if by > now and (name in draining or name not in nodes)
         }
 
-    def expect(self, name: NodeName, *, gone_for: float) -> None:
-        """Expect the return of a node that left ``gone_for`` seconds ago, before this monitor was elected.
+    def expect(self, names: Iterable[NodeName]) -> None:
+        """Expect the return of nodes that left before this monitor was elected.
 
-        A negative number means that Redis's clock was set back meanwhile.
+        Only Redis knows when they left, and its clock may have been set: each gets the whole time, from now on.
         """
-        if gone_for < RETURN_WINDOW:
-            self._expected_by[name] = self._clock() + RETURN_WINDOW - max(0.0, gone_for)
+        by = self._clock() + RETURN_WINDOW
+        for name in names:
+            self._expected_by.setdefault(name, by)
 
     @property
     def ends_at(self) -> float:

@@ -147,7 +147,7 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket, ser
     supervisor = Supervisor(boot.launchers, shared_hosts=settings.hosts, rng=random.Random())  # noqa: S311
     outbox = Outbox(keys=keys, node=node)
     files = LogFiles(boot.tempdir)
-    hosts = HostPool(boot=boot, spawner=spawner, lease=lease, files=files)
+    hosts = HostPool(boot=boot, spawner=spawner, lease=lease, files=files, lifetime=lifetime)
     sync = AssignmentSync(store=store, node=node, lease=lease, supervisor=supervisor, outbox=outbox)
     serving = Serving()
     inspector = Inspector(supervisor=supervisor, hosts=hosts, files=files)
@@ -178,7 +178,12 @@ async def run(boot: Boot, to_worker: socket.socket, lifeline: socket.socket, ser
         settings=settings,
         node=node,
         vitals=vitals,
-        readiness=NodeReadiness(lease=lease, serving=serving, lifetime=lifetime),
+        readiness=NodeReadiness(
+            lease=lease,
+            serving=serving,
+            lifetime=lifetime,
+            uncordon=f"celery -A {boot.app} daemons uncordon {node}",
+        ),
         service_manager=service_manager,
         metrics_page=Metrics(
             measurements=measurements,

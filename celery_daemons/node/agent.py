@@ -232,7 +232,8 @@ class Agent:
         loop = asyncio.get_running_loop()
         end = loop.time() + within
         with contextlib.suppress(TimeoutError, StoreUnavailable):
-            await asyncio.wait_for(self._election.retire(), max(0.5, within))
+            async with asyncio.timeout(max(0.5, within)):
+                await self._election.retire()
         if self._lease.incarnation is None:
             await self._kill_hosts()
             return

@@ -61,7 +61,8 @@ class Candidate:
         self._lifetime.start(self._serve())
         within = await self._lifetime.wait()
         with contextlib.suppress(TimeoutError, StoreUnavailable):
-            await asyncio.wait_for(self._election.retire(), max(0.5, within))
+            async with asyncio.timeout(max(0.5, within)):
+                await self._election.retire()
         await self._store.close()
 
     async def _serve(self) -> None:

@@ -58,7 +58,7 @@ class Conditions:
                 self._runner.apply(self._supervisor.can_start(now=time.monotonic()))
         if self._serving.retry_due(time.monotonic()):
             if self._serving.take_new_server():
-                await self._spawner.replace_server()
+                self._spawner.replace_server()
             self._runner.apply(self._supervisor.probe(now=time.monotonic()))
 
     def _check_loops(self) -> None:

@@ -141,7 +141,8 @@ class Election:
             await self._store.run(lease.resign(self._store.keys, epoch, cause="its node leaves"))
             if self._channel is not None:
                 self._channel.send(HandOver())
-                await asyncio.wait_for(self._dead.wait(), _HAND_OVER_TIMEOUT)
+                async with asyncio.timeout(_HAND_OVER_TIMEOUT):
+                    await self._dead.wait()
         except (StoreUnavailable, TimeoutError) as error:
             logger.info("monitor %s: not handed over; its lease runs out by itself (%r)", self._boot.node, error)
         self._end_monitor(failed=False)
@@ -189,7 +190,7 @@ class Election:
             testimony=self._witness.testimony(),
         )
         task = asyncio.create_task(self._serve(boot, epoch))
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        task.add_done_callback(self._served)
 
     async def _serve(self, boot: MonitorBoot, epoch: Epoch) -> None:
         self._dead = dead = asyncio.Event()
@@ -217,10 +218,15 @@ class Election:
         receiving.cancel()
         if self._child is child:  # otherwise the next monitor has been forked already
             self._child = self._channel = None
-        ended = await asyncio.to_thread(child.reap)
+        ended = await child.reap()
         if self.epoch == epoch:
             logger.error("monitor %s: its process %d %s, resigning", self._boot.node, child.pid, ended.cause)
             await self.step_down("its process ended")
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        # The monitor counts as stalled after this, and is replaced.
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("monitor %s: serving its process failed", self._boot.node, exc_info=task.exception())
 
     async def _receive(self, channel: AsyncChannel[FromMonitor]) -> None:
         while True:

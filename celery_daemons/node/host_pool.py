@@ -13,6 +13,7 @@ from celery_daemons.domain.names import DaemonName
 from celery_daemons.domain.runs import StartItem
 from celery_daemons.forkserver.spawner import Child, ProcessEnd, Spawner
 from celery_daemons.node import descriptors
+from celery_daemons.node.lifetime import Lifetime
 from celery_daemons.node.log_files import LogFiles
 from celery_daemons.node.node_lease import NodeLease
 from celery_daemons.node.repeats import RepeatedFault
@@ -149,10 +150,11 @@ class HostProcess:
         await death
         # What the host sent before it died is still in the socket: a clean end must not pass for a crash.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(receiving, _LAST_MESSAGES)
+            async with asyncio.timeout(_LAST_MESSAGES):
+                await receiving
         channel.close()
         self._channel = None
-        handle(self._id, HostDied(await asyncio.to_thread(child.reap)))
+        handle(self._id, HostDied(await child.reap()))
 
     async def _fork(
         self, spawner: Spawner, boot: HostBoot, handle: EventHandler, check_room: Callable[[], None]
@@ -186,11 +188,12 @@ class HostProcess:
 class HostPool:
     """The host processes of a node by id."""
 
-    def __init__(self, *, boot: Boot, spawner: Spawner, lease: NodeLease, files: LogFiles) -> None:
+    def __init__(self, *, boot: Boot, spawner: Spawner, lease: NodeLease, files: LogFiles, lifetime: Lifetime) -> None:
         self._boot = boot
         self._files = files
         self._spawner = spawner
         self._lease = lease
+        self._lifetime = lifetime
         self._hosts: dict[HostId, HostProcess] = {}
         #: Shared by all hosts: the cause of a failed fork affects every host.
         self._fork_fault = RepeatedFault()
@@ -210,7 +213,7 @@ class HostPool:
             isolated=isolated,
             log_ring=self._files.open(host_id),
         )
-        task = asyncio.create_task(host.run(self._spawner, boot, handle, check_room=lambda: self._check_room(host_id)))
+        task = self._lifetime.start(host.run(self._spawner, boot, handle, check_room=lambda: self._check_room(host_id)))
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._closed(host_id, done))
 
@@ -263,6 +266,9 @@ class HostPool:
         return not self._tasks
 
     def _closed(self, host_id: HostId, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            # A defect, for which the agent leaves. The process may live: it has to be killed, and counts as alive.
+            return
         self._tasks.discard(task)
         self._files.close(host_id)
         self._hosts.pop(host_id, None)

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib import import_module
 from typing import Any, Final
 
 from celery_daemons.domain.histogram import cumulative
@@ -62,7 +62,9 @@ class Metrics:
         self._vitals = vitals
         self._leads = leads
         self._node = node
-        self._build = version("celery-daemons"), LAYOUT
+        # Not by an import statement: the package imports, when asked for a name, what an agent must not reach. Not from
+        # installed metadata either, which a copied folder lacks.
+        self._build = import_module("celery_daemons").__version__, LAYOUT
         launchers = sorted(node.launchers) if node is not None else []
         self._launchers = launchers if len(launchers) <= _LAUNCHERS_SHOWN + 1 else launchers[:_LAUNCHERS_SHOWN]
 

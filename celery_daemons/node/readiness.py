@@ -9,7 +9,9 @@ from celery_daemons.node.serving import Serving
 class NodeReadiness:
     """A node takes part while its lease runs and it takes daemons."""
 
-    def __init__(self, *, lease: NodeLease, serving: Serving, lifetime: Lifetime) -> None:
+    def __init__(self, *, lease: NodeLease, serving: Serving, lifetime: Lifetime, uncordon: str) -> None:
+        """``uncordon`` is the command that ends a drain of this node."""
+        self._uncordon = uncordon
         self._lease = lease
         self._serving = serving
         self._lifetime = lifetime
@@ -28,7 +30,7 @@ class NodeReadiness:
         if not self._lease.is_running():
             return "the lease of the node has ended: Redis does not answer"
         if self._lease.draining:
-            return "the node drains; `celery -A … daemons uncordon` ends that"
+            return f"the node drains; `{self._uncordon}` ends that"
         return f"the node cannot start processes: {self._serving.problem}" if self._serving.problem else ""
 
 

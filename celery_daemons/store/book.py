@@ -34,13 +34,12 @@ class NotAssigned(Enum):
 class Swept:
     """The daemons that a sweep freed.
 
-    ``left`` daemons remain for the next call. If the lease still runs, ``alive_ms`` is the time left and nothing was
-    freed.
+    ``left`` daemons remain for the next call. If the node has another lease, it is ``alive`` and nothing was freed.
     """
 
     names: tuple[DaemonName, ...]
     left: int
-    alive_ms: int = 0
+    alive: bool = False
 
 
 def _plain(items: Iterable[Any]) -> bytes:
@@ -133,11 +132,11 @@ def park(keys: Keys, epoch: Epoch, items: Sequence[tuple[DaemonName, str]]) -> S
     )
 
 
-def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int, ended_ms: int | None = None) -> ScriptCall[Swept]:
+def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int, ended_ms: int) -> ScriptCall[Swept]:
     """Free up to ``limit`` daemons of a node whose lease has ended. Raises LeaseLost.
 
-    ``ended_ms`` is the end of the lease, as Redis has it, that has ended by the caller's clock; with ``None``, Redis's
-    clock decides.
+    ``ended_ms`` is the end of the lease, as Redis has it, that has ended by the caller's clock; with 0, only a node
+    without a lease is swept.
     """
 
     def decode(reply: Any) -> Swept:
@@ -145,7 +144,7 @@ def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int, ended_ms: int
         if verdict == "epoch":
             raise epoch_over(epoch)
         if verdict == "alive":
-            return Swept((), 0, int(reply[1]))
+            return Swept((), 0, alive=True)
         return Swept(tuple(DaemonName(text(name)) for name in reply[2:]), int(reply[1]))
 
     return ScriptCall(
@@ -164,7 +163,7 @@ def sweep(keys: Keys, epoch: Epoch, node: NodeName, *, limit: int, ended_ms: int
             keys.lease_lengths,
             *keys.tallies,
         ),
-        (str(epoch), node, limit, "" if ended_ms is None else ended_ms),
+        (str(epoch), node, limit, ended_ms),
         decode,
     )
 

@@ -145,11 +145,6 @@ class Store:
         _check_server(replies, self.url)
         self._checked = True
 
-    def now_ms(self) -> int:
-        """Return the server's time in Unix milliseconds."""
-        seconds, micros = self.read(lambda client: client.time())
-        return int(seconds) * 1000 + int(micros) // 1000
-
     def run(self, call: ScriptCall[T]) -> T:
         """Run a verb and decode the reply. Raises StoreUnavailable, and what the verb raises."""
         if not self._checked:

@@ -28,7 +28,7 @@ from celery_daemons.store.script import BATCH, ScriptCall
 from celery_daemons.wire.spawn_task import spawn_queue_name, task_queue_name
 from tests.benchmarks.bench_cluster import BenchCluster, bench_cluster, of_role
 from tests.benchmarks.rows import Row, spread
-from tests.benchmarks.timeline import Timeline
+from tests.benchmarks.timeline import Timeline, server_ms
 from tests.support.projects import ROOT
 from tests.support.servers import Server
 from tests.support.workers import CeleryProcess
@@ -211,7 +211,7 @@ def _loss(cluster: BenchCluster, broker: Server, victim: "subprocess.Popen[bytes
     waiting = -1
     # What the dispatcher has not sent yet comes within moments; quiet means that it has sent all.
     while waiting != (waiting := int(queues.info("commandstats").get("cmdstat_lpush", {}).get("calls", 0))):
-        quiet = store.now_ms()
+        quiet = server_ms(store)
         time.sleep(0.02)
     queues.close()
     yield Row(f"{what}: a lost node's {len(names)} planned after its lease ended", planned, "s", 0.5)

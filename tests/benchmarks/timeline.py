@@ -19,13 +19,19 @@ class Stretch:
     items: int = 0
 
 
+def server_ms(store: Store) -> int:
+    """Return the time of Redis's clock, in Unix milliseconds."""
+    seconds, micros = store.read(lambda client: client.time())
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
 class Timeline:
     """Follows the journal from the moment it is made."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._position = journal.last_id(store)
-        self.began_ms = store.now_ms()
+        self.began_ms = server_ms(store)
         self.last_ms = self.began_ms
         self.stretches: dict[str, Stretch] = {}
 

@@ -113,7 +113,7 @@ def test_a_node_that_an_operator_drains_is_not_ready_but_alive(cluster: Integrat
     cluster.daemons.drain(worker.node)
     wait_until(lambda: probe(PORT, "/readyz").status == 503, within=SOON, because="the next heartbeat says so")
 
-    assert "uncordon" in probe(PORT, "/readyz").text
+    assert f"`celery -A proj:app daemons uncordon {worker.node}` ends that" in probe(PORT, "/readyz").text
     assert probe(PORT, "/livez").status == 200
     assert probe(PORT, "/startupz").status == 200
     cluster.daemons.uncordon(worker.node)

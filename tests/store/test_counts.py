@@ -135,7 +135,7 @@ class RandomVerbs:
     def _sweep(self) -> None:
         node = self._node()
         self._cluster.end_lease(node)
-        self._run(book.sweep(self._cluster.keys, self._epoch, node, limit=2))
+        self._cluster.sweep(self._epoch, node, limit=2)
         self._join(node)
 
     def _reassert(self) -> None:

@@ -1,11 +1,14 @@
 """The texts by which a failed run and a dead process are reported."""
 
+import logging
+
 import pytest
 
 from celery_daemons.domain.names import DaemonName, LauncherName, Token
 from celery_daemons.forkserver.spawner import how_it_ended
 from celery_daemons.host.base import end_of_run
 from celery_daemons.host.current_run import Run
+from tests.unit.supervisor_harness import SupervisorHarness, X
 
 
 @pytest.mark.parametrize(
@@ -38,3 +41,30 @@ def test_the_error_of_an_exception_group_includes_its_first_exception() -> None:
 
     # Then
     assert end.error == ("ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception): ValueError: the cause")
+
+
+def test_each_crash_is_one_error_in_the_log_and_its_text_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    """The host logs the error with its traceback, and the agent logs what follows."""
+    # Given a daemon that always fails
+    caplog.set_level(logging.INFO)
+    harness = SupervisorHarness()
+    crashes = 0
+    harness.runs(token=1)
+
+    # When it fails until its node gives it up
+    while not harness.releases:
+        crashes += 1
+        error = ValueError(f"crash number {crashes}")
+        end = end_of_run(Run(X, LauncherName("tail"), Token(crashes)), stopping=False, error=error)
+        harness.do(harness.supervisor.ended(harness.host, [end], now=harness.now))
+        harness.after(2.0)
+        if not harness.releases:
+            harness.granted(crashes, crashes + 1)
+            harness.do(harness.supervisor.started(harness.host, [(X, Token(crashes + 1))], now=harness.now))
+
+    # Then
+    assert crashes > 2
+    for number in range(1, crashes + 1):
+        (told,) = [record for record in caplog.records if f"crash number {number}" in record.getMessage()]
+        assert told.exc_info is not None
+    assert caplog.messages[-1] == "daemon x: failed; restart limit reached on this node, releasing it to another"

@@ -2,9 +2,11 @@
 
 import random
 import sys
+from importlib.metadata import Distribution, PackageNotFoundError
 
 import pytest
 
+import celery_daemons
 from celery_daemons.domain.census import Census
 from celery_daemons.domain.histogram import Histogram
 from celery_daemons.domain.names import DaemonName, LauncherName, NodeName, Token
@@ -18,6 +20,7 @@ from celery_daemons.node.series import SERIES
 from celery_daemons.node.supervision.commands import HostId
 from celery_daemons.node.supervision.supervisor import Supervisor
 from celery_daemons.node.vitals import Vitals
+from celery_daemons.store.keys import LAYOUT
 from celery_daemons.wire.messages import MOVE_REASONS, PLACEMENT_BOUNDS, ClusterNumbers, ClusterTotals, ScanNumbers
 
 TAIL = LauncherName("tail")
@@ -228,3 +231,17 @@ def test_the_census_agrees_with_a_count_from_scratch_after_any_changes() -> None
     assert +census.desired == +fresh.desired
     assert +census.by_node == +fresh.by_node
     assert census.unhealthy == fresh.unhealthy
+
+
+def test_the_version_is_on_the_page_of_a_copy_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given
+    def missing(name: str) -> Distribution:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(Distribution, "from_name", missing)
+
+    # When
+    metrics = Metrics(measurements=Measurements(), vitals=Vitals(no_ticks="", now=0.0), leads=lambda: False)
+
+    # Then
+    assert metrics.samples(now=0.0)["build_info"] == [((celery_daemons.__version__, LAYOUT), 1)]

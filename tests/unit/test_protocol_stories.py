@@ -24,7 +24,7 @@ STORIES = (*OF_STARTS_AND_STOPS, *OF_LOSSES, *OF_ACCIDENTS)
 
 #: A mistake: the story that meets it, the script that it is made in (any: in all), the line, and what replaces it.
 MISTAKES: list[tuple[Callable[[Story], None], str, str, str]] = [
-    (stories.a_node_whose_lease_runs_is_swept, "sweep", "if lease > now then", "if false then"),
+    (stories.a_node_whose_lease_runs_is_swept, "sweep", "lease ~= tonumber(ARGV[4])", "false"),
     (
         stories.a_dead_node_is_swept_and_its_daemon_moves,
         "sweep",
@@ -73,8 +73,8 @@ MISTAKES: list[tuple[Callable[[Story], None], str, str, str]] = [
     (
         accident_stories.a_machine_is_lost_as_redis_clock_is_set_back,
         "sweep",
-        "if ARGV[4] ~= '' and lease > 0 then",
-        "if false then",
+        "lease ~= tonumber(ARGV[4])",
+        "lease > now_ms()",
     ),
     (
         accident_stories.a_silent_node_has_a_longer_lease_than_others,

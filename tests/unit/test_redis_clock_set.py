@@ -69,6 +69,31 @@ def test_a_node_that_died_just_before_redis_clock_was_set_back_is_lost_after_its
     assert set(queries.node_rows(cluster.store)) == {A}
 
 
+def test_a_daemon_of_a_node_without_a_record_keeps_its_node_when_redis_clock_is_set_forward(
+    cluster: ClusterHarness,
+) -> None:
+    """Attacks invariants 1 and 4: its node is gone for the planner, and its lease has ended by Redis's clock."""
+    # Given
+    monitor = cluster.elect(A)
+    turn(monitor)
+    home = cluster.home()
+    assert home is not None
+
+    cluster.alive.remove(home)
+    cluster.advance(LEASE / 3)
+    turn(monitor)
+
+    # When
+    cluster.store.client.hdel(cluster.keys.nodes, home)
+    cluster.set_server_clock(LEASE * 0.8)
+    cluster.join({A: B, B: A}[home])  # of which the monitor hears, so that it reads the nodes again
+    turn(monitor)
+    turn(monitor)
+
+    # Then
+    assert cluster.home() == home
+
+
 def test_a_new_monitor_knows_of_a_step_that_only_its_agent_has_seen(cluster: ClusterHarness) -> None:
     """Attacks invariant 4: a monitor that was elected after the step has never seen the earlier time."""
     # Given a step that A's agent sees by its heartbeat, while B is silent

@@ -30,7 +30,8 @@ def project_daemons() -> Daemons:
     if len(found) > 1 and not has_daemons(_current_app()):
         names = ", ".join(repr(daemons.app.main) for daemons in found)
         raise ConfigurationError(
-            f"{len(found)} Celery apps have a Daemons ({names}), and none is the current app: use `celery -A … daemons`"
+            f"{len(found)} Celery apps have a Daemons ({names}), and none is the current app: name one, as in "
+            f"`celery -A {found[0].app.main} daemons`"
         )
     return found[0]
 

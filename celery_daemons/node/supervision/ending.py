@@ -81,16 +81,16 @@ class RunEnds:
         daemon.restarts += 1
         daemon.error, daemon.trace = end.error, end.trace
         why = end.error or f"{end.outcome} by itself"
+        # A host logs the errors that it reports, with the traceback. It does not log an end without an error.
+        known = why if silent or end.error is None else end.outcome
         if verdict is Verdict.ELSEWHERE:
             logger.warning(
-                "daemon %s: %s; restart limit reached on this node, releasing it to another", daemon.name, why
+                "daemon %s: %s; restart limit reached on this node, releasing it to another", daemon.name, known
             )
             self._state.release(daemon, Outcome.EXHAUSTED, error=why)
             return True
         self._state.tally.restarted(daemon.launcher, end.outcome)
         failed = verdict is Verdict.FAILED
-        # A host logs the errors that it reports, with the traceback. It does not log an end without an error.
-        known = why if silent or end.error is None else end.outcome
         logger.log(
             logging.ERROR if failed else logging.WARNING,
             "daemon %s: %s, next start in %.1f s",

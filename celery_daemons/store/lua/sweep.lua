@@ -18,21 +18,16 @@
 -- ARGV[1] epoch
 -- ARGV[2] node
 -- ARGV[3] limit       the most daemons to free in this call
--- ARGV[4] ended       the end of the lease that has ended by the caller's clock, or '' to decide by Redis's clock
+-- ARGV[4] ended       the end of the lease that has ended by the caller's clock; 0 for a node without a lease
 --
 -- The monitor measures leases by its own clock, because Redis's clock may be set. It says which lease it has measured: if
--- the node has renewed it since, nothing is freed.
+-- the node has another one now, nothing is freed.
 --
--- Returns {'swept', number of daemons left for the next call, name, ...}; {'alive', ms left} if the lease still runs;
+-- Returns {'swept', number of daemons left for the next call, name, ...}; {'alive'} if the node has another lease;
 -- {'epoch'} if the epoch is over.
 if not leads(KEYS[1], ARGV[1]) then return {'epoch'} end
-local now = now_ms()
 local lease = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[2]) or '0')
-if ARGV[4] ~= '' and lease > 0 then
-  if lease ~= tonumber(ARGV[4]) then return {'alive', math.max(1, lease - now)} end
-  lease = 0
-end
-if lease > now then return {'alive', lease - now} end
+if lease > 0 and lease ~= tonumber(ARGV[4]) then return {'alive'} end
 local node = get(KEYS[2], ARGV[2], NODE)
 -- HDEL first, because it needs no memory: on a server that is out of memory, the later writes are then allowed too.
 if redis.call('HDEL', KEYS[2], ARGV[2]) == 1 then journal(KEYS[8], 'lost', ARGV[2], ARGV[1], 'its lease ended', nil, 'monitor') end

@@ -204,9 +204,11 @@ class ModelMonitor:
             self._as_leader(book.recall(self.world.keys, self.epoch, NodeName(node), [(name, "model")]))
 
     def sweep(self, node: NodeName) -> None:
-        """Free what a node left behind."""
+        """Free what a node left behind, or what its lease held that has ended by Redis's clock."""
         if self.epoch is not None:
-            call = book.sweep(self.world.keys, self.epoch, node, limit=1)
+            end = self.world.contents().leases.get(node, 0)
+            ended_ms = end if end * 1000 <= self.world.server_now else 0
+            call = book.sweep(self.world.keys, self.epoch, node, limit=1, ended_ms=ended_ms)
             self._as_leader(call, audits.of_sweep(self.world, node))
 
     def _as_leader(self, call: ScriptCall[T], *more: Audit) -> T | None:

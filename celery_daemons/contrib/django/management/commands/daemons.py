@@ -1,4 +1,4 @@
-"""``manage.py daemons …``: the commands of ``celery -A … daemons``, for the project's own Celery app."""
+"""``manage.py daemons …``: the commands of ``celery -A proj daemons``, for the project's own Celery app."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from celery_daemons.forkserver.apploader import import_string
 class DaemonsCommand(BaseCommand):  # type: ignore[misc]
     """Show and manage the daemons of the cluster."""
 
-    help = "Show and manage the daemons of the cluster: what `celery -A … daemons` does. See `daemons --help`."
+    help = "Show and manage the daemons of the cluster: what `celery -A proj daemons` does. See `daemons --help`."
     #: What the commands need is checked by the commands, with the same messages as under ``celery``.
     requires_system_checks: Sequence[str] = ()
 
