@@ -206,7 +206,7 @@ class Spawner:
                 name=boot.title.partition(":")[0].replace("celery_daemons.", "daemons-"),
             )
             process.start()
-            # The next start() would poll it, which breaks if the loop closes it at that moment.
+            # The next start() would poll the process, which fails if the loop closes it at that moment.
             multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
         except BaseException:
             ours.close()

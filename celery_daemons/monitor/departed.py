@@ -30,7 +30,7 @@ class DepartedNodes:
         self._removed: deque[NodeName] = deque()
 
     def names(self) -> Iterable[NodeName]:
-        """Return the nodes that have departed, as far as their queues may still be there."""
+        """Return the departed nodes whose queues may still exist."""
         return queries.gone(self._store)
 
     def remove_queues(self) -> None:

@@ -267,7 +267,7 @@ class HostPool:
 
     def _closed(self, host_id: HostId, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
-            # A defect, for which the agent leaves. The process may live: it has to be killed, and counts as alive.
+            # A defect: the agent leaves. The process may live, so it has to be killed, and counts as alive.
             return
         self._tasks.discard(task)
         self._files.close(host_id)

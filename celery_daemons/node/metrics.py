@@ -62,8 +62,8 @@ class Metrics:
         self._vitals = vitals
         self._leads = leads
         self._node = node
-        # Not by an import statement: the package imports, when asked for a name, what an agent must not reach. Not from
-        # installed metadata either, which a copied folder lacks.
+        # Not an import statement: the package lazily imports modules that an agent must not reach. Not the installed
+        # metadata either, which a copied folder lacks.
         self._build = import_module("celery_daemons").__version__, LAYOUT
         launchers = sorted(node.launchers) if node is not None else []
         self._launchers = launchers if len(launchers) <= _LAUNCHERS_SHOWN + 1 else launchers[:_LAUNCHERS_SHOWN]
