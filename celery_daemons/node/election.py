@@ -84,7 +84,7 @@ class Election:
         self.epoch: Epoch | None = None
 
     async def after_beat(self, incarnation: Incarnation, *, led: bool) -> None:
-        """Renew, or run for election if nobody leads; once per heartbeat."""
+        """Renew, or run for election if no monitor leads; once per heartbeat."""
         if self.epoch is not None:
             await self._renew(incarnation)
         elif self._settings.monitor and not self._retired and not led and time.monotonic() >= self._not_before:

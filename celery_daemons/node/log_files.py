@@ -59,7 +59,7 @@ class LogFiles:
         """Return a value that changes when a host writes; it stays the same for a host without a file."""
         if host is not None and self._folder:
             with contextlib.suppress(OSError):
-                found = os.stat(self._path(host))  # noqa: PTH116 - called many times a second while somebody follows
+                found = os.stat(self._path(host))  # noqa: PTH116 - called many times a second while a client follows
                 return found.st_mtime_ns, found.st_size
         return 0, 0
 

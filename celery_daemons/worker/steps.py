@@ -106,7 +106,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self._drain_timeout = settings.drain_timeout
         self._guard = Guard(
             f"node {worker.hostname}: checking the agent",
-            remedy="the worker's tasks go on; trying again, at least every 30 s",
+            remedy="the worker's tasks continue; trying again, at least every 30 s",
             pauses=True,
         )
         self._ending_guard = Guard(

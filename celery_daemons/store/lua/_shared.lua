@@ -143,9 +143,9 @@ local function longest_lease(lengths)
   return tonumber(redis.call('ZREVRANGE', lengths, 0, 0, 'WITHSCORES')[2] or '0')
 end
 
--- Return the id of this server's history of writes, '' if the server reports none. A primary gets another one when it is
--- promoted or restarts, so that a server that was a replica meanwhile, and has the data of another primary, does not
--- have the id that it had before.
+-- Return the id of this server's history of writes, '' if the server reports none. A primary gets a new id when it is
+-- promoted or restarts. So a server that was a replica meanwhile, and has the data of another primary, does not have its
+-- earlier id.
 local function history()
   -- pcall: the command may not be permitted.
   local info = redis.pcall('INFO', 'replication')
@@ -228,8 +228,8 @@ local function forgotten_since(ended, name, token)
   return then_us ~= false and tonumber(then_us) > tonumber(token)
 end
 
--- Return the leader's record, or nil if nobody leads. A value that is corrupt, or that expires later than one lease from
--- now, counts as absent: it has no expiry, or Redis's clock was set back, and would lock out all candidates.
+-- Return the leader's record, or nil without a leader. A value that is corrupt, or that expires later than one lease
+-- from now, counts as absent: it has no expiry, or Redis's clock was set back, and would lock out all candidates.
 local function leader_of(monitor)
   -- pcall: the key may hold another type.
   local raw = redis.pcall('GET', monitor)
