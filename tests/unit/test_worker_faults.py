@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from celery_daemons.settings import Settings
-from celery_daemons.wire.messages import Boot, Campaign
+from celery_daemons.wire.messages import Campaign
 from celery_daemons.worker import agent_process
 from celery_daemons.worker.agent_process import AgentProcess
 from celery_daemons.worker.guard import Guard
 from celery_daemons.worker.socket_folder import new_socket_folder
+from tests.support.boots import new_boot
 
 #: Every call of the system with which an agent is started.
 STARTING = ["tempfile.mkdtemp", "socket.socketpair", "os.memfd_create", "os.write", "os.lseek", "subprocess.Popen"]
@@ -58,18 +58,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iter
     folder = Path(tempfile.mkdtemp(prefix="cd-"))
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(agent_process.sys, "executable", str(idle))  # type: ignore[attr-defined]
-    boot = Boot(
-        node="w1@here",
-        app="proj:app",
-        settings=Settings(redis_url="redis://localhost:1/0"),
-        sys_path=[],
-        queue="q",
-        spawn_queue="q.spawn",
-        host="here",
-        worker_pid=os.getpid(),
-        launchers={},
-    )
-    agent = AgentProcess(boot)
+    agent = AgentProcess(new_boot())
     yield agent
     monkeypatch.undo()
     agent.wait(0.0, hurried=lambda: False)
@@ -129,7 +118,7 @@ def test_an_agent_that_cannot_be_started_leaves_nothing_behind_and_does_not_reac
     assert open_files() <= files
     assert set(Path(tempfile.gettempdir()).iterdir()) == folders
     (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
-    assert line.startswith("node w1@here: starting the agent failed (")
+    assert line.startswith("node w1@test: starting the agent failed (")
     assert "restart the worker if" in line
     assert attempts < 20
 
@@ -256,7 +245,7 @@ def test_a_folder_for_sockets_that_fits_nowhere_is_refused_with_the_folders_that
 def test_a_guard_logs_each_error_once_until_a_call_succeeds(caplog: pytest.LogCaptureFixture) -> None:
     # Given
     caplog.set_level(logging.INFO)
-    guard = Guard("node w1@here: polling", remedy="check the disk")
+    guard = Guard("node w1@test: polling", remedy="check the disk")
 
     def fail(text: str) -> None:
         raise OSError(text)
@@ -269,10 +258,10 @@ def test_a_guard_logs_each_error_once_until_a_call_succeeds(caplog: pytest.LogCa
 
     # Then
     assert [record.getMessage() for record in caplog.records] == [
-        "node w1@here: polling failed (OSError: full); check the disk",
-        "node w1@here: polling failed (OSError: gone); check the disk",
-        "node w1@here: polling works again",
-        "node w1@here: polling failed (OSError: full); check the disk",
+        "node w1@test: polling failed (OSError: full); check the disk",
+        "node w1@test: polling failed (OSError: gone); check the disk",
+        "node w1@test: polling works again",
+        "node w1@test: polling failed (OSError: full); check the disk",
     ]
 
 
