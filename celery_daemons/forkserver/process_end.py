@@ -32,11 +32,16 @@ def end_process(status: int) -> NoReturn:
 
     Never returns. The lease timer stays armed meanwhile.
     """
-    start_new_thread(_exit_late, (status,))
-    _quietly(_send_process_shutdown, status)
-    # What Py_FinalizeEx calls: ends executors and waits for threads that are not daemon threads.
-    _quietly(threading._shutdown)  # type: ignore[attr-defined]
-    _quietly(atexit._run_exitfuncs)
+    try:
+        start_new_thread(_exit_late, (status,))
+    except RuntimeError as error:
+        # Nothing would end what waits for a thread, a lock or a server.
+        logger.warning("no thread can be started (%s): functions for the end of the process are not called", error)
+    else:
+        _quietly(_send_process_shutdown, status)
+        # What Py_FinalizeEx calls: ends executors and waits for threads that are not daemon threads.
+        _quietly(threading._shutdown)  # type: ignore[attr-defined]
+        _quietly(atexit._run_exitfuncs)
     for flush in (_flush_sentry, _flush_opentelemetry, logging.shutdown, _flush_streams):
         _quietly(flush)
     os._exit(status)
