@@ -62,7 +62,12 @@ app.conf.update(
 def configure(**_):
     handler = logging.handlers.WatchedFileHandler(FOLDER + "/own.log")
     handler.setFormatter(logging.Formatter("own format: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler, logging.StreamHandler()])
+    console = logging.StreamHandler()
+    console.setFormatter(logging.Formatter("[%(asctime)s] %(message)s"))
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+    root.addHandler(console)
 
 @app.task
 def visit():
