@@ -156,7 +156,7 @@ def test_daemons_run_on_a_managed_redis_that_hides_commands_and_closes_idle_conn
 def test_a_worker_that_replaces_itself_by_exec_is_a_node_again_and_runs_nothing_twice(
     valkey: Server, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Attacks invariant 1: the process of the worker lives on, and nothing but its sockets tells the agent."""
+    """Attacks invariant 1: the process of the worker lives on, and only its sockets report that to the agent."""
     # Given
     with IntegrationCluster(tmp_path, valkey, HEAD + RELOADER + FEED) as cluster:
         worker = cluster.worker()
@@ -213,7 +213,7 @@ def test_logging_serializers_time_zone_and_task_class_of_an_app_hold_beside_daem
 
 
 @pytest.mark.parametrize("what", ["plain", "nest_asyncio", "eventlet"])
-def test_daemons_of_every_kind_run_and_stop_in_order_under_libraries_that_patch_python(
+def test_daemons_of_every_kind_run_and_stop_gracefully_under_libraries_that_patch_python(
     valkey: Server, tmp_path: Path, request: pytest.FixtureRequest, what: str
 ) -> None:
     """Temporal's sdk-python #59, gevent #1812."""

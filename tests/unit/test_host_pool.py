@@ -77,7 +77,7 @@ class Scene:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for log lines; what the fork server is told is forgotten afterwards."""
+    """A folder for log lines; the variable for the fork server is removed afterwards."""
     monkeypatch.setenv(PRELOAD_VARIABLE, "")
     return tmp_path
 

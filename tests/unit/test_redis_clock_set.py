@@ -97,7 +97,7 @@ def test_a_daemon_of_a_node_without_a_record_keeps_its_node_when_redis_clock_is_
     # When
     cluster.store.client.hdel(cluster.keys.nodes, home)
     cluster.set_server_clock(LEASE * 0.8)
-    cluster.join({A: B, B: A}[home])  # of which the monitor hears, so that it reads the nodes again
+    cluster.join({A: B, B: A}[home])  # so that the monitor reads the nodes again
     turn(monitor)
     turn(monitor)
 
