@@ -30,18 +30,19 @@ def send_process_init() -> None:
 def end_process(status: int) -> NoReturn:
     """Do what the interpreter does at the end of a script, for at most :data:`END_TIMEOUT` seconds, and exit.
 
-    Never returns. The lease timer stays armed meanwhile.
+    Never returns. The lease timer stays armed meanwhile. Where the system refuses a thread, nothing would limit the
+    time, and only the standard streams are flushed.
     """
     try:
         start_new_thread(_exit_late, (status,))
     except RuntimeError as error:
-        # Nothing would end what waits for a thread, a lock or a server.
-        logger.warning("no thread can be started (%s): functions for the end of the process are not called", error)
-    else:
-        _quietly(_send_process_shutdown, status)
-        # What Py_FinalizeEx calls: ends executors and waits for threads that are not daemon threads.
-        _quietly(threading._shutdown)  # type: ignore[attr-defined]
-        _quietly(atexit._run_exitfuncs)
+        _quietly(logger.warning, "the process ends without its functions for the end: %s", error)
+        _quietly(_flush_streams)
+        os._exit(status)
+    _quietly(_send_process_shutdown, status)
+    # What Py_FinalizeEx calls: ends executors and waits for threads that are not daemon threads.
+    _quietly(threading._shutdown)  # type: ignore[attr-defined]
+    _quietly(atexit._run_exitfuncs)
     for flush in (_flush_sentry, _flush_opentelemetry, logging.shutdown, _flush_streams):
         _quietly(flush)
     os._exit(status)

@@ -1,5 +1,6 @@
 """The cluster of the chaos runs: a Valkey whose clock is set, workers and monitors, each behind its own network."""
 
+import random
 import shutil
 import time
 from contextlib import ExitStack
@@ -75,6 +76,16 @@ class ChaosCluster:
     def idle_candidates(self) -> list[Candidate]:
         """Return the monitors without workers that have no fault at the moment."""
         return [candidate for candidate in self.candidates if _is_idle(candidate)]
+
+    def start_ended(self, rng: random.Random) -> int:
+        """Start the workers again that have ended by themselves, as a service manager does; return how many.
+
+        Celery's worker ends where it can fork no pool process, or opens too many files.
+        """
+        ended = [node for node in self.nodes if not node.process.running]
+        for node in ended:
+            node.restart(rng)
+        return len(ended)
 
     def at(self, node: Node) -> list[str]:
         """Return the daemons on a node according to the address book."""

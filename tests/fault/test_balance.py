@@ -181,6 +181,7 @@ def test_a_draining_node_gives_up_leadership_before_its_daemons_move(fault_clust
     cluster.final_check()
 
 
+@pytest.mark.heavy
 def test_a_rolling_restart_moves_each_daemon_about_once_and_leaves_the_cluster_balanced(
     fault_cluster: NewFaultCluster,
 ) -> None:

@@ -88,6 +88,7 @@ def test_a_lost_node_is_replaced_within_two_leases_although_redis_clock_was_set_
     cluster.final_check()
 
 
+@pytest.mark.heavy
 def test_a_silent_node_with_a_long_lease_keeps_its_daemons_when_redis_loses_its_data(
     fault_cluster: NewFaultCluster,
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_silent_node_with_a_long_lease_keeps_its_daemons_when_redis_loses_its_
     cluster.final_check()
 
 
+@pytest.mark.heavy
 def test_scanners_and_clients_that_are_quicker_than_nodes_restart_no_daemon(fault_cluster: NewFaultCluster) -> None:
     """Attacks invariant 5: after a loss of data, a client records what runs before its node does."""
     # Given
@@ -128,6 +130,7 @@ def test_scanners_and_clients_that_are_quicker_than_nodes_restart_no_daemon(faul
     cluster.assert_not_restarted(cluster.wanted)
 
 
+@pytest.mark.heavy
 def test_a_new_agent_trusts_no_snapshot_without_a_confirmed_server(fault_cluster: NewFaultCluster) -> None:
     """Attacks invariants 1 and 9: the data is old, the holder is silent, and the monitor's agent is new."""
     # Given a new agent that has not reached Redis yet, and a node that holds everything and falls silent

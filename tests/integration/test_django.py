@@ -120,6 +120,7 @@ def test_a_daemon_is_spawned_when_the_transaction_is_committed(project: Project)
     ]
 
 
+@pytest.mark.heavy
 def test_manage_py_has_the_commands_of_celery(project: Project) -> None:
     # The modules of installed apps are imported: the launcher is known
     spawned = manage(

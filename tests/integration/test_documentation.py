@@ -140,7 +140,7 @@ def test_the_commands_of_the_readme_print_a_line_of_each_file_at_once(
         wait_until(
             lambda: (
                 {"tail.web-1", "tail.web-2", "tail.web-3"}
-                == set(re.findall(r"daemon (\S+): hello \(token \d+\)", output.read_text()))
+                == set(re.findall(r"INFO/daemon (\S+)\] hello \(token \d+\)", output.read_text()))
             ),
             within=RUNS_WITHIN,
             because="each file has a daemon, which prints its line",

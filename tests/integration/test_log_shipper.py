@@ -75,6 +75,7 @@ def left_in(folder: Path) -> list[str]:
     return left
 
 
+@pytest.mark.heavy
 def test_the_demo_ships_every_line_exactly_once_and_leaves_nothing_behind(temporary: Path, tmp_path: Path) -> None:
     for name in ("a", "b", "c", "d"):
         (tmp_path / f"{name}.txt").write_text("".join(f"{name} says {number}\n" for number in range(60)))

@@ -201,6 +201,6 @@ def test_a_call_that_held_the_gil_is_blamed_although_nothing_could_look_meanwhil
     assert [item[0] for message in sent for item in message.items] == ["guilty"]
 
 
-@pytest.mark.heavy
+@pytest.mark.timing
 def test_of_a_thousand_daemons_the_one_that_blocks_is_named() -> None:
     assert stalls.naming(100).met

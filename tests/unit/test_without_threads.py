@@ -1,9 +1,6 @@
 """Processes of daemons where the system refuses new threads."""
 
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import fakeredis
 import pytest
@@ -17,31 +14,6 @@ from celery_daemons.store.keys import Keys
 from celery_daemons.wire.inspection import Refusal, Stack
 from celery_daemons.wire.loop_messages import AskStack, StackAnswer
 from tests.support.waiting import wait_until
-
-ENDS = """
-import atexit, logging, logging.handlers, sys, threading
-from celery_daemons.forkserver import process_end
-
-def refuse(*_):
-    raise RuntimeError("can't start new thread")
-
-process_end.start_new_thread = refuse
-atexit.register(threading.Event().wait)
-target = logging.FileHandler(sys.argv[1])
-logging.getLogger("buffered").addHandler(logging.handlers.MemoryHandler(1000, logging.CRITICAL, target))
-logging.getLogger("buffered").warning("kept in memory")
-process_end.end_process(7)
-"""
-
-
-def test_a_process_that_cannot_limit_its_end_flushes_its_log_and_waits_for_nothing(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-
-    done = subprocess.run([sys.executable, "-c", ENDS, log], capture_output=True, text=True, timeout=60, check=False)
-
-    assert done.returncode == 7
-    assert "no thread can be started" in done.stderr
-    assert log.read_text() == "kept in memory\n"
 
 
 def test_a_question_for_a_stack_is_refused_and_the_host_lives(monkeypatch: pytest.MonkeyPatch) -> None:
