@@ -17,7 +17,7 @@ AnyCluster = AsyncClusterClient | RecordedCluster
 
 
 class Aio:
-    """The calls that find and manage daemons. ``cluster`` returns the client that a call goes to."""
+    """The calls that find and manage daemons. ``cluster`` returns the client that carries a call out."""
 
     def __init__(
         self, launchers: Registry, settings: Callable[[], Settings], cluster: Callable[[], AnyCluster]
@@ -75,8 +75,8 @@ class Aio:
     async def follow_events(self, after: str | None = None) -> AsyncIterator[JournalEntry]:
         """Yield entries of the journal as they are written, without end.
 
-        Begins behind the entry with the id ``after``, or with the next entry. Raises
-        :exc:`~celery_daemons.StoreUnavailable` while Redis does not answer; continue with the last id that you have.
+        Begins after the entry with the id ``after``, or with the next entry. Raises
+        :exc:`~celery_daemons.StoreUnavailable` while Redis does not answer; continue with the id of the last entry.
         """
         async for entry in self._lookups.follow_events(after):
             yield entry

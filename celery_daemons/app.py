@@ -180,7 +180,7 @@ class Daemons:
         """Return a live replica of the address book, for use with ``with`` or ``async with``."""
         return AddressBook.connect(self.settings.redis_url, self.settings.namespace, vnodes=self.settings.vnodes)
 
-    # Each call blocks until Redis has answered. The calls are written once, as coroutines.
+    # Blocking versions of the coroutines in aio.py: each call blocks until Redis has answered.
 
     locate = blocking(Aio.locate)
     locate_many = blocking(Aio.locate_many)

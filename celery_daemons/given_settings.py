@@ -5,7 +5,7 @@ from typing import Literal, TypedDict
 
 
 class GivenSettings(TypedDict, total=False):
-    """Settings as a program gives them: those of ``Settings``, each with its types. ``None`` means unset."""
+    """The settings of ``Settings``, with the types in which a program gives them. ``None`` means unset."""
 
     redis_url: str | None
     enabled: bool | None

@@ -22,13 +22,13 @@ P = ParamSpec("P")
 D = TypeVar("D")
 S = TypeVar("S", bound=Scanner)
 
-#: Whether a recovery scanner runs in this context. A wrong spec then says so instead of raising: one bad row of a table
-#: must not end the scan.
+#: Whether a recovery scanner runs in this context. A wrong spec then has a ``problem`` instead of raising: one wrong
+#: row of a table must not end the scan.
 scanning: Final[ContextVar[bool]] = ContextVar("scanning", default=False)
 
 
 class AppDaemons(Protocol):
-    """What modules that may not import :class:`~celery_daemons.Daemons` use of the instance that an app carries."""
+    """The part of :class:`~celery_daemons.Daemons` for modules that may not import the class."""
 
     @property
     def launchers(self) -> "Registry":
@@ -146,7 +146,8 @@ class Launcher(Generic[P]):
         """Return a spec: daemon ``name`` should run with these arguments. A recovery scanner yields such specs.
 
         Raises :exc:`~celery_daemons.InvalidName`, and :exc:`~celery_daemons.ConfigurationError` for arguments that the
-        launcher does not take. While a recovery scanner runs, the spec says so instead, and the scan reports it.
+        launcher does not take. While a recovery scanner runs, the spec has the error as its ``problem`` instead, and
+        the scan reports the problem.
         """
         try:
             daemon_name(name)

@@ -1,7 +1,7 @@
 """Print the requirements of the package and of extras, or those of its build: ``requirements.py [EXTRA…] | --build``.
 
-Pip has no option for the dependencies of a project without the project. With a layer of their own, they are installed
-again only when they change.
+Pip cannot install only the dependencies of a project. In a separate layer of the image, they are installed again only
+when they change.
 """
 
 import sys

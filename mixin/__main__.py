@@ -1,4 +1,4 @@
-"""Render the rules and boards: ``python -m mixin`` writes them, ``python -m mixin --check`` compares."""
+"""Render the rules and dashboards: ``python -m mixin`` writes them, ``python -m mixin --check`` compares."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ def rendered() -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write or check the files; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m mixin", description="Render the rules and boards.")
+    parser = argparse.ArgumentParser(prog="python -m mixin", description="Render the rules and dashboards.")
     parser.add_argument("--check", action="store_true", help="compare only, and exit with 1 if a file is outdated")
     check = parser.parse_args(arguments).check
     status = 0

@@ -1,4 +1,4 @@
-"""The boards: what people see of a cluster, and of a node."""
+"""Define the Grafana dashboards of a cluster and of a node."""
 
 from typing import Final
 
@@ -20,7 +20,7 @@ CLUSTER: Final = Board(
                 description="1 while a monitor leads.",
             ),
             Panel(
-                title="Should run and does not",
+                title="Should run but do not",
                 kind="stat",
                 queries=[
                     (
@@ -63,7 +63,7 @@ CLUSTER: Final = Board(
                 queries=[(f"sum by (status) (celery_daemons_status{{{_JOB}}}) > 0", "{{status}}")],
             ),
             Panel(
-                title="Daemons that need a person",
+                title="Daemons that need attention",
                 kind="table",
                 queries=[(f"celery_daemons_unhealthy{{{_JOB}}}", "{{daemon}}")],
                 description="The first 100 that are failed or unplaceable; `daemons describe NAME` says why.",
@@ -99,7 +99,7 @@ CLUSTER: Final = Board(
                 title="Lease left when renewed",
                 unit="percentunit",
                 queries=[(f"instance:celery_daemons_lease_margin:ratio{{{_JOB}}}", "{{instance}}")],
-                description="A node that has nothing left stops its daemons.",
+                description="A node whose lease ends stops its daemons.",
             ),
             Panel(
                 title="Redis: errors per second",
@@ -110,7 +110,7 @@ CLUSTER: Final = Board(
         ],
         [
             Panel(
-                title="Turn of the monitor",
+                title="Duration of a reconciliation",
                 unit="s",
                 queries=[(f"max(celery_daemons_reconcile_seconds{{{_JOB}}})", "seconds")],
             ),

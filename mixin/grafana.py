@@ -1,4 +1,4 @@
-"""The JSON model of a Grafana board, from its rows of panels."""
+"""Build the JSON model of a Grafana dashboard from rows of panels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """A board: rows of panels of equal width, and the variables besides data source and job."""
+    """A dashboard: rows of panels of equal width, and the variables besides data source and job."""
 
     uid: str
     title: str
@@ -37,7 +37,7 @@ class Board:
 
 
 def document(board: Board) -> dict[str, Any]:
-    """Return the JSON model of a board."""
+    """Return the JSON model of a dashboard."""
     panels: list[dict[str, Any]] = []
     top = 0
     for row in board.rows:
@@ -63,7 +63,7 @@ def document(board: Board) -> dict[str, Any]:
 
 
 def expressions(board: Board) -> list[str]:
-    """Return every expression of a board."""
+    """Return every expression of a dashboard."""
     return [expr for row in board.rows for panel in row for expr, _ in panel.queries]
 
 

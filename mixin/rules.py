@@ -1,4 +1,4 @@
-"""The recording rules and the alerts, as data."""
+"""Define the recording rules and the alerts."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -69,15 +69,15 @@ ALERTS: Final = (
         wait="1m",
         severity="critical",
         summary="No monitor leads the cluster.",
-        description="Daemons that run go on. None is placed, moved or restarted on another node.",
+        description="Running daemons continue. None is placed, moved or restarted on another node.",
     ),
     Alert(
         name="ReconcileStale",
         expr="time() - max by (job) (celery_daemons_reconcile_last_success_timestamp_seconds) > 60",
         wait="1m",
         severity="critical",
-        summary="The monitor has completed no turn for over a minute.",
-        description="A monitor leads and does nothing. Daemons of a lost node are not started elsewhere.",
+        summary="The monitor has completed no reconciliation for over a minute.",
+        description="A monitor leads but makes no progress. Daemons of a lost node are not started elsewhere.",
     ),
     Alert(
         name="MassFailure",
@@ -85,7 +85,7 @@ ALERTS: Final = (
         wait="0m",
         severity="critical",
         summary="Most nodes were lost at once.",
-        description="The monitor waits one lease before it moves their daemons: a failure of the network is likelier.",
+        description="The monitor waits one lease before it moves their daemons: a network failure is the likely cause.",
     ),
     Alert(
         name="NotConverged",
@@ -95,8 +95,8 @@ ALERTS: Final = (
         ),
         wait="10m",
         severity="warning",
-        summary="{{ $value }} daemons should run and do not.",
-        description="They have not all run at any time in the last ten minutes.",
+        summary="{{ $value }} daemons should run but do not.",
+        description="For ten minutes, at least one daemon that should run did not.",
     ),
     Alert(
         name="Failed",
@@ -104,7 +104,7 @@ ALERTS: Final = (
         wait="5m",
         severity="warning",
         summary="{{ $value }} daemons of launcher {{ $labels.launcher }} are failed.",
-        description="They fail again and again, on two nodes at least, and are tried every backoff_max seconds.",
+        description="They fail repeatedly, on two nodes if there are two, and are retried within backoff_max seconds.",
     ),
     Alert(
         name="Unplaceable",
@@ -112,7 +112,7 @@ ALERTS: Final = (
         wait="5m",
         severity="warning",
         summary="{{ $value }} daemons of launcher {{ $labels.launcher }} fit no node.",
-        description="No node that is up has the launcher, and the labels that it asks for.",
+        description="No node that is up has the launcher and the labels that it requires.",
     ),
     Alert(
         name="NodeLost",
@@ -128,7 +128,7 @@ ALERTS: Final = (
         wait="5m",
         severity="warning",
         summary="Node {{ $labels.instance }} renews its lease late.",
-        description="Less than 30 % of the lease was left. When nothing is left, the node stops its daemons.",
+        description="Less than 30 % of the lease was left at a renewal. If a lease ends, the node stops its daemons.",
     ),
     Alert(
         name="StoreErrors",
@@ -144,15 +144,15 @@ ALERTS: Final = (
         wait="5m",
         severity="warning",
         summary="The recovery scanner of {{ $labels.launcher }} has not succeeded for 15 minutes.",
-        description="Daemons that it should list are neither started nor stopped. Those that run go on.",
+        description="New daemons that it should list are not started, and none is pruned. Running daemons continue.",
     ),
     Alert(
         name="RestartStorm",
         expr=('sum by (job, launcher) (increase(celery_daemons_restarts_total{outcome!="requested"}[10m])) > 30'),
         wait="0m",
         severity="warning",
-        summary="Daemons of launcher {{ $labels.launcher }} restart again and again.",
-        description="More than 30 runs ended by themselves or by an error within ten minutes.",
+        summary="Daemons of launcher {{ $labels.launcher }} restart repeatedly.",
+        description="More than 30 runs ended by themselves or with an error within ten minutes.",
     ),
     Alert(
         name="LoopLag",
@@ -160,7 +160,7 @@ ALERTS: Final = (
         wait="10m",
         severity="warning",
         summary="A daemon blocks the event loop of host {{ $labels.host }} on {{ $labels.instance }}.",
-        description="Its neighbours wait for half a second and longer.",
+        description="The other daemons of the host wait for half a second and longer.",
     ),
     Alert(
         name="RebalancePausedLong",
@@ -168,7 +168,7 @@ ALERTS: Final = (
         wait="6h",
         severity="info",
         summary="Rebalancing has been paused for six hours.",
-        description="Nodes stay uneven after a deploy until it is resumed.",
+        description="After a deploy, the load of the nodes stays uneven until rebalancing is resumed.",
     ),
     Alert(
         name="VersionSkew",

@@ -1,4 +1,4 @@
-"""What all commands share: the app's Daemons, errors as one line, and common options."""
+"""What all commands use: the app's Daemons, errors as one line, and common options."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def read_seconds(_ctx: click.Context, _param: click.Parameter, value: str | None
     return seconds
 
 
-#: The place of ``--wide`` in a context.
+#: The key of ``--wide`` in the metadata of a context.
 _WIDE: Final = "celery_daemons.wide"
 
 #: The JSON names of Python types.
@@ -82,7 +82,7 @@ def json_option(command: F) -> F:
 
 
 def wide_option(command: F) -> F:
-    """Add the option ``--wide``, which :func:`screen_of` heeds."""
+    """Add the option ``--wide``, which :func:`screen_of` reads."""
 
     def note(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
         ctx.meta[_WIDE] = value

@@ -19,7 +19,7 @@ class Event:
     """An event of a daemon or, if ``name`` is ``None``, of a node or of the cluster.
 
     ``name`` of a failed scan is that of the launcher. ``at_ms`` is Unix time in milliseconds by Redis's clock.
-    ``actor`` is the person or process that asked for the change, ``None`` if nobody did.
+    ``actor`` is the person or process that asked for the change, ``None`` if there was no request.
     """
 
     id: str

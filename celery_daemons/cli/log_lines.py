@@ -54,8 +54,8 @@ class LogDocument:
 def logs(ctx: click.Context, *, name: str, follow: bool, lines: int, as_json: bool) -> None:
     """Show the last log lines of a daemon, oldest first, with what it has printed.
 
-    Each node keeps up to 64 KiB per daemon, as long as its agent runs. Of a daemon that runs nowhere, the lines come
-    from the last node it was on. Standard error says which node is read.
+    Each node keeps up to 64 KiB per daemon, as long as its agent runs. If the daemon runs nowhere, the lines come from
+    the last node that it was on. Standard error names the node.
     """
     daemons = daemons_of(ctx)
     questions = NodeQuestions(daemons.cluster.store, daemons.lookups)

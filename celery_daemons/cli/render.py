@@ -1,4 +1,4 @@
-"""What the commands print for people: on a terminal as wide as it is, in a pipe without leaving anything out."""
+"""Format what the commands print for people: fitted to a terminal, complete in a pipe."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ from celery_daemons.domain.records import BlockedLoop
 
 #: The spaces between two columns.
 _GAP: Final = 2
-#: Columns that can be left out are, before any name is shortened to fewer characters than this.
+#: Optional columns are left out before any name is shortened to fewer characters than this.
 _READABLE: Final = 20
 _STYLES: Final = {
     "up": "green",
@@ -136,7 +136,7 @@ def _kept_columns(
 
 
 def caps(lengths: Sequence[int], room: int) -> list[int]:
-    """Return how many columns each of some texts gets so that they fit into ``room``: the longest give first."""
+    """Return how many columns each text gets so that all fit into ``room``: the longest are shortened first."""
     if sum(lengths) <= room:
         return list(lengths)
     cap = max((cap for cap in range(1, max(lengths) + 1) if sum(min(n, cap) for n in lengths) <= room), default=1)
@@ -150,7 +150,7 @@ def caps(lengths: Sequence[int], room: int) -> list[int]:
 
 
 def shortened(text: str, width: int) -> str:
-    """Return a name in at most ``width`` columns, without the middle: the ends of names tell them apart."""
+    """Return a name in at most ``width`` columns, without the middle: names differ at their ends."""
     return _fitted(text, width, at_end=False)
 
 

@@ -18,7 +18,8 @@ from celery_daemons.wire.inspection import Stack, ThreadStack
 def stack(ctx: click.Context, *, name: str, as_json: bool) -> None:
     """Show where the code of a daemon is now, innermost line last.
 
-    Of a coroutine daemon the coroutines that it awaits, of a thread its stack, of a process the stacks of all threads.
+    For a coroutine daemon, shows the coroutines that it awaits; for a thread, its stack; for a process, the stacks of
+    all threads.
     """
     daemons = daemons_of(ctx)
     node, found = NodeQuestions(daemons.cluster.store, daemons.lookups).stack(name)

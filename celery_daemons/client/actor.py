@@ -13,7 +13,7 @@ from celery._state import get_current_task
 
 from celery_daemons.errors import ConfigurationError
 
-#: The most characters that the journal keeps: its entries are in Redis and in the memory of each that reads it.
+#: The most characters that the journal keeps: entries take memory in Redis and in every process that reads the journal.
 LONGEST: Final = 128
 
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -24,9 +24,10 @@ _acting: ContextVar[str | None] = ContextVar("celery_daemons_actor", default=Non
 def acting_as(actor: str) -> Iterator[None]:
     """Record ``actor`` in the journal with the changes made in the ``with`` block, for example ``"web:alice"``.
 
-    It holds for this thread, or for this asyncio task and the tasks and threads that it starts, and is cut after 128
-    characters. Outside of such a block, the actor is the Celery task that makes the call, or else the user, machine and
-    process. It is for people to read and proves nothing: a client that may write to Redis may write any actor.
+    The actor applies to this thread, or to this asyncio task and the tasks and threads that it starts, and is cut after
+    128 characters. Outside of such a block, the actor is the Celery task that makes the call, or else the user, machine
+    and process. The actor is informational only and not authenticated: a client that may write to Redis may write any
+    actor.
 
     Raises :exc:`~celery_daemons.ConfigurationError` for an actor that is no text or is empty.
     """

@@ -47,9 +47,9 @@ class AddressBook:
     for :attr:`lag` seconds, a returned address may be that long out of date; once every known lease has ended, look-ups
     return no address.
 
-    If the address leads to another Redis server than before, the replica is loaded again from that one. A process that
-    is forked inside the ``with`` block follows by itself: its first look-up reads the address book again, in a thread
-    of that process, and raises :exc:`~celery_daemons.StoreUnavailable` if Redis does not answer.
+    If the address leads to another Redis server than before, the replica is loaded again from that server. A process
+    that is forked inside the ``with`` block follows by itself: its first look-up reads the address book again, in a
+    thread of that process, and raises :exc:`~celery_daemons.StoreUnavailable` if Redis does not answer.
 
     Look-ups outside of the ``with`` block raise :exc:`~celery_daemons.DaemonsError`.
     """
@@ -65,7 +65,7 @@ class AddressBook:
         self._last_read_at = 0.0
         #: The server that the monitor had confirmed when everything was read, and the history of the one that answered.
         self._server = ("", "")
-        #: The book was open in the process that this one was forked from.
+        #: The book was open in the parent process from which this process was forked.
         self._forked = False
         self._opening = threading.Lock()
 
@@ -89,7 +89,7 @@ class AddressBook:
         try:
             self._load()
         except StoreUnavailable:
-            # The next attempt may use another server: nothing is known of the one before.
+            # The next attempt may use another server: what is known of the previous server no longer counts.
             self._store.pin.accept_new_server()
             raise
         thread = threading.Thread(target=self._follow, name="celery-daemons-address-book", daemon=True)
@@ -132,7 +132,7 @@ class AddressBook:
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # The thread goes on, and what it opens has to be closed.
+            # The thread continues, and what it opens has to be closed.
             abandoned = asyncio.ensure_future(self._close_after(opening))
             _closing.add(abandoned)
             abandoned.add_done_callback(_closing.discard)
@@ -155,7 +155,7 @@ class AddressBook:
 
     def locate(self, name: str) -> Address | None:
         """Return a daemon's address, or ``None`` unless the lease of the node is valid."""
-        # As AddressTable.locate(), without the cost of another call.
+        # Same as AddressTable.locate(), without another function call.
         table = self._table
         address = table.addresses.get(name)
         if address is not None and table.ends.get(address.node, 0.0) > lease_clock():
@@ -200,7 +200,7 @@ class AddressBook:
         return found
 
     async def wait_for_async(self, name: str, timeout: float) -> Address:  # noqa: ASYNC109 - the same as of wait_for
-        """Wait as :meth:`wait_for` does while the event loop goes on."""
+        """Wait as :meth:`wait_for` does, without blocking the event loop."""
         self._check_open()
         found = await self._changed.wait_for_async(lambda: self._running(name), timeout)
         if found is None:
@@ -245,7 +245,7 @@ class AddressBook:
                 self._apply(changes)
             except StoreUnavailable as error:
                 logger.warning("address book: %s; trying again", error)
-                # Another server may lack the last writes, and never mention the daemons that they were about.
+                # Another server may lack the last writes and never report the daemons that these writes were about.
                 self._store.pin.accept_new_server()
                 needs_reload = True
                 self._stop.wait(_RETRY_PAUSE)

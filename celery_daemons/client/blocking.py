@@ -1,4 +1,4 @@
-"""Run the coroutines of the client in a thread without an event loop: with blocking I/O none of them ever waits."""
+"""Run the coroutines of the client without an event loop: with blocking I/O none of them is ever suspended."""
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator

@@ -29,7 +29,7 @@ class ChangeSignal:
             return self._condition.wait_for(found, seconds)
 
     async def wait_for_async(self, found: Callable[[], T | None], seconds: float) -> T | None:
-        """Return what ``found`` returns; ``None`` if that is nothing for ``seconds``. The event loop goes on."""
+        """Return what ``found`` returns; ``None`` if that is nothing for ``seconds``. Does not block the event loop."""
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
         def callback() -> None:

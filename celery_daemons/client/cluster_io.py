@@ -1,4 +1,4 @@
-"""What the coroutines of the client wait for: Redis and time. They are written once and run with blocking I/O too."""
+"""What the coroutines of the client wait for: Redis and time. The same coroutines run with blocking I/O."""
 
 import time
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class BlockingIO:
 
     @property
     def patient(self) -> AsyncReader:
-        """The same: a thread that waits holds up no other."""
+        """The same reader: a thread that waits does not delay other threads."""
         return self
 
     async def read(self, query: Callable[[Any], Any]) -> Any:

@@ -22,7 +22,7 @@ Options = Callable[[LauncherName], LauncherOptions | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LiveSnapshot:
-    """The cluster with only the nodes whose lease runs: no daemon goes to a lost node that is not swept yet."""
+    """The cluster with only the nodes whose lease runs: no daemon is placed on a lost node that is not swept yet."""
 
     specs: Mapping[DaemonName, SpecRow]
     book: Mapping[DaemonName, BookRow]

@@ -18,7 +18,7 @@ from celery_daemons.store.script import ScriptCall
 
 T = TypeVar("T")
 
-#: The most commands of a loop that Redis answers at the same time; each takes a connection. More wait for their turn.
+#: The most commands of a loop at the same time; each takes a connection. Further commands wait.
 _AT_ONCE: Final = 32
 
 
@@ -46,7 +46,7 @@ class _LoopStore:
         await self._until_shutdown.aclose()
 
     async def read(self, query: Callable[[Any], Any]) -> Any:
-        """Read without a turn, for queries that wait in Redis."""
+        """Read without the limit of commands, for queries that wait in Redis."""
         await self._check()
         return await self._store.read(query)
 
@@ -76,7 +76,7 @@ class _LoopStore:
             self._turn.release()
 
     async def _check(self) -> None:
-        # Without a lock: while Redis does not answer, calls that begin together fail together.
+        # Without a lock: while Redis does not answer, calls that begin at the same time fail at the same time.
         if not self._checked:
             await self._store.check()
             self._checked = True
@@ -90,7 +90,7 @@ class LoopIO:
     """The connections of each event loop that uses this object; a forked process begins with none.
 
     A loop's connections open at its first call. They close with :meth:`close` or when the loop shuts down, as
-    :func:`asyncio.run` and every ASGI server do it.
+    :func:`asyncio.run` and every ASGI server do.
     """
 
     def __init__(self, url: str, keys: Keys) -> None:
@@ -124,7 +124,7 @@ class LoopIO:
 
     @property
     def patient(self) -> AsyncReader:
-        """A reader for queries that wait in Redis; they take no other query's turn."""
+        """A reader for queries that wait in Redis, which do not count towards the limit of commands."""
         return self._store()
 
     async def read(self, query: Callable[[Any], Any]) -> Any:
@@ -141,11 +141,11 @@ class LoopIO:
         return raw
 
     async def sleep(self, seconds: float) -> None:
-        """Let the loop go on for ``seconds``."""
+        """Wait for ``seconds`` without blocking the loop."""
         await asyncio.sleep(seconds)
 
     async def compute(self, function: Callable[[], T]) -> T:
-        """Return the result of a function that may take long; the loop goes on meanwhile."""
+        """Return the result of a function that may take long, without blocking the loop."""
         return await asyncio.to_thread(function)
 
     async def close(self) -> None:

@@ -21,7 +21,7 @@ from celery_daemons.wire.log_ring import LogLine
 _TIMEOUT: Final = 5.0
 #: Seconds of one wait for an answer; a command of the store has five.
 _WAIT: Final = 2.0
-#: Seconds for which a node holds a question of a follower open until there is a line.
+#: Seconds for which a node waits for a line before it answers a follower.
 _FOLLOW_WAIT: Final = 2.0
 #: Seconds between two attempts of a follower while the daemon is on no node.
 _NO_NODE_PAUSE: Final = 0.2
@@ -41,7 +41,7 @@ class LogSource:
 
 
 class NodeQuestions:
-    """Asks the nodes of one cluster. Every method may raise StoreUnavailable, and DaemonsError if a node is silent."""
+    """Asks the nodes of one cluster. Every method may raise StoreUnavailable, or DaemonsError without an answer."""
 
     def __init__(self, store: Store, lookups: Lookups) -> None:
         self._store = store
@@ -56,13 +56,13 @@ class NodeQuestions:
         return self._read(self.node_of(wanted), LogsQuery(name=wanted, lines=lines))
 
     def follow(self, name: str, after: LogSource) -> Iterator[LogSource]:
-        """Yield new lines of a daemon without end, from whatever node it moves to; empty ones while it is quiet."""
+        """Yield new lines of a daemon without end, from each node that it moves to; empty ones without news."""
         wanted, node = daemon_name(name), after.node
         position = _end(after, Position())
         while True:
             here = self._node_now(wanted)
             if here is not None and here != node:
-                # What it logged on the old node until it left, then everything on the new one.
+                # The lines on the old node until the daemon left, then all lines on the new node.
                 with suppress(NodeSilent):
                     left = self._read(node, LogsQuery(name=wanted, lines=1000, after=position))
                     position = _end(left, position)

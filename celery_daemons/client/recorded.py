@@ -1,4 +1,4 @@
-"""A cluster that only records: what calls ask for is kept in memory, and nothing runs."""
+"""A substitute for a cluster: it keeps in memory what calls ask for, and runs nothing."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any

@@ -7,12 +7,12 @@ from celery_daemons.domain.names import DaemonName, LauncherName, NodeName
 from celery_daemons.domain.records import BookRow, SpecRow
 from celery_daemons.domain.states import DaemonStatus, Desired
 
-#: The states that a person should know of.
+#: The statuses of daemons that need attention.
 UNHEALTHY = frozenset((DaemonStatus.FAILED, DaemonStatus.UNPLACEABLE))
 
 
 class Counted(NamedTuple):
-    """What counts of a daemon; equal ones are shared."""
+    """The properties of a daemon that are counted; equal instances are shared."""
 
     launcher: LauncherName
     status: DaemonStatus
@@ -22,7 +22,7 @@ class Counted(NamedTuple):
 
 
 class Census:
-    """The daemons by what counts of each."""
+    """The daemons by their counted properties."""
 
     def __init__(self) -> None:
         self._daemons: dict[DaemonName, Counted] = {}
@@ -44,7 +44,7 @@ class Census:
     def recount(
         self, name: DaemonName, spec: SpecRow | None, row: BookRow | None
     ) -> tuple[Counted | None, Counted | None]:
-        """Count a daemon as its records say now; return what counted of it before, and what counts now."""
+        """Count a daemon by its present records; return its counted properties before and now."""
         before, now = self._daemons.get(name), _counted(spec, row)
         if before == now:
             return before, now

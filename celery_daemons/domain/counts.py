@@ -70,7 +70,7 @@ def by_launcher(counts: Mapping[str, int], live: Collection[Incarnation]) -> dic
         if wanted not in tuple(Desired) or count <= 0:
             continue
         if incarnation and incarnation not in live:
-            # The node is lost: the entry says what was, and the monitor has yet to place the daemon again.
+            # The node is lost: the entry is out of date, and the monitor has yet to place the daemon again.
             status = DaemonStatus.PENDING if wanted == Desired.RUNNING else DaemonStatus.STOPPED
         numbers = found.setdefault(launcher, no_daemons())
         numbers[DESIRED] += count if wanted == Desired.RUNNING else 0

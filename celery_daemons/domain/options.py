@@ -13,7 +13,7 @@ Restart = Literal["permanent", "transient", "temporary"]
 
 
 class GivenOptions(TypedDict, total=False):
-    """The options of a launcher as a program gives them: those of :class:`LauncherOptions`, each with its types."""
+    """The options of :class:`LauncherOptions`, with the types in which a program gives them."""
 
     isolation: Isolation
     restart: Restart

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from celery_daemons.domain.names import DaemonName, Epoch, Incarnation, LauncherName, NodeName, Token
 from celery_daemons.domain.states import DaemonStatus, Desired, NodeStatus
 
-#: Instead of names, which do not contain the character: the record does not say.
+#: Stands for unknown names; no name contains this character.
 _UNKNOWN: Final = "?"
 
 
@@ -49,9 +49,9 @@ class BlockedLoop:
 class Node:
     """A worker that is registered in the address book; ``lease_ms`` is the time left of the lease.
 
-    ``queue`` is ``None`` if the broker does not allow the node a task queue of its own.
-    ``problem`` is why the node can start no daemons, ``None`` if it can. ``warning`` is what a person should correct
-    although daemons run as usual, ``None`` for nothing. ``blocked`` has the hosts whose event loop is blocked.
+    ``queue`` is ``None`` if the broker does not allow the node a task queue of its own. ``problem`` is why the node can
+    start no daemons, ``None`` if it can. ``warning`` is what should be corrected although daemons run as usual,
+    ``None`` for nothing. ``blocked`` has the hosts whose event loop is blocked.
     """
 
     name: NodeName
@@ -156,7 +156,7 @@ class NodeRow:
     runs for election as monitor. ``needs`` has the labels and weights that its launchers require, as :func:`needs_text`
     writes them, and ``scanners`` the launchers that have a recovery scanner. ``problem`` is why the node cannot start
     processes, empty if it can: a node with a problem keeps what runs there and takes nothing else. ``warning`` is what
-    a person should correct although daemons run as usual. ``blocked`` has the hosts whose event loop is blocked:
+    should be corrected although daemons run as usual. ``blocked`` has the hosts whose event loop is blocked:
     ``pid|since_ms|daemon``, joined by commas.
     """
 
@@ -267,7 +267,7 @@ class Leader:
 class JournalEntry:
     """A change in the journal: a batch of ``(name, token, cause)``, or an event of a node.
 
-    ``actor`` is the person or process that asked for the change, ``None`` if nobody did: a node reports it of itself.
+    ``actor`` is the person or process that asked for the change, ``None`` for what a node reports of itself.
     """
 
     id: str

@@ -92,7 +92,7 @@ def free_children_of(sock: socket) -> None:
     def become_ordinary() -> None:
         with contextlib.suppress(OSError):
             os.close(sock.detach())
-        # A descriptor of the parent's loop: the child's signals would arrive in the parent.
+        # The wake-up descriptor belongs to the parent's loop: the child's signals would arrive in the parent.
         signal.set_wakeup_fd(-1)
         for number, default in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
             handler = signal.getsignal(number)

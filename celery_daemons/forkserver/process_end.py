@@ -51,7 +51,7 @@ def end_process(status: int) -> NoReturn:
 def end_forked_child(error: BaseException | None) -> NoReturn:
     """End a process that user code made with ``os.fork()`` and that has left the daemon's code, as a script ends.
 
-    The fork must not go on as a second host: it would run the daemons of its parent.
+    The fork must not continue as a second host: it would run the daemons of its parent.
     """
     status = 0
     if isinstance(error, SystemExit):

@@ -25,7 +25,7 @@ from celery_daemons.wire.messages import PRELOAD_VARIABLE, Boot, ChildBoot, Prel
 _PRELOAD_MODULE: Final = "celery_daemons.forkserver.preload"
 
 
-#: Seconds in which a fork has to reach its role, for short leases: a busy machine needs moments.
+#: The least seconds in which a fork has to reach its role: on a busy machine a short lease would not be enough.
 _LEAST_BOOT_TIMEOUT: Final = 5.0
 _STATUS_UNKNOWN: Final = 255
 #: What a signal most often means.
@@ -206,7 +206,7 @@ class Spawner:
                 name=boot.title.partition(":")[0].replace("celery_daemons.", "daemons-"),
             )
             process.start()
-            # The next start() would poll it, which breaks if the loop closes it at that moment.
+            # The next start() would poll the process, which fails if the loop closes it at that moment.
             multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
         except BaseException:
             ours.close()

@@ -100,7 +100,7 @@ class Host(ABC):
 
     @abstractmethod
     def ask_stack(self, question: AskStack) -> None:
-        """Answer where the code of a daemon is, in another thread. Called in the receiving thread."""
+        """Report where the code of a daemon is, from another thread. Called in the receiving thread."""
 
     @property
     def forked(self) -> bool:
@@ -109,7 +109,7 @@ class Host(ABC):
 
     def start_receiving(self) -> None:
         """Start the receiving thread, which renews the lease."""
-        # A real thread even in a process that gevent has patched: it renews the lease while a daemon computes.
+        # A real thread even in a process that gevent has patched: the thread renews the lease while a daemon computes.
         unpatched.start_new_thread(self._receive_forever, ())
 
     def report_ready(self) -> None:
@@ -237,11 +237,11 @@ class Host(ABC):
 def end_forks_after_their_step(loop: asyncio.AbstractEventLoop) -> None:
     """End each process that a daemon makes with ``os.fork()`` once control returns to ``loop``.
 
-    Otherwise the fork would go on with every daemon of the loop, and use descriptors of its parent's loop.
+    Otherwise the fork would continue every daemon of the loop, and use descriptors of its parent's loop.
     """
 
     def end_fork() -> None:
-        # asyncio's own loops take the next callback from here. Where the loop hides them, others may run once more.
+        # asyncio's own loops take the next callback from here. In other loops, further callbacks may run once more.
         with contextlib.suppress(AttributeError):
             loop._ready.clear()  # type: ignore[attr-defined]
         loop.call_soon(end_forked_child, None)

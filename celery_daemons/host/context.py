@@ -45,7 +45,8 @@ class _Context(Generic[E]):
         self.name = name
         self.launcher = launcher
         self.node = node
-        #: Fencing token of this start: it only grows per name. Pass it to every resource that the daemon writes to.
+        #: Fencing token of this run; tokens of a name only grow. Pass the token to every resource that the daemon
+        #: writes to.
         self.token = token
         #: Set when the daemon is asked to stop.
         self.stopping: E = stopping
@@ -55,9 +56,10 @@ class _Context(Generic[E]):
         self._report_ready: Callable[[], None] | None = None
 
     def ready(self) -> None:
-        """Report that the daemon is at work, before the ``start_seconds`` of the launcher are over.
+        """Report that the daemon has started its work, before the ``start_seconds`` of the launcher are over.
 
-        From now on its status is ``running``. Without ``start_seconds`` it is from the start, and this does nothing.
+        From now on the daemon's status is ``running``. Without ``start_seconds`` this does nothing: the status is
+        ``running`` as soon as the code is called.
         """
         self._is_ready = True
         report, self._report_ready = self._report_ready, None
@@ -80,7 +82,7 @@ class _Context(Generic[E]):
         daemon_beat.send(sender=self.launcher, ctx=self)
 
     def fenced(self, redis: Any) -> "FencedRedis":
-        """Return a writer for the user's own Redis that is refused once a newer start of this daemon has written.
+        """Return a writer for the user's own Redis; a write is refused once a newer run of this daemon has written.
 
         ``redis`` is a client of redis-py, blocking or async. A refused write raises :exc:`ClaimLost`.
         """

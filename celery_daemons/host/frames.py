@@ -12,7 +12,7 @@ from typing import Any, Final
 from celery_daemons.launcher import Launcher
 from celery_daemons.wire.inspection import StackFrame, ThreadStack
 
-#: The most frames of a stack; of a deep recursion, the innermost.
+#: The most frames of a stack; of a deeper stack, the innermost are kept.
 _MOST_FRAMES: Final = 100
 #: The most threads of a process that are described.
 _MOST_THREADS: Final = 200
@@ -53,7 +53,7 @@ def task_frames(task: "asyncio.Task[Any]") -> list[StackFrame]:
 def all_threads() -> list[ThreadStack]:
     """Return the stack of each thread of this process, the main thread first."""
     main = threading.main_thread().ident
-    # Not threading.enumerate(): that waits for a lock, which the thread that is looked for may hold.
+    # Not threading.enumerate(): it waits for a lock that the thread in question may hold.
     names = {ident: thread.name for ident, thread in dict(threading._active).items()}  # type: ignore[attr-defined]
     current = threading.get_ident()
     found = sorted(sys._current_frames().items(), key=lambda item: (item[0] != main, item[0]))
@@ -103,7 +103,7 @@ def _described(innermost_first: Iterator[tuple[FrameType, int]]) -> list[StackFr
 
 
 def _is_own(frame: FrameType) -> bool:
-    """Return whether a thread is one of the host, not of the daemon: its outermost frame is in this package."""
+    """Return whether a thread belongs to the host and not to the daemon: its outermost frame is in this package."""
     while frame.f_back is not None:
         frame = frame.f_back
     package: object = frame.f_globals.get("__name__", "")

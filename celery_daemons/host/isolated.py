@@ -144,7 +144,7 @@ class IsolatedHost(Host):
     def _wake_hub(self) -> None:
         """Wait, as a greenlet, for the stop, and set the event again.
 
-        An event that another thread sets does not wake the hub, and the daemon would go on waiting.
+        An event that another thread sets does not wake the hub, and the daemon would continue to wait.
         """
         select.select([self._hub_end], [], [])
         self._stopping.set()
@@ -190,7 +190,7 @@ class IsolatedHost(Host):
                 task.cancel()
 
             def interrupt_soon() -> None:
-                # The loop may have closed in the meantime: then there is nothing left to cancel.
+                # The loop may have closed in the meantime.
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(interrupt)
 

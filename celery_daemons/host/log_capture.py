@@ -14,11 +14,11 @@ _formatter = logging.Formatter()
 
 
 class LogCapture:
-    """Sees every log record of the process, whatever its logger and handlers, and what daemons print."""
+    """Receives every log record of the process, whatever its logger and handlers, and what daemons print."""
 
     def __init__(self, ring: LogRing | None) -> None:
         self._ring = ring
-        #: The run of an isolated host: also threads that the daemon's libraries start belong to this run.
+        #: The run of an isolated host. Threads that the daemon's libraries start belong to this run too.
         self._only: Run | None = None
 
     def install(self) -> None:
@@ -83,7 +83,7 @@ class LogCapture:
 
 
 class _CapturedStream:
-    """A standard stream that also shows the capture what is written."""
+    """A standard stream that also passes what is written to the capture."""
 
     def __init__(self, stream: TextIO, name: str, capture: LogCapture) -> None:
         self._stream = stream
@@ -104,7 +104,7 @@ class _CapturedStream:
 
 
 def _text_of(record: logging.LogRecord) -> str:
-    """Return the message, and the traceback if there is one. Never raises: what a daemon logs is not ours to judge."""
+    """Return the message, and the traceback if there is one. Never raises, whatever a daemon logs."""
     try:
         text = record.getMessage()
     except Exception:  # noqa: BLE001 - wrong arguments, or a __str__ that raises; logging itself reports them

@@ -121,7 +121,7 @@ class SharedHost(Host):
         )
 
     def check_loop(self) -> None:
-        """Report from the loop how long the loop took to get to the question."""
+        """Report from the loop how long the loop took to answer."""
         self._loop.call_soon_threadsafe(self._report_numbers, time.monotonic())
 
     def _report_numbers(self, asked_at: float) -> None:
@@ -143,8 +143,8 @@ class SharedHost(Host):
                 # An unknown launcher or a failure to create a thread must not affect the rest of the batch either.
                 run = Run(item.name, item.launcher, item.token)
                 self._note_end(end_of_run(run, stopping=False, error=error))
-        # Reported before the first daemon takes its first step: a daemon that blocks the loop at once has started all
-        # the same, and only a daemon that has been reported as started can be found to hang.
+        # Reported before the first daemon takes its first step: a daemon that blocks the loop at once has still
+        # started, and only a daemon that was reported as started can be found to hang.
         self._flush()
 
     def _begin_one(

@@ -1,4 +1,4 @@
-"""Say in the log which daemon blocks the event loop: at once, and then less and less often."""
+"""Log which daemon blocks the event loop: at once, and then at growing intervals."""
 
 import logging
 import os
@@ -12,10 +12,11 @@ from celery_daemons.wire.inspection import StackFrame
 
 logger = logging.getLogger(__name__)
 
-#: Seconds of silence about a daemon after its first stall in the log, doubled with each further one up to the maximum.
+#: Seconds without a warning about a daemon after its first stall in the log, doubled with each further warning up to
+#: the maximum.
 _FIRST_SILENCE: Final = 10.0
 _LONGEST_SILENCE: Final = 600.0
-#: The most daemons whose silence is remembered.
+#: The most daemons for which the interval is remembered.
 _REMEMBERED: Final = 1000
 _REMEDY: Final = "use asyncio.to_thread for what blocks, or isolation='process' or 'auto' for the launcher"
 

@@ -1,4 +1,4 @@
-"""Decide which stalls of an event loop are reported: those that last, and those that are over."""
+"""Decide which stalls of an event loop are reported: some while they last, others after their end."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -14,7 +14,7 @@ from celery_daemons.wire.loop_messages import LoopBlocked, LoopFree, Stalled
 TICK: Final = STALL / 2
 #: Seconds after which a stall that lasts is reported to the agent.
 LASTING: Final = 1.0
-#: A stall that lasts is in the log after that time, and after each time that is this much longer.
+#: A stall that lasts is logged after that time, and again whenever its duration has grown by this factor.
 _LOG_FACTOR: Final = 10.0
 #: Seconds between two checks above which the whole process was stopped, or waited for a call that holds the GIL.
 _GAP: Final = 0.5
@@ -23,7 +23,7 @@ _GAP_CPU_SHARE: Final = 0.5
 
 
 class StallWatch:
-    """Compares the step that the loop executes with the one of the last check. Times are by ``perf_counter``."""
+    """Compares the step that the loop executes with the step of the last check. Times are by ``perf_counter``."""
 
     def __init__(
         self, clock: StepClock, *, send: Callable[[object], None], stack: Callable[[], list[StackFrame]], log: StallLog
@@ -33,12 +33,12 @@ class StallWatch:
         self._stack = stack
         self._log = log
         self._last_check = 0.0
-        #: Steps count from here at the earliest: before, the whole process was stopped.
+        #: Steps count from this time at the earliest: before it, the whole process was stopped.
         self._not_before = 0.0
         #: The start of the last step that was seen to stall, and its stack.
         self._seen_began = 0.0
         self._seen_frames: list[StackFrame] = []
-        #: The start of the step that was reported as lasting, and when it is in the log again.
+        #: The start of the step that was reported as lasting, and when it is logged again.
         self._reported_began: float | None = None
         self._log_after = LASTING
 

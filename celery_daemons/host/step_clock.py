@@ -1,4 +1,4 @@
-"""Know at any time which daemon holds the event loop and since when, and how much processor time each one uses."""
+"""Measure which daemon holds the event loop and since when, and how much processor time each daemon uses."""
 
 import asyncio
 import selectors
@@ -10,15 +10,15 @@ from celery_daemons.host.current_run import Run, run_of
 
 #: Seconds that a step on the event loop may take. A longer one is a stall: all other daemons of the host wait for it.
 STALL: Final = 0.1
-#: Seconds of a step from which on the processor's clock is read, a system call. Shorter steps hardly wait for anything,
-#: so their duration is their processor time.
+#: The processor's clock is read, by a system call, only for steps of at least this many seconds. Shorter steps hardly
+#: wait for anything, so their duration is their processor time.
 _SHORT: Final = 0.001
 
 
 class Stall(NamedTuple):
     """A step that took too long; ``run`` is ``None`` for code outside of daemons, ``began`` by ``perf_counter``.
 
-    ``cpu_seconds`` is the processor time of it: little for a blocking wait.
+    ``cpu_seconds`` is the processor time of the step, which is short for a blocking wait.
     """
 
     run: Run | None
@@ -28,7 +28,7 @@ class Stall(NamedTuple):
 
 
 class StepClock:
-    """The accounts of one event loop. Written by the thread of the loop, read by the watcher."""
+    """The measurements of one event loop. Written by the thread of the loop, read by the watcher."""
 
     def __init__(self) -> None:
         #: The callback that runs now and its start; ``None`` while the loop waits.
@@ -41,14 +41,14 @@ class StepClock:
         self._short = 0.0
 
     def held_for(self, run: Run) -> float | None:
-        """Return for how many seconds the present step of a run lasts, ``None`` if the loop executes no step of it."""
+        """Return for how many seconds the present step of a run has lasted; ``None`` if no step of it is executed."""
         handle, began = self.handle, self.began
         if handle is None or run_of(handle._context) is not run:
             return None
         return time.perf_counter() - began
 
     def end_step(self, now: float) -> None:
-        """Book the step that has ended, if one was under way."""
+        """Add the step that has ended to the measurements, if one was under way."""
         handle, self.handle = self.handle, None
         if handle is None:
             return

@@ -1,4 +1,4 @@
-"""A thread that watches the event loop, and that answers where the code of a daemon is.
+"""A thread that watches the event loop, and that reports where the code of a daemon is.
 
 Not the thread that renews the lease: writing to the log may wait for a lock that a blocked daemon holds.
 """
@@ -43,7 +43,7 @@ class Watcher:
             self._started = True
 
     def ask(self, question: AskStack) -> None:
-        """Answer a question of the agent, in the thread of the watcher."""
+        """Answer a question of the agent, in the watcher's thread."""
         try:
             self.start()
         except RuntimeError as error:
@@ -66,7 +66,8 @@ class Watcher:
                 try:
                     self._watch.check(time.perf_counter(), others=self._count() - 1)
                 except Exception:
-                    # Frames, coroutines and exceptions are the user's objects. Daemons run on without a watcher.
+                    # Frames, coroutines and exceptions are the user's objects and may raise. Daemons continue without a
+                    # watcher.
                     logger.exception("host: the event loop is no longer watched")
                     self._watch = None
 

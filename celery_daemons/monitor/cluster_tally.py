@@ -26,7 +26,7 @@ from celery_daemons.wire.messages import (
 #: Seconds between two reports while numbers change, and while they do not.
 _INTERVAL: Final = 1.0
 _QUIET_INTERVAL: Final = 5.0
-#: Daemons that are named because they need a person.
+#: The most daemons that are named because they need attention.
 _MOST_NAMED: Final = 100
 #: What a recall means for the daemon, by its cause; other recalls end it.
 _BY_CAUSE: Final = {
@@ -116,7 +116,7 @@ class ClusterTally:
         self._paused = overview.paused
 
     def scanned(self, launcher: LauncherName, *, seconds: float, listed: int, failed: bool) -> None:
-        """Note the end of a scan. Called in the thread of the scan."""
+        """Note the end of a scan. Called in the scan's thread."""
         last = self._scans.get(launcher)
         succeeded_at = (last.succeeded_at if last else 0.0) if failed else time.time()
         self._scans[launcher] = ScanNumbers(seconds=seconds, listed=listed, succeeded_at=succeeded_at)

@@ -19,8 +19,8 @@ _NAMED: Final = 5
 class CountsCheck:
     """Compares the counts with the records after the records were read from scratch, and when the total is wrong.
 
-    The verbs keep the counts. They can be wrong only if somebody has written or deleted records or counts by hand, or
-    if the data is that of a release without counts.
+    The verbs keep the counts. They can be wrong only after records or counts were changed by hand, or if the data is
+    from a release without counts.
     """
 
     def __init__(self, *, store: Store, epoch: Epoch, snapshot: Replica) -> None:
@@ -44,7 +44,7 @@ class CountsCheck:
             return
         found = self._store.run(summary.summary(self._store.keys))
         if (found.position or "0-0") != self._snapshot.position:
-            # The copy lacks a change that is counted: try again in the next turn.
+            # The copy lacks a change that is counted already: try again later.
             return
         self._due = False
         actual = counts.counted(self._snapshot.specs, self._snapshot.book)
@@ -52,7 +52,7 @@ class CountsCheck:
         self._repair(sorted((field, change) for field, change in changes if change), self._doubtful())
 
     def _doubtful(self) -> list[DaemonName]:
-        """Return the daemons that the index or a mark may have wrong; the repair checks each of them again."""
+        """Return the daemons whose index entry or mark may be wrong; the repair checks each of them again."""
         specs, book = self._snapshot.specs, self._snapshot.book
         marked = {name for name, row in book.items() if counts.is_marked_wrongly(specs.get(name), row)}
         indexed, needed = listing.unhealthy(self._store).items(), counts.unhealthy(book).items()

@@ -11,7 +11,7 @@ from celery_daemons.store import lease, queries
 from celery_daemons.store.connection import Store
 
 #: Seconds for which this monitor must know that a node is gone before it removes the queues, and between two runs. A
-#: restart takes less, and must find the queues with their messages.
+#: restart takes less time, and must find the queues with their messages.
 _RETENTION: Final = 60.0
 
 
@@ -30,7 +30,7 @@ class DepartedNodes:
         self._removed: deque[NodeName] = deque()
 
     def names(self) -> Iterable[NodeName]:
-        """Return the nodes that have departed, as far as their queues may still be there."""
+        """Return the departed nodes whose queues may still exist."""
         return queries.gone(self._store)
 
     def remove_queues(self) -> None:

@@ -148,7 +148,7 @@ class Dispatcher:
 
 
 def _delete(connection: Any, queue: Queue, *, if_empty: bool = False) -> None:
-    """Delete a queue that nobody consumes, and the exchange of that queue."""
+    """Delete a queue without consumers, and the exchange of that queue."""
     bound = queue(connection.default_channel)
     if not _is_amqp(connection):
         # A virtual transport deletes the bindings of a queue only after the channel has declared the queue. AMQP would

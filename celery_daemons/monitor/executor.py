@@ -50,7 +50,7 @@ class PlanExecutor:
     def carry_out(self, plan: Plan) -> bool:
         """Sweep, park, recall and assign as planned; false if the server has to be checked before more is assigned."""
         for node in plan.sweep:
-            # Its record is gone. If it has a lease all the same, the end is for the lease watcher to measure.
+            # Its record is gone. If the node still has a lease, the lease watcher measures the end.
             self._sweep(node, ended_ms=0)
         self._park(plan.park)
         for node, items in plan.recall.items():
@@ -81,7 +81,7 @@ class PlanExecutor:
     def _sweep(self, node: NodeName, *, ended_ms: int) -> bool:
         """Release the daemons of a node whose lease has ended, and forget the node; False if the node is back."""
         while True:
-            # The first call removes the lease: the next one meets none, or that of a node which is back.
+            # The first call removes the lease: the next one finds none, or that of a node which is back.
             swept = self._store.run(book.sweep(self._keys, self._epoch, node, limit=BATCH, ended_ms=ended_ms))
             self._report_progress()
             if swept.alive:

@@ -167,7 +167,7 @@ def main(boot: MonitorBoot, sock: socket.socket) -> int:
         testimony=boot.testimony,
     )
     link.start(on_hand_over=monitor.notify_candidates)
-    # After the link: a handler may take longer than a lease.
+    # After the link has started: a handler may take longer than a lease.
     send_process_init()
     dispatcher.start()
     return end_process(_lead(monitor, link, boot.node))

@@ -1,4 +1,4 @@
-"""Report recovery scanners that some node has and this monitor has not: what they list is never started."""
+"""Report recovery scanners that some node has but this monitor lacks: the daemons that they list are never started."""
 
 import logging
 

@@ -51,7 +51,7 @@ class Rebalancer:
         self._requested = False
         self._paused = False
         #: The last plan was empty and nothing has changed since. A new plan would visit every daemon if some node holds
-        #: few that no other node can give it, and an idle cluster must not cost work per daemon.
+        #: few that no other node can give it, and an idle cluster must cause no work per daemon.
         self._at_rest = False
         self._planned: deque[Move] = deque()
         self._moving: dict[DaemonName, Move] = {}

@@ -200,7 +200,7 @@ class Scans:
     def _start(self, name: str) -> None:
         stuck = self._stuck.get(name)
         if stuck is not None and stuck.is_alive():
-            # A second thread would block where the first one does.
+            # A second thread would block in the same place.
             logger.error("launcher %s: recovery scanner still blocked in an earlier scan, skipping this scan", name)
             return
         self._stuck.pop(name, None)

@@ -1,4 +1,4 @@
-"""The agent's ear for questions of clients: one blocked read of Redis, and no other command while nobody asks."""
+"""Receive questions of clients in the agent: one blocking read, and no other command until a question arrives."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from celery_daemons.wire.inspection import Answer, Query, Refusal
 
 logger = logging.getLogger(__name__)
 
-#: Seconds of one blocked read. Firewalls drop connections that are silent for some minutes.
+#: Seconds of one blocking read. Firewalls drop connections that are silent for some minutes.
 _READ: Final = 60.0
 #: Seconds above that until a read counts as failed.
 READ_TIMEOUT: Final = _READ + 5.0
@@ -28,9 +28,9 @@ _MOST_AT_ONCE: Final = 100
 
 
 class Bell:
-    """Takes the questions to this node and leaves the answers. ``listener`` is a connection of its own.
+    """Takes the questions to this node and stores the answers. ``listener`` is a separate connection.
 
-    A question is taken at most once, and only by the incarnation that it is for, while its asker waits.
+    A question is taken at most once, only by the incarnation that it is for, and only while its client waits.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class Bell:
                 task.add_done_callback(self._answering.discard)
 
     def _report(self, error: StoreUnavailable) -> None:
-        # Once per outage. Without a running lease, the heartbeats have said it.
+        # Once per outage. Without a running lease, the heartbeats have reported the outage.
         if not self._reported and self._lease.is_running():
             self._reported = True
             logger.warning("node %s: cannot take questions, such as those of `daemons logs`: %s", self._node, error)
 
     def check_server(self) -> None:
-        """Read from the present server, if the heartbeats have changed to another one."""
+        """Read from the present server, if the heartbeats have changed to another server."""
         if self._reading is not None and self._server != self._store.pin.server:
             self._reading.cancel()
 
@@ -99,13 +99,13 @@ class Bell:
         try:
             return await self._answer(self._decoder.decode(body))
         except msgspec.MsgspecError as error:
-            return Refusal(why=f"this node does not understand the question ({error}): its version is another one")
+            return Refusal(why=f"this node runs another version of the package and cannot read the question ({error})")
         except Exception:
-            logger.exception("node %s: a question was not answered", self._node)
+            logger.exception("node %s: answering a question failed", self._node)
             return Refusal(why="the agent failed to answer; the log of the node says why")
 
 
 def _is_cancelled() -> bool:
-    """Return whether somebody cancels the current task itself."""
+    """Return whether the current task itself is being cancelled."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""The one place where a decision becomes an act: carries the supervisor's commands out, and returns what comes back."""
+"""Carry out the supervisor's commands, and return the results as events. No other code does that."""
 
 import asyncio
 import time
@@ -131,7 +131,7 @@ class CommandRunner:
             case Alive():
                 self._supervisor.host_answered(host)
             case HostNumbers(loop_lag):
-                self._vitals.host_turned(host, now)
+                self._vitals.host_answered(host, now)
                 self._measurements.host_answered(host, loop_lag)
             case Ready(pid):
                 self._vitals.host_ready(host, f"the loop of host {pid}", now)

@@ -44,13 +44,13 @@ class Conditions:
         self._check_loops()
 
     async def _check_serving(self) -> None:
-        """Report whether this node can start processes, give back what waits for one, and try again."""
+        """Report whether this node can start processes, give back the daemons that wait for one, and try again."""
         problem = self._serving.problem
         if bool(problem) != bool(self._lease.problem):
             if not await self._lease.report_problem(problem):
                 return
             if problem:
-                # After the report: the monitor must not assign to this node what the node now gives back.
+                # After the report: the monitor must not assign the same daemons to this node again.
                 logger.error("node %s: takes no daemons: %s", self._node, problem)
                 self._runner.apply(self._supervisor.cannot_start(problem))
             else:

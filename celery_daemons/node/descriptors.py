@@ -1,4 +1,4 @@
-"""How many host processes fit into the limit of open files, which the agent and its fork server share in kind."""
+"""How many host processes fit into the limit of open files, which the agent and its fork server both have."""
 
 import contextlib
 import errno

@@ -84,7 +84,7 @@ class Election:
         self.epoch: Epoch | None = None
 
     async def after_beat(self, incarnation: Incarnation, *, led: bool) -> None:
-        """Renew, or run for election if nobody leads; once per heartbeat."""
+        """Renew, or run for election if no monitor leads; once per heartbeat."""
         if self.epoch is not None:
             await self._renew(incarnation)
         elif self._settings.monitor and not self._retired and not led and time.monotonic() >= self._not_before:
@@ -167,8 +167,9 @@ class Election:
         now = time.monotonic()
         if now >= self._not_before + _FORGET_FAILURES_AFTER:
             self._failures = 0
-        # Another node may succeed. Without others this one tries again, more slowly with each failure. The loss of the
-        # lease is none: Redis did not answer, or its clock was set and another node was elected.
+        # Another node may succeed. If there is none, this node tries again, more slowly with each failure. The loss of
+        # the lease does not count as a failure: Redis did not answer, or its clock was set and another node was
+        # elected.
         self._failures += failed
         doublings = min(max(0, self._failures - 1), _DOUBLINGS)
         pause = self._settings.heartbeat_interval * min(2.0**doublings, _LONGEST_PAUSE)
@@ -206,7 +207,7 @@ class Election:
             await self.step_down("cannot be forked")
             return
         self._fork_fault.over()
-        self._vitals.monitor_turned(time.monotonic())
+        self._vitals.monitor_progressed(time.monotonic())
         if self.epoch != epoch:
             child.signal(signal.SIGKILL)
         receiving = asyncio.create_task(self._receive(channel))
@@ -215,7 +216,7 @@ class Election:
         self._measurements.monitor_ended()
         channel.close()
         receiving.cancel()
-        if self._child is child:  # otherwise the next one has been forked already
+        if self._child is child:  # otherwise the next monitor has been forked already
             self._child = self._channel = None
         ended = await child.reap()
         if self.epoch == epoch:
@@ -236,7 +237,7 @@ class Election:
             match message:
                 case Progress():
                     now = time.monotonic()
-                    self._vitals.monitor_turned(now)
+                    self._vitals.monitor_progressed(now)
                     if now >= self._proven_at:
                         self._failures = 0
                     self._progress_by = now + _STALLED_AFTER * self._settings.lease_ttl

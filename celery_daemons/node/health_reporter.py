@@ -1,4 +1,4 @@
-"""Asks the loops of the node for signs of life, and reports the result to the health file and to systemd."""
+"""Ask the loops of the node to respond, and report the result to the health file and to systemd."""
 
 import asyncio
 import logging
@@ -13,9 +13,9 @@ from celery_daemons.node.vitals import Vitals
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two rounds. What finds a still loop late by a round does so within 15 s.
+#: Seconds between two rounds. A loop that hangs is found within 15 s, also if it is found one round late.
 _INTERVAL: Final = 1.0
-#: Rounds between two questions to the hosts; several fit into the time after which a loop counts as still.
+#: Rounds between two questions to the hosts; several fit into the time after which a loop counts as hung.
 _ROUNDS_PER_QUESTION: Final = 3
 #: Rounds between two requests for more time while the node waits to join.
 _ROUNDS_PER_EXTENSION: Final = 10

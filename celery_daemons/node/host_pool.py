@@ -74,7 +74,7 @@ class HostProcess:
         self._child: Child | None = None
         self._channel: AsyncChannel[FromHost] | None = None
         self._killed = False
-        #: It was asked for numbers, and has not answered.
+        #: The host was asked for numbers, and has not answered.
         self._asked = False
 
     @property
@@ -91,8 +91,8 @@ class HostProcess:
         """Ask daemons to stop.
 
         An isolated host gets SIGTERM too, for handlers of the daemon's own. The message comes first: when the signal
-        arrives, the host can know what it is for. The signal alone would depend on the wake-up descriptor, which every
-        event loop may take for itself.
+        arrives, the host already knows the reason. The signal alone would depend on the wake-up descriptor, which any
+        event loop may replace.
         """
         self._send(Stop(names))
         if self._isolated and self._child is not None:
@@ -195,7 +195,7 @@ class HostPool:
         self._lease = lease
         self._lifetime = lifetime
         self._hosts: dict[HostId, HostProcess] = {}
-        #: Of all hosts: what keeps one from being forked keeps the others too.
+        #: Shared by all hosts: the cause of a failed fork affects every host.
         self._fork_fault = RepeatedFault()
         #: The hosts whose descriptors are counted.
         self._admitted: set[HostId] = set()
@@ -267,7 +267,7 @@ class HostPool:
 
     def _closed(self, host_id: HostId, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
-            # A defect, for which the agent leaves. The process may live: it has to be killed, and counts as alive.
+            # A defect: the agent leaves. The process may live, so it has to be killed, and counts as alive.
             return
         self._tasks.discard(task)
         self._files.close(host_id)

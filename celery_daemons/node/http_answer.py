@@ -1,4 +1,4 @@
-"""What the parts of a node answer to an HTTP request, without the server that sends it."""
+"""The answer of a part of the node to an HTTP request; the server sends it."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -1,4 +1,4 @@
-"""A small HTTP server for probes and metrics, bounded in every direction: it runs in the loop that holds the lease."""
+"""A small HTTP server for probes and metrics, with limits on everything: it runs in the loop that holds the lease."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from celery_daemons.node.http_answer import HttpAnswer
 
 logger = logging.getLogger(__name__)
 
-#: Connections at a time. One more closes the oldest, so that idle clients cannot keep a probe out.
+#: Connections at a time. One more closes the oldest, so that idle clients cannot block a probe.
 _MOST_CONNECTIONS: Final = 32
 #: Bytes of a request's line and headers.
 _LONGEST_HEAD: Final = 8192
@@ -34,7 +34,7 @@ class HttpServer:
     def __init__(
         self, *, node: str, host: str, port: int, answer: AnswerTo, report_problem: Callable[[str], None]
     ) -> None:
-        """``report_problem`` gets why nobody can connect, and an empty text once the server listens."""
+        """``report_problem`` gets why the server cannot listen, and an empty text once it does."""
         self._node = node
         self._host = host
         self._port = port

@@ -22,11 +22,11 @@ from celery_daemons.wire.inspection import (
 )
 from celery_daemons.wire.log_ring import LogLine
 
-#: Seconds between two checks for a new line while somebody follows a log.
+#: Seconds between two checks for a new line while a client follows a log.
 _FOLLOW_TICK: Final = 0.05
 #: The most seconds for which one question waits for a line; the follower then asks again.
 _LONGEST_WAIT: Final = 10.0
-#: Nanoseconds by which the time of a write may lag: a file that was written so recently is read once more.
+#: Nanoseconds by which the time of a write may lag: a file that was written this recently is read once more.
 _STAMP_LAG: Final = 20_000_000
 #: Seconds for a host to answer. Its watcher only needs the GIL.
 _HOST_TIMEOUT: Final = 2.0
@@ -51,7 +51,7 @@ class Inspector:
         return await self._lines(query)
 
     def on_stack(self, question: int, answer: Stack | Refusal) -> None:
-        """Take the answer of a host; late ones are dropped."""
+        """Take the answer of a host; a late answer is dropped."""
         future = self._pending.pop(question, None)
         if future is not None and not future.done():
             future.set_result(answer)

@@ -16,7 +16,7 @@ class Lifetime:
         self._node = node
         self._drain_timeout = drain_timeout
         self._leave_within: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        #: When to have left, on the event loop's clock, once a request has come.
+        #: The time by which the process must have left, on the event loop's clock, once a request has come.
         self._leave_by = float("inf")
         self._tasks: set[asyncio.Task[None]] = set()
 

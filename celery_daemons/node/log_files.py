@@ -9,7 +9,7 @@ from typing import Final
 from celery_daemons.node.supervision.commands import HostId
 from celery_daemons.wire.log_ring import LogLine, lines_in
 
-#: Bytes of the files of dead hosts that are kept, so that one can read what a daemon logged before its process died.
+#: Bytes of the files of dead hosts that are kept: they show what a daemon logged before its process died.
 _DEAD_BYTES: Final = 16 * 1024 * 1024
 #: The most such files.
 _DEAD_FILES: Final = 500
@@ -19,7 +19,7 @@ Stamp = tuple[int, int]
 
 
 class LogFiles:
-    """Names the files, and removes the oldest of those that no host writes any longer."""
+    """Names the files, and removes the oldest of those that no host still writes."""
 
     def __init__(self, folder: str) -> None:
         """Keep the files in a folder that the worker removes; without a folder, hosts keep no lines."""
@@ -56,10 +56,10 @@ class LogFiles:
         return [self._path(host) for host in (*self._dead, *sorted(self._live))]
 
     def stamp(self, host: HostId | None) -> Stamp:
-        """Return a value that is another one once a host has written; the same one for a host without a file."""
+        """Return a value that changes when a host writes; it stays the same for a host without a file."""
         if host is not None and self._folder:
             with contextlib.suppress(OSError):
-                found = os.stat(self._path(host))  # noqa: PTH116 - called many times a second while somebody follows
+                found = os.stat(self._path(host))  # noqa: PTH116 - called many times a second while a client follows
                 return found.st_mtime_ns, found.st_size
         return 0, 0
 

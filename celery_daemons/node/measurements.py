@@ -1,4 +1,4 @@
-"""What the agent has counted and measured since it began, for metrics: no I/O, and nothing that grows with time."""
+"""Count and measure for metrics, from the start of the agent: no I/O, and nothing that grows with time."""
 
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from celery_daemons.wire.messages import ClusterNumbers, ClusterTotals
 #: Seconds over which the least margin of the lease is kept: longer than the usual interval between two scrapes, and the
 #: same for every scraper.
 _MARGIN_WINDOW: Final = 60.0
-#: Shared hosts with numbers of their own; further ones share a label, and so do all isolated hosts.
+#: Shared hosts that have their own label; further ones share a label, and so do all isolated hosts.
 _HOSTS_SHOWN: Final = 4
 OTHER_HOSTS: Final = "other"
 ISOLATED_HOSTS: Final = "isolated"
@@ -33,7 +33,7 @@ class Measurements:
         #: How often, and for how many seconds together, daemons have blocked the event loop of a shared host.
         self.stalls = 0
         self.stall_seconds = 0.0
-        #: The label of each host: a place that the next host takes over, so that labels do not grow with restarts.
+        #: The label of each host. The next host gets the label of one that has ended, so restarts add no labels.
         self.labels: dict[HostId, str] = {}
         self._margins: deque[tuple[float, float]] = deque()
         #: Of the monitor that this node runs; ``None`` without one.
@@ -52,7 +52,7 @@ class Measurements:
     def renewed(self, margin: float, *, now: float) -> None:
         """Note that a heartbeat was answered ``margin`` seconds before the end of the lease."""
         self.least_margin(now)
-        # Ascending margins: an older, larger one is never the least again.
+        # Margins ascend: an older and larger margin can never be the least again.
         while self._margins and self._margins[-1][1] >= margin:
             self._margins.pop()
         self._margins.append((now, margin))
@@ -72,7 +72,7 @@ class Measurements:
         self.labels[host] = ISOLATED_HOSTS if isolated else next((one for one in free if one not in taken), OTHER_HOSTS)
 
     def host_answered(self, host: HostId, loop_lag: float | None) -> None:
-        """Note how long the event loop of a host took to get to a question."""
+        """Note how long the event loop of a host took to answer a probe."""
         label = self.labels.get(host)
         if label is not None and loop_lag is not None:
             self.loop_lag.setdefault(label, Histogram(_LAG_BOUNDS)).observe(loop_lag)

@@ -1,4 +1,4 @@
-"""``/metrics``: put what the agent knows into the format of Prometheus, at the moment of the scrape."""
+"""``/metrics``: render what the agent knows in the format of Prometheus, at each scrape."""
 
 import time
 from collections import Counter
@@ -21,7 +21,7 @@ from celery_daemons.node.vitals import Vitals
 from celery_daemons.store.keys import LAYOUT
 from celery_daemons.wire.messages import PLACEMENT_BOUNDS, ClusterNumbers
 
-#: Launchers of a node with series of their own; the others add up under one label. More would be over 200 series.
+#: Launchers of a node with series of their own; the others add up under one label. More would exceed 200 series.
 _LAUNCHERS_SHOWN: Final = 12
 OTHER_LAUNCHERS: Final = "other"
 #: The verbs of an agent, all on the page from the beginning: a rate needs a first value.
@@ -55,15 +55,15 @@ class Metrics:
         node: ServedNode | None = None,
         served: bool = True,
     ) -> None:
-        """Without ``served``, nobody asks for the page."""
-        # Now: at the first scrape, the import would hold the loop that renews the lease.
+        """Without ``served``, the page is never requested."""
+        # Not at the first scrape, where the import would block the loop that renews the lease.
         self._choose_encoder = _import_encoder() if served else None
         self._measurements = measurements
         self._vitals = vitals
         self._leads = leads
         self._node = node
-        # Not by an import statement: the package imports, when asked for a name, what an agent must not reach. Not from
-        # installed metadata either, which a copied folder lacks.
+        # Not an import statement: the package lazily imports modules that an agent must not reach. Not the installed
+        # metadata either, which a copied folder lacks.
         self._build = import_module("celery_daemons").__version__, LAYOUT
         launchers = sorted(node.launchers) if node is not None else []
         self._launchers = launchers if len(launchers) <= _LAUNCHERS_SHOWN + 1 else launchers[:_LAUNCHERS_SHOWN]
@@ -156,7 +156,7 @@ def _of_cluster(numbers: ClusterNumbers) -> dict[str, list[Sample]]:
     counts = {(launcher, status): count for launcher, status, count in numbers.statuses}
     return {
         "status": [
-            # Zeros too: an expression that subtracts a series that is absent has no result.
+            # Zeros too: an expression that subtracts an absent series has no result.
             ((launcher, str(status)), counts.get((launcher, status), 0))
             for launcher in numbers.desired
             for status in DaemonStatus

@@ -168,7 +168,7 @@ class NodeLease:
             received = lease_clock()
             self._witness.on_time(answer.server_ms, sent=self._sent_at, received=received)
             self._note_cluster(answer, received)
-            # A report without an answer may have been carried out all the same, and later than the next one.
+            # A report without an answer may still have been carried out, and later than the next one.
             self._row = replace(self._row, problem=answer.problem)
             if self._trust.on_history(answer.history, now=received, longest_lease=self._witness.longest_lease):
                 logger.warning("node %s: Redis begins a new history and may lack the last writes", self._node)

@@ -1,4 +1,4 @@
-"""What people and machines see of a node: probes, metrics, the health file and systemd, built from their parts."""
+"""Build what makes a node observable: probes, metrics, the health file and messages to systemd."""
 
 import logging
 import time
@@ -28,7 +28,7 @@ MetricsPage = Callable[[str], HttpAnswer]
 
 
 class Observation:
-    """Serves what the settings ask for, as long as the process lives; with none of them, it does nothing."""
+    """Serves what the settings ask for, as long as the process lives; does nothing if they ask for nothing."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Observation:
         describe: Callable[[], str],
         set_warning: Callable[[str], None],
     ) -> None:
-        """``set_warning`` gets what a person should correct; ``describe`` returns a line about the node."""
+        """``set_warning`` gets what should be corrected; ``describe`` returns a line about the node."""
         self._probes = Probes(vitals=vitals, readiness=readiness)
         self._metrics_page = metrics_page
         self._set_warning = set_warning

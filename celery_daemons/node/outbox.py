@@ -81,7 +81,7 @@ class Outbox:
             case SendReleases(releases):
                 for release in releases:
                     self.discard(release.name)
-                    # How the run ended is what the first release of a token says.
+                    # Only the first release of a token says how the run ended.
                     self._releases.setdefault((release.name, release.token), release)
 
     def withdraw(self, name: DaemonName) -> bool:

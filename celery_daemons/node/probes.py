@@ -17,10 +17,10 @@ class Readiness(Protocol):
 
     @property
     def started(self) -> bool:
-        """Whether it has taken part before."""
+        """Whether the process has taken part before."""
 
     def why_not(self) -> str:
-        """Return why it does not take part, or is about to leave; empty if it takes part."""
+        """Return why the process does not take part, or is about to leave; empty if it takes part."""
 
 
 class ProbeAnswer:
@@ -44,27 +44,27 @@ class ProbeAnswer:
 
 
 class Probes:
-    """Answers probes. None depends on Redis or the broker but ``/readyz`` and ``/startupz``."""
+    """Answers probes. Only ``/readyz`` and ``/startupz`` depend on Redis."""
 
     def __init__(self, *, vitals: Vitals, readiness: Readiness) -> None:
         self._vitals = vitals
         self._readiness = readiness
 
     def livez(self, now: float) -> ProbeAnswer:
-        """Return whether the loops of agent, hosts and monitor turn; an agent that stands still does not answer."""
-        return ProbeAnswer(self._vitals.still_loops(now))
+        """Return whether the loops of agent, hosts and monitor respond; an agent that hangs does not answer."""
+        return ProbeAnswer(self._vitals.hung_loops(now))
 
     def livez_worker(self, now: float) -> ProbeAnswer:
-        """Return whether the loop of the worker turns."""
+        """Return whether the loop of the worker responds."""
         if self._vitals.no_ticks:
             return ProbeAnswer([f"not available: {self._vitals.no_ticks}; probe {LIVEZ}"], available=False)
-        still = self._vitals.still_worker(now)
-        return ProbeAnswer([still] if still else [])
+        hung = self._vitals.hung_worker(now)
+        return ProbeAnswer([hung] if hung else [])
 
     def healthy(self, now: float) -> ProbeAnswer:
-        """Return whether all loops turn, that of the worker included, as far as this can be known."""
-        still = self._vitals.still_worker(now)
-        return ProbeAnswer([*self._vitals.still_loops(now), *([still] if still else [])])
+        """Return whether all loops respond, that of the worker included, as far as this can be known."""
+        hung = self._vitals.hung_worker(now)
+        return ProbeAnswer([*self._vitals.hung_loops(now), *([hung] if hung else [])])
 
     def readyz(self) -> ProbeAnswer:
         """Return whether the node has joined, its lease runs, and it does not drain."""
@@ -76,7 +76,7 @@ class Probes:
         return ProbeAnswer([] if self._readiness.started else [self._readiness.why_not() or "not started"])
 
     def answer(self, path: str, now: float) -> ProbeAnswer | None:
-        """Return the answer to a probe; ``None`` if the path is none."""
+        """Return the answer to a probe; ``None`` if the path is not that of a probe."""
         match path:
             case "/livez":
                 return self.livez(now)

@@ -16,7 +16,7 @@ class RepeatedFault:
         self._next_at = 0.0
 
     def is_worth_logging(self, kind: object, *, now: float) -> bool:
-        """Note that the fault has happened; ``kind`` is what must stay the same for the fault to count as the same."""
+        """Note that the fault has happened; faults of one ``kind`` count as the same."""
         if kind != self._kind:
             self._kind, self._interval, self._next_at = kind, _FIRST_INTERVAL, now
         if now < self._next_at:
@@ -26,5 +26,5 @@ class RepeatedFault:
         return True
 
     def over(self) -> None:
-        """Note that what failed has succeeded."""
+        """Note that the fault is over."""
         self._kind = None

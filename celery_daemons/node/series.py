@@ -72,7 +72,7 @@ _NODE: Final = (
         name="host_loop_lag_seconds",
         kind="histogram",
         labels=("host",),
-        help="Time that the event loop of a shared host took to get to a question of the agent.",
+        help="Time that the event loop of a shared host took to answer a probe of the agent.",
     ),
     Series(
         name="host_loop_stalls_total",
@@ -135,11 +135,13 @@ _LEADER: Final = (
         help="Time from the moment at which a daemon had no node to its next run.",
         leader=True,
     ),
-    Series(name="reconcile_seconds", kind="gauge", help="Duration of the last turn of the monitor.", leader=True),
+    Series(
+        name="reconcile_seconds", kind="gauge", help="Duration of the last reconciliation of the monitor.", leader=True
+    ),
     Series(
         name="reconcile_last_success_timestamp_seconds",
         kind="gauge",
-        help="Unix time of the end of the last turn of the monitor.",
+        help="Unix time of the end of the last reconciliation of the monitor.",
         leader=True,
     ),
     Series(name="scan_seconds", kind="gauge", labels=("launcher",), help="Duration of the last scan.", leader=True),

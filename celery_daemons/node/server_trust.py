@@ -5,7 +5,7 @@ class ServerTrust:
     """Pure: what the node learns of the server comes in, with the time on the lease clock in seconds."""
 
     def __init__(self) -> None:
-        #: The server does not know yet everything that runs here.
+        #: The server does not have a record of every daemon that runs here yet.
         self.must_reassert = False
         self._no_claims_before = 0.0
         #: The history of the server as the last answer had it; ``None`` before the first one.
@@ -22,7 +22,7 @@ class ServerTrust:
 
     def on_data_lost(self) -> None:
         """Note that the server does not know this node."""
-        # Kept until everything is registered: after a part of it Redis knows this node again, and reports no loss.
+        # Kept until every daemon is registered: once Redis has a part of them, it no longer reports a loss.
         self.must_reassert = True
 
     def on_history(self, history: str, *, now: float, longest_lease: float) -> bool:
@@ -40,5 +40,5 @@ class ServerTrust:
 
     def _distrust(self, now: float, longest_lease: float) -> None:
         self.must_reassert = True
-        # Another node may hold by a longer lease what the data of this server assigns here.
+        # Another node with a longer lease may still hold daemons that this server's data assigns to this node.
         self._no_claims_before = now + longest_lease

@@ -19,10 +19,10 @@ _WATCHDOG_WHILE_STOPPING: Final = 86_400
 
 
 class ServiceManager:
-    """Sends what systemd may know of the worker's unit; no method raises or blocks."""
+    """Sends the state of the worker's unit to systemd; no method raises or blocks."""
 
     def __init__(self, address: str | None, *, watchdog: float | None) -> None:
-        """``watchdog`` are the seconds after which systemd acts on a silent unit, ``None`` without a watchdog."""
+        """``watchdog`` is after how many seconds without a message systemd acts, ``None`` without a watchdog."""
         self._address = address
         self._watchdog = watchdog
         self._next_alive_at = 0.0
@@ -30,7 +30,7 @@ class ServiceManager:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str], *, worker_pid: int) -> "ServiceManager":
-        """Take systemd's variables out of the environment: a daemon's programs must not speak for the unit."""
+        """Take systemd's variables out of the environment: a daemon's programs must not send messages for the unit."""
         address = environment.pop("NOTIFY_SOCKET", None)
         usec = environment.pop("WATCHDOG_USEC", "")
         pid = environment.pop("WATCHDOG_PID", "") or str(worker_pid)
@@ -51,7 +51,7 @@ class ServiceManager:
         return self._address is not None
 
     def waiting(self, why: str) -> None:
-        """Report why the node has not joined yet, and ask for time: the worker runs its tasks meanwhile."""
+        """Report why the node has not joined yet, and ask for more time: the worker runs its tasks meanwhile."""
         self._send(f"STATUS={why}", f"EXTEND_TIMEOUT_USEC={_START_EXTENSION * _MICROSECONDS}")
 
     def ready(self) -> None:
@@ -72,7 +72,7 @@ class ServiceManager:
             self._send(f"STATUS={text}")
 
     def alive(self, now: float) -> None:
-        """Keep the watchdog quiet; ``now`` is in monotonic seconds."""
+        """Send the watchdog's message if it is due; ``now`` is in monotonic seconds."""
         if self._watchdog is not None and now >= self._next_alive_at:
             self._next_alive_at = now + self._watchdog / _ALIVES_PER_TIMEOUT
             self._send("WATCHDOG=1")

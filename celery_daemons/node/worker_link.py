@@ -39,7 +39,7 @@ class WorkerLink:
             self.gone.set()
 
     def _is_sign_of_life(self, message: FromWorker) -> bool:
-        """Note what a message says of the worker's loop; return whether it says nothing else."""
+        """Note what a message reports of the worker's loop; return whether that is all it reports."""
         now = time.monotonic()
         match message:
             case Tick():

@@ -64,7 +64,7 @@ def _cancellation_kept() -> Iterator[None]:
     """Raise CancelledError at the end if the task was cancelled meanwhile.
 
     The Redis client sends with asyncio.wait_for, which in Python 3.11 swallows a cancellation that arrives together
-    with the end of what it waits for. A caller that waits in a loop would go on forever.
+    with the end of what it waits for. A caller that waits in a loop would wait forever.
     """
     task = asyncio.current_task()
     assert task is not None

@@ -1,6 +1,6 @@
-"""Ask the agent of a node, and answer: a list of questions per node, and a list for each answer.
+"""Store questions for agents, and their answers: a list of questions per node, and a list for each answer.
 
-Both lists exist only while somebody waits. A blocking read of the agent empties the list of its node, so that a
+Both lists exist only while a process waits. A blocking read of the agent empties the list of its node, so that a
 question is taken at most once and nothing depends on the order of ids or clocks.
 """
 
@@ -13,14 +13,14 @@ from celery_daemons.store.script import ScriptCall, text
 
 #: Bytes of a question. Larger ones are refused where they are asked.
 LARGEST_QUESTION: Final = 64 * 1024
-#: Questions that wait for one agent. It takes them as fast as Redis hands them out, so more means that it hangs.
+#: Questions that wait for one agent. An agent takes them at once, so a longer list means that the agent hangs.
 _MOST_QUESTIONS: Final = 1000
-#: Milliseconds after which an answer is gone that nobody has fetched.
+#: Milliseconds after which an answer that was not fetched expires.
 _ANSWER_TTL_MS: Final = 10_000
 
 
 class Question(NamedTuple):
-    """A question as the agent takes it; ``until_ms`` is the end of the asker's patience by Redis's clock."""
+    """A question as the agent takes it; ``until_ms`` is when the client stops waiting, by Redis's clock."""
 
     until_ms: int
     incarnation: Incarnation
@@ -29,7 +29,7 @@ class Question(NamedTuple):
 
 
 def ask(keys: Keys, node: NodeName, question_id: str, body: bytes, *, ttl_ms: int) -> ScriptCall[int]:
-    """Leave a question for a node; 0 if its lease does not run, -1 if too many questions wait."""
+    """Store a question for a node; 0 if its lease does not run, -1 if too many questions wait."""
     return ScriptCall(
         "ask",
         (keys.nodes, keys.leases, keys.bell(node)),
@@ -39,7 +39,7 @@ def ask(keys: Keys, node: NodeName, question_id: str, body: bytes, *, ttl_ms: in
 
 
 def answer(keys: Keys, question_id: str, body: bytes) -> ScriptCall[int]:
-    """Leave the answer to a question."""
+    """Store the answer to a question."""
     return ScriptCall("answer", (keys.answer(question_id),), (body, _ANSWER_TTL_MS), int)
 
 

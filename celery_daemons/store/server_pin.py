@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-#: Stands for the run id of a server that reports none: such servers can be told apart by their histories only.
+#: Stands for the run id of a server that reports none: such servers differ in their histories only.
 _NO_RUN_ID: Final = "unknown"
 _RUN_ID = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
 

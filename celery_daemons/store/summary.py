@@ -1,4 +1,4 @@
-"""The numbers of daemons that the scripts keep: read them with all that makes them valid, and repair them."""
+"""Read the numbers of daemons that the scripts keep, with everything that makes them valid, and repair them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ def repair(
 
 
 def _number(raw: bytes) -> int:
-    """Decode a count; one that is not a number, which somebody has written by hand, counts as 0."""
+    """Decode a count; a count that is not a number, which was written by hand, counts as 0."""
     return int(raw) if raw.removeprefix(b"-").isdigit() else 0
 
 

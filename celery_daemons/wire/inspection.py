@@ -1,6 +1,6 @@
 """What clients ask the agent of a node about a daemon, and the answers; stacks come from the daemon's host.
 
-On their way through Redis they are JSON, between agent and host MessagePack.
+They are encoded as JSON in Redis, and as MessagePack between agent and host.
 """
 
 from typing import Final
@@ -58,9 +58,10 @@ class ThreadStack(msgspec.Struct, frozen=True):
 class Stack(msgspec.Struct, frozen=True, kw_only=True, tag="stack"):
     """The stacks of a daemon.
 
-    ``kind`` is ``task``, ``thread`` or ``process``. Of a task on the event loop of a shared host: ``holds_loop_for`` is
-    the seconds for which its present step runs, ``None`` while the task waits; ``cpu_seconds`` is the processor time
-    that the run has used, and ``stalls`` how often the run has blocked the loop, for ``stall_seconds`` together.
+    ``kind`` is ``task``, ``thread`` or ``process``. The other fields are set for a task on the event loop of a shared
+    host: ``holds_loop_for`` is the number of seconds for which its present step runs, ``None`` while the task waits;
+    ``cpu_seconds`` is the processor time that the run has used, and ``stalls`` how often the run has blocked the loop,
+    for ``stall_seconds`` together.
     """
 
     kind: str

@@ -21,7 +21,7 @@ BLOCK: Final = 1024
 BLOCKS_PER_DAEMON: Final = 64
 #: Blocks of one host: 4 MiB. Above that, the oldest lines of any daemon are lost first.
 BLOCKS_PER_HOST: Final = 4096
-#: Characters of a message that are kept, from its end: the end of a traceback says what happened.
+#: Characters of a message that are kept, from its end: the end of a traceback has the error.
 _MESSAGE_LENGTH: Final = 8000
 #: Lines that wait while another thread writes.
 _LONGEST_QUEUE: Final = 10_000
@@ -62,7 +62,7 @@ class _Owner:
 
 
 class LogRing:
-    """Writes the file. Any thread may append, a signal handler too: no caller ever waits for another one."""
+    """Writes the file. Any thread and any signal handler may append: no caller waits for another caller."""
 
     def __init__(self, path: str) -> None:
         """Create the file. Raises OSError."""

@@ -43,7 +43,7 @@ class Boot(msgspec.Struct, kw_only=True):
     loglevel: int = 20
     logfile: str | None = None
     python_path: str | None = None
-    #: Why the worker's timer says nothing about its loop, so that the worker sends no Tick; empty if it does.
+    #: Why the worker's timer does not show whether its loop runs, so that the worker sends no Tick; else empty.
     no_ticks: str = ""
 
 
@@ -139,7 +139,7 @@ class Tick(msgspec.Struct, tag=True):
 
 
 class Consuming(msgspec.Struct, tag=True):
-    """Worker to agent: the worker consumes, or has lost its broker, until whose return its timer may stand still."""
+    """Worker to agent: the worker consumes, or has lost its broker; its timer may not tick until the broker is back."""
 
     on: bool
 
@@ -227,7 +227,7 @@ class Alive(msgspec.Struct, tag=True):
 class HostNumbers(msgspec.Struct, tag=True):
     """Host to agent: the answer to CheckLoop, and what the host has measured since the last one.
 
-    ``loop_lag`` are the seconds that the event loop took to get to the question, ``None`` without a loop.
+    ``loop_lag`` is the number of seconds that the event loop took to answer, ``None`` without a loop.
     """
 
     loop_lag: float | None = None
@@ -238,7 +238,7 @@ class SteppedDown(msgspec.Struct, tag=True):
 
 
 class Progress(msgspec.Struct, tag=True):
-    """Monitor to agent: the loop has completed a turn."""
+    """Monitor to agent: the loop has completed an iteration."""
 
 
 class ClusterTotals(msgspec.Struct):
@@ -261,7 +261,7 @@ class ClusterNumbers(msgspec.Struct, tag=True, kw_only=True):
     """Monitor to agent: the cluster in numbers.
 
     ``placement`` has, by reason, the counts of buckets with the bounds of :data:`PLACEMENT_BOUNDS` and the sum of the
-    seconds. ``reconciled_at`` is Unix time. ``unhealthy`` names the first daemons that need a person.
+    seconds. ``reconciled_at`` is Unix time. ``unhealthy`` names the first daemons that need attention.
     """
 
     statuses: list[tuple[LauncherName, DaemonStatus, int]]

@@ -63,9 +63,9 @@ class AgentProcess:
         self._start_guard = Guard(
             f"node {boot.node}: starting the agent",
             remedy=(
-                f"the worker's tasks go on, but no daemon runs on this node until it succeeds; trying again, at least "
-                f"every {_MAX_PAUSE:g} s: free what the error names, or restart the worker if {sys.executable} was "
-                "replaced"
+                f"the worker's tasks continue, but no daemon runs on this node until it succeeds; trying again, at "
+                f"least every {_MAX_PAUSE:g} s: free what the error names, or restart the worker if {sys.executable} "
+                "was replaced"
             ),
         )
 

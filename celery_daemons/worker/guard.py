@@ -55,7 +55,7 @@ class Guard:
             return None
         try:
             result = function(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the worker's own tasks must go on
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker's own tasks must continue
             self._note(error)
             return None
         if self._failures:

@@ -1,4 +1,4 @@
-"""What the worker reports of its own loop, by which the agent finds a loop that stands still."""
+"""What the worker reports of its own loop, so that the agent can detect a loop that hangs."""
 
 import time
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from typing import Final
 
 from celery_daemons.wire.messages import Consuming, Tick
 
-#: Seconds between two reports that the timer ticks; several fit into the time after which a loop counts as still.
+#: Seconds between two reports that the timer ticks; several fit into the time after which a loop counts as hung.
 _TICK_INTERVAL: Final = 2.0
 
 
 class LoopReports:
-    """Says that the timer of the worker's loop ticks, and when that cannot be expected."""
+    """Reports that the timer of the worker's loop ticks, and when no ticks are to be expected."""
 
     def __init__(self, send: Callable[[object], None], *, ticks: bool) -> None:
         self._send = send
@@ -20,12 +20,12 @@ class LoopReports:
         self._next_tick_at = 0.0
 
     def repeat(self) -> None:
-        """Report to a new agent what the last one knew."""
+        """Report to a new agent what was reported to the last one."""
         if self._consuming:
             self._send(Consuming(True))
 
     def set_consuming(self, on: bool) -> None:
-        """Report whether the worker consumes: while it waits for its broker, its timer may stand still."""
+        """Report whether the worker consumes: while it waits for its broker, its timer may not tick."""
         if on != self._consuming:
             self._consuming = on
             self._send(Consuming(on))

@@ -1,6 +1,6 @@
 """The worker's consumers of its node's two queues: the task queue, and the spawn queue of the monitor's messages.
 
-Daemons need neither queue. If a broker refuses one, the node does without it, and the worker goes on with its tasks.
+Daemons need neither queue. If a broker refuses one, the node works without it, and the worker continues with its tasks.
 """
 
 import contextlib

@@ -41,11 +41,11 @@ def _shutting_down() -> bool:
 
 
 def _no_ticks(worker: Any) -> str:
-    """Return why the worker's timer says nothing about its loop; empty if it does."""
+    """Return why the worker's timer does not show whether its loop runs; empty if it does."""
     if issubclass(worker.pool_cls, SoloPool):
-        return "the solo pool runs tasks in the worker's loop, which stands still meanwhile"
+        return "the solo pool runs tasks in the worker's loop, which does not run meanwhile"
     if not worker.use_eventloop:
-        return "Celery's timer is a thread with this pool or broker, and ticks whatever the worker does"
+        return "with this pool or broker, Celery's timer is a thread, which ticks even if the worker hangs"
     return ""
 
 
@@ -106,7 +106,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self._drain_timeout = settings.drain_timeout
         self._guard = Guard(
             f"node {worker.hostname}: checking the agent",
-            remedy="the worker's tasks go on; trying again, at least every 30 s",
+            remedy="the worker's tasks continue; trying again, at least every 30 s",
             pauses=True,
         )
         self._ending_guard = Guard(

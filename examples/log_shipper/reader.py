@@ -17,7 +17,7 @@ BATCH = 1000
 
 @dataclass(slots=True)
 class Tally:
-    """How the numbers of a file's lines compare with a count upwards from the first one received."""
+    """Compares the numbers of a file's lines with a sequence that begins with the first number received."""
 
     received: int = 0
     missing: int = 0

@@ -1,4 +1,4 @@
-"""The measures: latencies and costs, each as rows of name, value, unit and aim."""
+"""Measure latencies and costs, each as rows of name, value, unit and aim."""
 
 import time
 import timeit
@@ -222,7 +222,7 @@ def command_line() -> Iterator[Row]:
 
 
 def ordinary_tasks() -> Iterator[Row]:
-    """What the worker's own tasks notice: the time for a thousand of them, beside a worker without daemons."""
+    """The effect on the worker's own tasks: the time for a thousand of them, compared with a worker without daemons."""
     with bench_cluster() as cluster:
         plain, ours = cluster.worker("plain", concurrency=2, options=["-Q", "plain", "--no-daemons"]), None
         ours = cluster.worker("ours", concurrency=2, options=["-Q", "ours"])

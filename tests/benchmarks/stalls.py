@@ -1,4 +1,4 @@
-"""Whether the daemon that blocks an event loop of 1,000 is named rightly, and what the watch of that loop costs."""
+"""Measure whether the right daemon of 1,000 is named when it blocks the loop, and the cost of watching the loop."""
 
 import asyncio
 import random
@@ -26,14 +26,14 @@ _REPORTED = 2.0
 
 
 class _Quiet(StallLog):
-    """Writes nothing: a thousand warnings would hide the table."""
+    """Writes nothing, because a thousand warnings would hide the table."""
 
     def _warn(self, run: Run | None, what: str, frames: Any, others: int) -> None:
         pass
 
 
 def measure() -> Iterator[Row]:
-    """Stalls that were not named, or wrongly, and the processor time of the watch."""
+    """Measure the stalls that were attributed wrongly or not at all, and the processor time of the watcher."""
     yield naming(1000)
     yield cost()
 

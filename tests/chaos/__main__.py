@@ -31,7 +31,7 @@ def cause_faults(cluster: ChaosCluster, plan: Plan, report: Report, minutes: flo
         for _ in range(_ROUND):
             _mend(pending)
             step, idle = plan.next(), cluster.idle()
-            # One node is left alone, so that daemons have somewhere to go.
+            # One node gets no fault, so that daemons can start there.
             if len(idle) > 1:
                 fault = step.cause(cluster, step.rng.choice(idle), step.rng)
                 if fault is not None:
@@ -75,11 +75,11 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the folder with the workers' logs")
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(2**32)
-    # As Ctrl-C does: without that, the processes, control groups and file systems of the run would stay behind.
+    # SIGTERM ends the run as Ctrl-C does. Otherwise its processes, control groups and file systems would be left.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     console = Console(width=120)
     console.print(f"seed {seed}")
-    # A short path: sockets are made in it.
+    # A short path, because sockets are created in it.
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     report = Report()
     with ExitStack() as stack:

@@ -36,7 +36,7 @@ class ChaosCluster:
         #: Before this time, Redis's clock is not set again.
         self.no_step_before = 0.0
         self._latest_shown = 0.0
-        #: Copies of what Redis held, the oldest first.
+        #: Copies of Redis's data, the oldest first.
         self.snapshots: list[Path] = []
         self._folder = folder
         source = PRELUDE.replace("broker=BROKER_URL", "broker=os.environ.get('REDIS', BROKER_URL)")
@@ -61,7 +61,7 @@ class ChaosCluster:
 
     @property
     def not_possible(self) -> list[str]:
-        """Return the faults that this process has no right to cause."""
+        """Return the faults that this process has no privilege to cause."""
         found = []
         if any(node.disk is None for node in self.nodes):
             found.append("disk full (a file system cannot be mounted)")
@@ -106,7 +106,7 @@ class ChaosCluster:
 
     @property
     def _shown(self) -> float:
-        """Return the time that Redis's clock shows, but for a constant."""
+        """Return the time that Redis's clock shows, apart from a constant."""
         return time.monotonic() + self.clock.ahead
 
     def save(self) -> None:
@@ -118,7 +118,7 @@ class ChaosCluster:
         self.snapshots.append(copy)
 
     def restore(self, snapshot: Path) -> None:
-        """Kill Redis, and start it with a copy of what it once held."""
+        """Kill Redis, and start it with an earlier copy of its data."""
         self.server.kill()
         shutil.copy(snapshot, self._saved)
         self.server.start()

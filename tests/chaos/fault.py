@@ -26,12 +26,12 @@ class Fault:
     mend_at: float = 0.0
 
 
-#: Causes a fault at a node; ``None`` if that is not possible now. Only the generator given may decide by chance.
+#: Causes a fault at a node; ``None`` if that is not possible now. Every random decision uses the given generator.
 Cause: TypeAlias = Callable[[ChaosCluster, Node, random.Random], Fault | None]
 
 
 def lasting(kind: str, member: Member, seconds: float, mend: Callable[[], object]) -> Fault:
-    """Return a fault of a member that is repaired after so many seconds; until then, the member gets no other."""
+    """Return a fault of a member that is repaired after so many seconds; until then, the member gets no other fault."""
     now = time.monotonic()
     member.busy_until = now + seconds + 0.5
     return Fault(kind, now, [], mend, now + seconds)

@@ -14,7 +14,7 @@ from tests.support.workers import CeleryProcess, Worker
 
 #: The leases of nodes, in seconds. A node that is restarted draws another one of them.
 LEASES = (2.0, 3.0, 5.0)
-#: What ``celery … daemons monitor`` says when it has started.
+#: What ``celery … daemons monitor`` logs when it has started.
 _CANDIDATE_READY = "candidate started"
 
 
@@ -31,7 +31,7 @@ class Member:
         stack.callback(self.close)
 
     def close(self) -> None:
-        """Kill whatever is left of it."""
+        """Kill every process that is left."""
         self.process.close()
 
     def agent(self, rng: random.Random) -> psutil.Process | None:
@@ -39,7 +39,7 @@ class Member:
         return self._any(rng, lambda line: line[1:3] == ["-m", "celery_daemons.node"])
 
     def role(self, role: str, rng: random.Random) -> psutil.Process | None:
-        """Return a process whose title begins with ``celery_daemons.<role>``; any one of several."""
+        """Return a process whose title begins with ``celery_daemons.<role>``; any of several."""
         return self._any(rng, lambda line: line[0].startswith(f"celery_daemons.{role}"))
 
     def environment(self, lease: float) -> dict[str, str]:

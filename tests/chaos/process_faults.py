@@ -22,7 +22,7 @@ def kill_worker(cluster: ChaosCluster, node: Node, rng: random.Random) -> Fault:
 
 
 def kill_tree(cluster: ChaosCluster, node: Node, rng: random.Random) -> Fault:
-    """Everything of a node at once, as when the power fails."""
+    """All processes of a node at once, as in a power failure."""
     hit, now = cluster.at(node), time.monotonic()
     node.process.kill_tree()
     return Fault("machine lost", now, hit, partial(node.restart, rng), now + rng.uniform(1, 4))
@@ -77,7 +77,7 @@ def freeze_monitor(cluster: ChaosCluster, _: Node, rng: random.Random) -> Fault 
 
 
 def freeze_agent(_: ChaosCluster, node: Node, rng: random.Random) -> Fault | None:
-    """The agent alone, for up to two of the shortest leases: its hosts have to end themselves."""
+    """The agent alone, for up to two of the shortest leases: the kernel has to end its hosts."""
     return _frozen("agent frozen", node, node.agent(rng), rng)
 
 
@@ -126,7 +126,7 @@ def freeze_candidate(cluster: ChaosCluster, _: Node, rng: random.Random) -> Faul
 
 
 def move(cluster: ChaosCluster, _: Node, rng: random.Random) -> Fault:
-    """A client moves a few daemons, during all that."""
+    """A client moves a few daemons."""
     now, names = time.monotonic(), rng.sample(cluster.names, min(5, len(cluster.names)))
     for name in names:
         with contextlib.suppress(DaemonsError):

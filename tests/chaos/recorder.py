@@ -103,7 +103,7 @@ class Recorder:
             self._judge(*record)
 
     def alive(self, name: str, *, since: float) -> bool:
-        """Return whether a daemon has recorded itself since a moment."""
+        """Return whether a daemon has written a record since a moment."""
         run = self.newest.get(name)
         return run is not None and run.last_seen > since
 
@@ -119,7 +119,7 @@ class Recorder:
                     "overlap", name, f"token {token} wrote at {at:.3f}, {newest.token} began at {newest.began:.3f}"
                 )
         elif newest is not None and at < newest.began:
-            # A short run, whose file was read late.
+            # This was a short run, whose file was read late.
             if token > newest.token:
                 self._blame("token decreased", name, f"token {newest.token} began at {newest.began:.3f}, after {token}")
             self._begin(name, token, at, tokens)

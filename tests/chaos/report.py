@@ -1,4 +1,4 @@
-"""What a run did and found, as a table for the console and for the documentation."""
+"""The result of a run, as a table for the console and for the documentation."""
 
 from collections import defaultdict
 
@@ -6,7 +6,7 @@ from tests.chaos.chaos_cluster import CANDIDATES, NODES, ChaosCluster
 from tests.chaos.fault import Fault
 from tests.chaos.members import LEASES
 
-#: A run counts as the answer to a fault if it began so many seconds after it at most.
+#: A run counts as the recovery from a fault if it began within this many seconds after the fault.
 _ANSWER = 15.0
 
 
@@ -43,7 +43,7 @@ class Report:
         self._unsettled.clear()
 
     def harm(self, cluster: ChaosCluster) -> dict[str, int]:
-        """Return what must all be zero."""
+        """Return the counts that must all be zero."""
         kinds = [violation.kind for violation in cluster.recorder.violations]
         return {
             "overlaps": kinds.count("overlap"),

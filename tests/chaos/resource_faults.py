@@ -13,12 +13,12 @@ from tests.chaos.chaos_cluster import ChaosCluster
 from tests.chaos.fault import Cause, Fault, lasting, send_signal
 from tests.chaos.members import Node
 
-#: The longest time that a shortage lasts, in seconds: longer than a node waits until it gives its daemons away.
+#: The longest time that a shortage lasts, in seconds: longer than a node waits before it releases its daemons.
 _LONGEST = 8.0
 
 
 def refuse_forks(_: ChaosCluster, node: Node, rng: random.Random) -> Fault | None:
-    """Every fork and every new thread of a node fails, and it needs some."""
+    """Every fork and every new thread of a node fails, while the node needs new processes."""
     limit = node.process_limit
     if limit is None:
         return None
@@ -54,7 +54,7 @@ def exhaust_descriptors(_: ChaosCluster, node: Node, rng: random.Random) -> Faul
     _kill_one(node, rng)
 
     def mend() -> None:
-        # What the process has started meanwhile has inherited the limit.
+        # Processes that it has started meanwhile have inherited the limit.
         for one in node.process.tree():
             with contextlib.suppress(psutil.Error, OSError):
                 if one.rlimit(resource.RLIMIT_NOFILE)[0] < before[0]:
@@ -69,7 +69,7 @@ def _first_free(process: psutil.Process) -> int:
 
 
 def _kill_one(node: Node, rng: random.Random) -> None:
-    """Kill a process that the node will want to replace, or none."""
+    """Kill a process that the node will try to replace, or none."""
     role = rng.choice(("host", "forkserver", "agent", "monitor", ""))
     process = node.agent(rng) if role == "agent" else node.role(role, rng) if role else None
     send_signal(process, signal.SIGKILL)

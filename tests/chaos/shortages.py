@@ -1,6 +1,7 @@
-"""What a node can run short of: processes, by a control group of its own, and disk, by a small file system of its own.
+"""Limit the processes of a node by a control group, and its disk by a small file system.
 
-Both need rights that a container or an ordinary user may lack. Faults of a kind that is not possible are not caused.
+Both need privileges that a container or an ordinary user may lack. Faults of a kind that is not possible are not
+caused.
 """
 
 import contextlib

@@ -48,7 +48,7 @@ def restart_old(cluster: ChaosCluster, _: Node, __: random.Random) -> Fault | No
 
 
 def save(cluster: ChaosCluster, _: Node, __: random.Random) -> Fault:
-    """Redis saves; no fault in itself, but what an old restart comes back with."""
+    """Redis saves. This is not a fault, but a later restart may load this data."""
     now = time.monotonic()
     cluster.save()
     return Fault("Redis saved", now)

@@ -121,7 +121,7 @@ def test_scanners_and_clients_that_are_quicker_than_nodes_restart_no_daemon(faul
         cluster.client.want(name, name.partition(".")[0], encode_arguments(name, (), {}))
     thaw(*agents)
 
-    # Then none of them is restarted by the time that the monitor acts again
+    # Then none of them has been restarted when the monitor acts again
     cluster.client.want("watch.late", "watch", "[[],{}]")
     cluster.client.wait_running("watch.late", within=SOON)
     cluster.client.forget("watch.late")

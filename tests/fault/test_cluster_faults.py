@@ -136,7 +136,7 @@ def test_corrupt_records_are_left_alone_and_all_other_daemons_run_on(fault_clust
     cluster.assert_not_restarted(others)
     run = cluster.recorder.runs()[victim][-1]
     assert run.token == cluster.before[victim].token, "an entry that cannot be read may be that of a running daemon"
-    # And what was put right goes on
+    # And daemons whose records were repaired continue
     redis.hset(keys.book, victim, sound or "")
     cluster.client.restart(victim)
     wait_until(
@@ -145,7 +145,7 @@ def test_corrupt_records_are_left_alone_and_all_other_daemons_run_on(fault_clust
         because="its record can be read",
     )
     cluster.final_check()
-    # What is left of the rubbish is for an operator.
+    # An operator has to remove the other corrupt records.
     cluster.reusable = False
 
 

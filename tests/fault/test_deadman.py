@@ -93,7 +93,7 @@ picky.recovery_scanner(lambda: listed(picky))
 """
 )
 SPINNING = ("spinner", "spinning-watch", "spinning-strand")
-#: They hold the GIL: no other thread of their process runs meanwhile.
+#: Launchers whose daemons hold the GIL: no other thread of their process runs meanwhile.
 SEIZING = ("sleeper", "looper")
 A, B = NODES = ("w1@test", "w2@test")
 

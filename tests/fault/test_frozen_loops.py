@@ -1,4 +1,4 @@
-"""A loop that stands still is found within 15 s; losing Redis or the broker is no such fault."""
+"""A loop that hangs is found within 15 s; the loss of Redis or the broker does not count as a hang."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ import pytest
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.server_pin import server_id
 from tests.conftest import RUNNING
-from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster, title
+from tests.support.clusters import COROUTINE_AND_FUNCTION, SOON, IntegrationCluster, title
 from tests.support.probes import Probe, probe
 from tests.support.servers import Server, free_port
 from tests.support.waiting import wait_until
@@ -23,18 +23,6 @@ from tests.support.workers import Worker
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
 
-SOURCE = (
-    EVENT_LOG
-    + """
-@daemons.launcher
-async def together(ctx):
-    await ctx.stopping.wait()
-
-@daemons.launcher
-def alone(ctx):
-    ctx.stopping.wait()
-"""
-)
 #: What the reference promises, and a second for the process that polls.
 FOUND_WITHIN = 16.0
 #: Seconds after which a file counts as stale for `find -mmin -0.25`.
@@ -98,15 +86,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory, valkey: Server) -> Iterator
     port, systemd, file = free_port(), Systemd(folder), folder / "healthy"
     # A long lease: the agent replaces a frozen monitor only after 0.6 of it, and the probe comes first.
     settings = {"http": f"127.0.0.1:{port}", "health_file": str(file), "lease_ttl": 60.0, "heartbeat_interval": 1.0}
-    with IntegrationCluster(folder, valkey, SOURCE, settings=settings, pool="prefork") as cluster:
-        # And no wait for that lease: this server counts as confirmed.
+    with IntegrationCluster(folder, valkey, COROUTINE_AND_FUNCTION, settings=settings, pool="prefork") as cluster:
+        # The server counts as confirmed, so that nothing waits for that lease.
         with valkey.client() as client:
             run_id, history = client.info("server")["run_id"], client.info("replication")["master_replid"]
             client.hset(Keys(cluster.namespace).cluster, "server", server_id(run_id, history))
         env = {"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "3000000"}
         worker = cluster.worker("w1", env=env)
-        cluster.spawn("one", "together")
-        cluster.spawn("two", "alone")
+        cluster.spawn("one", "coroutine")
+        cluster.spawn("two", "function")
         yield Observed(cluster, worker, port, systemd, file)
     systemd.close()
 
@@ -115,9 +103,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory, valkey: Server) -> Iterator
 def observed(shared: Observed, request: pytest.FixtureRequest) -> Observed:
     request.node.stash[RUNNING] = [shared.worker]
     for path in ("/livez", "/livez/worker"):
-        wait_until(lambda path=path: probe(shared.port, path).status == 200, within=60, because="everything turns")
+        wait_until(lambda path=path: probe(shared.port, path).status == 200, within=60, because="all loops respond")
     wait_until(shared.fresh, within=SOON, because="the file is touched each second")
-    wait_until(lambda: shared.systemd.silent_for() < 2, within=SOON, because="the watchdog is kept quiet")
+    wait_until(lambda: shared.systemd.silent_for() < 2, within=SOON, because="the watchdog is notified")
     return shared
 
 
@@ -126,7 +114,7 @@ def find(observed: Observed, pid: int, fails: Callable[[], bool]) -> None:
     stopped_at = time.monotonic()
     os.kill(pid, signal.SIGSTOP)
     try:
-        wait_until(fails, within=FOUND_WITHIN, because=f"process {pid} stands still")
+        wait_until(fails, within=FOUND_WITHIN, because=f"process {pid} hangs")
         wait_until(
             lambda: not observed.fresh(),
             within=FOUND_WITHIN + 1 - (time.monotonic() - stopped_at),
@@ -143,20 +131,20 @@ def test_a_frozen_shared_host_fails_livez(observed: Observed) -> None:
     address = observed.cluster.daemons.locate("one")
     assert address is not None
 
-    find(observed, address.pid, lambda: f"host {address.pid} has not turned" in probe(observed.port, "/livez").text)
+    find(observed, address.pid, lambda: f"host {address.pid} has not responded" in probe(observed.port, "/livez").text)
 
 
 def test_a_frozen_isolated_host_fails_livez(observed: Observed) -> None:
     address = observed.cluster.daemons.locate("two")
     assert address is not None
 
-    find(observed, address.pid, lambda: f"host {address.pid} has not turned" in probe(observed.port, "/livez").text)
+    find(observed, address.pid, lambda: f"host {address.pid} has not responded" in probe(observed.port, "/livez").text)
 
 
 def test_a_frozen_monitor_fails_livez(observed: Observed) -> None:
     monitor = observed.process("celery_daemons.monitor")
 
-    find(observed, monitor.pid, lambda: "monitor's loop has not turned" in probe(observed.port, "/livez").text)
+    find(observed, monitor.pid, lambda: "monitor's loop has not responded" in probe(observed.port, "/livez").text)
 
 
 def test_a_frozen_worker_fails_its_probe_and_not_that_of_the_agent(observed: Observed) -> None:
@@ -173,12 +161,12 @@ def test_a_frozen_agent_does_not_answer(observed: Observed) -> None:
     find(observed, agent.pid, lambda: probe(observed.port, "/livez", within=1.0).status == 0)
 
 
-def test_systemd_learns_of_join_state_and_end(observed: Observed) -> None:
+def test_systemd_is_notified_of_join_state_and_end(observed: Observed) -> None:
     lines = observed.systemd.lines()
 
     assert lines.count("READY=1") == 1
     assert "STATUS=2 daemons, leads" in lines
-    # And no process of the user may speak for the unit
+    # And no process of the user can send messages for the unit
     for name in ("one", "two"):
         address = observed.cluster.daemons.locate(name)
         assert address is not None
@@ -190,8 +178,8 @@ def test_systemd_learns_of_join_state_and_end(observed: Observed) -> None:
     assert not observed.file.exists()
 
 
-#: Seconds without the server. The longest wait of any part is the 15 s of the agent, and nothing there knows how long
-#: the server is away, so that what holds for a minute holds for ten.
+#: Seconds without the server. The longest time-out of any part is the 15 s of the agent, and no part depends on how
+#: long the server is away, so a minute has the same effect as ten.
 OUTAGE = 60.0
 
 
@@ -199,16 +187,16 @@ OUTAGE = 60.0
 def test_no_liveness_probe_fails_while_a_server_is_away(
     lost: str, new_server: Callable[..., Server], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Attacks: a restart of every worker would turn an outage of Redis into one of everything."""
+    """Attacks: an outage of Redis would restart every worker, and so stop all tasks."""
     # Given a worker whose broker is not the Redis of the address book
     server, broker, port = new_server(), new_server(), free_port()
     settings = {"http": f"127.0.0.1:{port}"}
     with IntegrationCluster(
-        tmp_path, server, SOURCE, broker_url=broker.url, settings=settings, pool="prefork"
+        tmp_path, server, COROUTINE_AND_FUNCTION, broker_url=broker.url, settings=settings, pool="prefork"
     ) as cluster:
         worker = cluster.worker("w1")
         request.node.stash[RUNNING] = [worker]
-        cluster.spawn("one", "together")
+        cluster.spawn("one", "coroutine")
         wait_until(lambda: probe(port, "/readyz").status == 200, within=SOON, because="the node has joined")
 
         # When one of the two stops

@@ -15,6 +15,7 @@ from tests.support.clusters import BRISK, IntegrationCluster
 from tests.support.django_projects import CELERY, CONTRIB, NewDjango, add_django, create_tables
 from tests.support.postgresql import PostgreSQL
 from tests.support.projects import Project
+from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
@@ -89,6 +90,13 @@ def cluster(shared_cluster: IntegrationCluster, request: pytest.FixtureRequest) 
     request.node.stash[RUNNING] = list(shared_cluster.workers.values())
     yield shared_cluster
     shared_cluster.forget_all()
+
+
+@pytest.fixture
+def proxy(valkey: Server) -> Iterator[Proxy]:
+    """Return a proxy in front of the shared server."""
+    with Proxy(valkey.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture

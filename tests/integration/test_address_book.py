@@ -1,4 +1,4 @@
-"""The live replica of the address book: it follows what happens, and never vouches for a node longer than its lease."""
+"""The live replica of the address book: it follows changes, and returns no address after the end of a node's lease."""
 
 import threading
 import time
@@ -11,7 +11,8 @@ import pytest
 from celery_daemons import Address, AddressBook, DaemonsError, SpawnTimeout
 from celery_daemons.store.keys import Keys
 from tests.conftest import RUNNING
-from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
+from tests.integration.conftest import module_cluster
+from tests.support.clusters import COROUTINE_AND_FUNCTION, SOON, IntegrationCluster
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -20,46 +21,21 @@ LEASE = 2.0
 #: One check per hundredth of a second, for as long as a few checks of the leases take.
 GLANCES = 150
 
-SOURCE = (
-    EVENT_LOG
-    + """
-@daemons.launcher
-async def coroutine(ctx):
-    await asyncio.Event().wait()
-
-@daemons.launcher
-def function(ctx):
-    ctx.stopping.wait()
-"""
-)
-
-
-@pytest.fixture(scope="module")
-def shared_cluster(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
-    with IntegrationCluster(tmp_path_factory.mktemp("book"), valkey, SOURCE, settings={"lease_ttl": LEASE}) as cluster:
-        yield cluster
+shared_cluster = module_cluster(COROUTINE_AND_FUNCTION, workers={"w1": {}, "w2": {}}, settings={"lease_ttl": LEASE})
 
 
 @pytest.fixture
-def cluster(shared_cluster: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
-    """Two nodes, both up, also after a test that has killed some."""
-    shared_cluster.worker("w1")
-    shared_cluster.worker("w2")
-    request.node.stash[RUNNING] = list(shared_cluster.workers.values())
-    yield shared_cluster
-    shared_cluster.forget_all()
+def cluster(cluster: IntegrationCluster) -> IntegrationCluster:
+    """Return the cluster with both nodes up, also after a test that has killed one."""
+    cluster.worker("w1")
+    cluster.worker("w2")
+    return cluster
 
 
 @pytest.fixture
 def book(cluster: IntegrationCluster) -> Iterator[AddressBook]:
     with cluster.daemons.address_book() as book:
         yield book
-
-
-@pytest.fixture
-def proxy(valkey: Server) -> Iterator[Proxy]:
-    with Proxy(valkey.port) as proxy:
-        yield proxy
 
 
 def spread(cluster: IntegrationCluster, prefix: str, count: int = 8) -> dict[str, Address]:
@@ -79,7 +55,7 @@ def same(book: AddressBook, address: Address) -> bool:
 
 
 def ended(cluster: IntegrationCluster, incarnation: str) -> bool:
-    """Whether the lease of a node's life has ended, by the word of Redis."""
+    """Return whether the lease of a node's incarnation has ended, according to Redis."""
     return all(node.incarnation != incarnation or node.status == "lost" for node in cluster.daemons.nodes())
 
 
@@ -130,13 +106,13 @@ def test_the_replica_knows_nodes_and_their_daemons(cluster: IntegrationCluster, 
 def test_waiting_for_a_daemon_returns_its_address_or_raises_the_reason(
     cluster: IntegrationCluster, book: AddressBook
 ) -> None:
-    # When somebody waits before it is spawned
+    # When a thread waits before the daemon is spawned
     spawning = threading.Timer(0.2, cluster.daemons.spawn, args=("late", "coroutine"))
     spawning.start()
     assert book.wait_for("late", timeout=SOON).name == "late"
     spawning.join()
 
-    # When nobody spawns it
+    # When the daemon is not spawned
     with pytest.raises(SpawnTimeout, match=r"daemon never does not run after 0\.2 s: it is on no node"):
         book.wait_for("never", timeout=0.2)
 
@@ -144,11 +120,11 @@ def test_waiting_for_a_daemon_returns_its_address_or_raises_the_reason(
 def test_a_daemon_on_a_node_with_a_lease_has_an_address_at_every_moment(
     valkey: Server, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """A lease that is short beside the replica's own rhythm is read more often."""
+    """A lease that is shorter than the replica's usual interval is read more often."""
     # Given
     settings = {"lease_ttl": 1.2, "heartbeat_interval": 0.3}
     with (
-        IntegrationCluster(tmp_path, valkey, SOURCE, settings=settings) as cluster,
+        IntegrationCluster(tmp_path, valkey, COROUTINE_AND_FUNCTION, settings=settings) as cluster,
         cluster.daemons.address_book() as book,
     ):
         request.node.stash[RUNNING] = [cluster.worker()]
@@ -174,7 +150,7 @@ def test_daemons_of_a_killed_node_have_no_address_between_the_end_of_the_lease_a
     # When
     cluster.workers["w2"].kill_tree()
 
-    # Then neither the replica nor the book itself vouches for it once its lease has ended
+    # Then neither the replica nor the book itself returns its address once the lease has ended
     wait_until(lambda: ended(cluster, lost.incarnation), within=SOON, because="nobody renews the lease")
     for where in (book.locate(lost.name), cluster.daemons.locate(lost.name)):
         assert where is None or where.incarnation != lost.incarnation
@@ -217,7 +193,7 @@ def test_a_disconnected_replica_gives_no_address_after_the_last_known_lease_and_
     with AddressBook.connect(proxy.url, cluster.namespace) as book:
         address = book.wait_for("far", timeout=SOON)
 
-        # When Redis falls silent, without an error
+        # When Redis stops answering, without an error
         proxy.hole()
         cut = time.monotonic()
 
@@ -242,7 +218,7 @@ def test_a_replica_that_fell_behind_a_trimmed_journal_reloads_the_address_book(
     with AddressBook.connect(proxy.url, cluster.namespace) as book:
         book.wait_for("going", timeout=SOON)
 
-        # When its requests are held up, and what happens meanwhile is no longer in the journal
+        # When its requests are delayed, and the changes meanwhile are no longer in the journal
         proxy.hold("up")
         cluster.daemons.stop("going", wait=SOON)
         cluster.spawn("coming", "coroutine")

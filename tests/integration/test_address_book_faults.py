@@ -2,55 +2,29 @@
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from celery_daemons import AddressBook, StoreUnavailable
 from celery_daemons.store.keys import Keys
 from celery_daemons.store.replica import Changes, Replica
-from tests.conftest import RUNNING, NewServer
-from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
+from tests.conftest import NewServer
+from tests.integration.conftest import module_cluster
+from tests.support.clusters import COROUTINE_AND_FUNCTION, SOON, IntegrationCluster
 from tests.support.proxy import Proxy
-from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 LEASE = 2.0
 
-SOURCE = (
-    EVENT_LOG
-    + """
-@daemons.launcher
-async def coroutine(ctx):
-    await asyncio.Event().wait()
-
-@daemons.launcher
-def function(ctx):
-    ctx.stopping.wait()
-"""
-)
-
-
-@pytest.fixture(scope="module")
-def shared_cluster(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
-    with IntegrationCluster(tmp_path_factory.mktemp("book"), valkey, SOURCE, settings={"lease_ttl": LEASE}) as cluster:
-        yield cluster
+shared_cluster = module_cluster(COROUTINE_AND_FUNCTION, workers={"w1": {}, "w2": {}}, settings={"lease_ttl": LEASE})
 
 
 @pytest.fixture
-def cluster(shared_cluster: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[IntegrationCluster]:
-    """Two nodes, both up, also after a test that has killed some."""
-    shared_cluster.worker("w1")
-    shared_cluster.worker("w2")
-    request.node.stash[RUNNING] = list(shared_cluster.workers.values())
-    yield shared_cluster
-    shared_cluster.forget_all()
-
-
-@pytest.fixture
-def proxy(valkey: Server) -> Iterator[Proxy]:
-    with Proxy(valkey.port) as proxy:
-        yield proxy
+def cluster(cluster: IntegrationCluster) -> IntegrationCluster:
+    """Return the cluster with both nodes up, also after a test that has killed one."""
+    cluster.worker("w1")
+    cluster.worker("w2")
+    return cluster
 
 
 def test_a_replica_follows_in_a_process_that_was_forked_inside_its_block(cluster: IntegrationCluster) -> None:

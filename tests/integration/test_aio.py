@@ -1,4 +1,4 @@
-"""The calls as coroutines: none waits for another, and a cancelled one leaves nothing behind."""
+"""The calls as coroutines: none waits for another, and a cancelled call leaves nothing behind."""
 
 import asyncio
 import threading
@@ -60,7 +60,7 @@ async def test_many_calls_at_once_share_a_bounded_number_of_connections(daemons:
 
 
 @pytest.mark.asyncio
-async def test_followers_of_events_hold_up_no_other_call(daemons: Daemons) -> None:
+async def test_followers_of_events_delay_no_other_call(daemons: Daemons) -> None:
     # Given more followers than commands at once
     async def follow(name: str) -> str:
         async for entry in daemons.aio.follow_events():
@@ -83,7 +83,7 @@ async def test_followers_of_events_hold_up_no_other_call(daemons: Daemons) -> No
 
 @pytest.mark.asyncio
 async def test_every_wait_that_is_cancelled_ends(daemons: Daemons) -> None:
-    """The Redis client swallows a cancellation that arrives while it sends, and a wait would go on with its loop."""
+    """Attacks: the Redis client swallows a cancellation that arrives while it sends, and the wait would continue."""
     # Given
     pending = [asyncio.create_task(daemons.aio.spawn(f"feed.{number}", "feed", wait=10 * LONG)) for number in range(60)]
     await wait_until_async(lambda: recorded(daemons, 60), within=SOON, because="each spawn is recorded at once")

@@ -1,4 +1,4 @@
-"""What is wrong is refused with its name and the remedy, and everything else goes on."""
+"""Wrong input is refused with its name and the remedy, and everything else continues."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,6 +1,5 @@
 """Any broker transport works, and a lost broker connection stops no daemon."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,12 +40,6 @@ app.conf.broker_transport_options = {
     "store_processed": True, "processed_folder": FOLDER + "/processed", "polling_interval": 0.1,
 }
 """
-
-
-@pytest.fixture
-def proxy(valkey: Server) -> Iterator[Proxy]:
-    with Proxy(valkey.port) as proxy:
-        yield proxy
 
 
 def visits(cluster: IntegrationCluster) -> set[int]:

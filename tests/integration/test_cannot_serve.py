@@ -1,4 +1,4 @@
-"""A node that is alive and cannot start processes: its daemons run elsewhere, and it serves again by itself."""
+"""A node that is alive but cannot start processes: its daemons run elsewhere, and it recovers without help."""
 
 import resource
 import shutil
@@ -35,7 +35,7 @@ NODES = ("w1@test", "w2@test")
 
 @pytest.fixture
 def cluster(tmp_path: Path, valkey: Server) -> Iterator[IntegrationCluster]:
-    """Two nodes, the first of which a test breaks."""
+    """Two nodes; tests break the first one."""
     with IntegrationCluster(tmp_path, valkey, SOURCE, settings={"rebalance": "off", "vnodes": 40}) as cluster:
         cluster.worker("w1")
         cluster.worker("w2")

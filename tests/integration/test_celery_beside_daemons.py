@@ -1,4 +1,4 @@
-"""Tasks, canvases and control commands give the same results with 23 daemons beside as on a plain worker."""
+"""Tasks, canvases and control commands give the same results on a node with 23 daemons as on a plain worker."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -6,7 +6,7 @@ import pytest
 
 from celery_daemons import DaemonsError
 from tests.conftest import RUNNING, NewServer
-from tests.support.certificates import self_signed
+from tests.support.certificates import self_signed, tls_config
 from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
 from tests.support.projects import PRELUDE
 from tests.support.servers import Server, free_port
@@ -33,14 +33,7 @@ def test_the_tls_options_of_the_broker_reach_agent_monitor_and_client(
     # Given a Redis whose certificate no authority has signed, and an app that names no other
     key, certificate = self_signed(tmp_path, "redis.internal")
     port = free_port()
-    server = new_server(
-        f"tls-port {port}",
-        f"tls-cert-file {certificate}",
-        f"tls-key-file {key}",
-        f"tls-ca-cert-file {certificate}",
-        "tls-auth-clients no",
-        flavour="redis",
-    )
+    server = new_server(*tls_config(port, key, certificate), flavour="redis")
     source = EVENT_LOG.replace(
         "daemons = Daemons",
         'import ssl\napp.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_NONE}\ndaemons = Daemons',

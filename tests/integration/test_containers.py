@@ -1,4 +1,4 @@
-"""The Dockerfile and the compose file: valid, cached as they say, and each command of theirs does what it should."""
+"""The Dockerfile and the compose file are valid, their layers are cached, and each of their commands works."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from tests.support.servers import Server
 from tests.support.waiting import wait_until
 from tests.support.workers import READY, CeleryProcess
 
-#: They install packages, and start three workers.
+#: These tests install packages, and start three workers.
 pytestmark = pytest.mark.heavy
 
 DOCKERFILE = ROOT / "docker" / "Dockerfile"

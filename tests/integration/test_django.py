@@ -175,7 +175,7 @@ def test_a_check_finds_what_is_wrong(new_project: NewProject, source: str, check
 
 
 def test_coroutine_daemons_do_not_wait_for_a_slow_query_of_another(project: Project) -> None:
-    """Attacks: with a call for each sleep, calls would pile up behind the query, or every daemon would wait for it."""
+    """Attacks: with a call for each sleep, calls would queue behind the query, or every daemon would wait for it."""
     done = project.python(SETUP + SLOW_QUERY)
 
     assert done.splitlines() == ["slept waiting calls: 1", "open: False"]

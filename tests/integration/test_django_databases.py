@@ -13,7 +13,7 @@ pytestmark = pytest.mark.heavy
 
 #: Seconds within which everything here happens, even on a busy build machine.
 SOON = 60.0
-#: Connections that a worker with shared hosts may hold at once: a thread of each kind in each process.
+#: Connections that a worker with shared hosts may hold at once: one for each kind of thread in each process.
 FEW = 12
 
 STARTS = """
@@ -205,9 +205,7 @@ def scan():
 """
 
 
-def test_a_daemon_keeps_its_connection_inside_of_a_transaction(
-    django_project: NewDjango, new_worker: NewWorker
-) -> None:
+def test_a_daemon_keeps_its_connection_inside_a_transaction(django_project: NewDjango, new_worker: NewWorker) -> None:
     project = django_project(KEPT)
 
     new_worker(project)

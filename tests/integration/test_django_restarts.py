@@ -33,7 +33,7 @@ def test_every_daemon_and_scanner_works_at_its_next_round_after_a_restart_of_pos
     postgresql: PostgreSQL,
     options: dict[str, Any],
 ) -> None:
-    """Attacks invariant 2: a connection that the restart has broken is met again at each round, and each restart."""
+    """Attacks invariant 2: a broken connection would be used again at each round, and after each restart."""
     # Given
     project = django_project(ROUNDS, **options)
     new_worker(project)

@@ -57,7 +57,7 @@ def shape(line: str) -> str:
 
 @pytest.fixture
 def server(new_server: NewServer, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """A server of the test's own, which wins over the URLs in the programs."""
+    """A server of the test, which takes precedence over the URLs in the programs."""
     server = new_server()
     monkeypatch.setenv("CELERY_BROKER_URL", server.url)
     monkeypatch.setenv("CELERY_RESULT_BACKEND", server.url)
@@ -169,7 +169,7 @@ def test_the_tutorial_spawns_from_python(recipe: Callable[..., Project], server:
 
 
 def test_the_recipe_for_flask_runs(recipe: Callable[..., Project], server: Server, new_worker: NewWorker) -> None:
-    """Attacks: a context for tasks only, as Flask's own recipe has it, leaves daemons and scanners without one."""
+    """Attacks: Flask's own recipe gives a context to tasks only, so daemons and scanners would have none."""
     # Given
     project = recipe(DOCS / "how-to" / "flask.md")
     worker = new_worker(project)

@@ -1,4 +1,4 @@
-"""The manifests for Kubernetes: valid when rendered, in step with the settings, and their commands run and stop."""
+"""The rendered manifests for Kubernetes are valid and agree with the settings, and their commands run and stop."""
 
 import subprocess
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from tests.support.servers import Server
 from tests.support.waiting import wait_until
 from tests.support.workers import READY, CeleryProcess
 
-#: They need kubectl, and start workers.
+#: These tests need kubectl, and start workers.
 pytestmark = pytest.mark.heavy
 
 MANIFESTS = ROOT / "deploy" / "kubernetes"

@@ -8,7 +8,7 @@ from tests.integration.conftest import module_cluster
 from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
 from tests.support.waiting import wait_until
 
-#: By each launcher's name: its policy, and where it runs. A first life ends as the argument says, a second one stays.
+#: By each launcher's name: its policy, and where it runs. A first run ends as the argument says, a second run stays.
 SOURCE = (
     EVENT_LOG
     + """
@@ -80,7 +80,7 @@ def reported(cluster: IntegrationCluster, name: str, error: str) -> bool:
 
 
 def tokens(cluster: IntegrationCluster, name: str) -> list[int]:
-    """The tokens of a daemon's lives, in the order of their starts."""
+    """The tokens of a daemon's runs, in the order of their starts."""
     return [entry["token"] for entry in cluster.events(name, "starts")]
 
 
@@ -110,7 +110,7 @@ def test_the_restart_policy_decides_whether_a_daemon_restarts_after_a_failure_or
     assert (cluster.record(f"temporary-raise-{place}").error or "").startswith("RuntimeError: broken on purpose: é")
     assert cluster.record(f"temporary-return-{place}").error is None
 
-    # When somebody starts one of these, it begins a new life
+    # When one of these is started, it begins a new run
     cluster.daemons.start(final[0])
     cluster.wait_event(final[0], "starts", times=2)
 

@@ -1,4 +1,4 @@
-"""``logs`` and ``stack``: what a daemon has logged and where its code is, whatever state the daemon is in."""
+"""``logs`` and ``stack`` show what a daemon has logged and where its code is, in every state of the daemon."""
 
 import json
 import subprocess
@@ -66,7 +66,7 @@ def killed(ctx):
     ctx.stopping.wait()
 
 @daemons.launcher(isolation="auto")
-async def offender(ctx):
+async def repeater(ctx):
     note(ctx.name, "runs")
     while True:
         await asyncio.sleep(0.2)
@@ -161,9 +161,9 @@ def test_a_blocked_daemon_is_named_with_its_stack_and_its_neighbours_start_elsew
     assert "by daemon logs.blocker" in table
 
 
-def test_a_repeat_offender_is_moved_to_a_process_of_its_own(cluster: IntegrationCluster) -> None:
+def test_a_daemon_that_blocks_repeatedly_is_moved_to_a_separate_process(cluster: IntegrationCluster) -> None:
     # Given
-    before = cluster.spawn("logs.offender", "offender")
+    before = cluster.spawn("logs.repeater", "repeater")
     neighbour = cluster.spawn("logs.beside", "talker")
 
     # When
@@ -172,8 +172,8 @@ def test_a_repeat_offender_is_moved_to_a_process_of_its_own(cluster: Integration
     # Then
     assert after.pid != before.pid
     assert cluster.running("logs.beside")["logs.beside"] == neighbour
-    (warning,) = [line.message for line in logged(cluster, "logs.offender") if "blocked the event" in line.message]
-    assert "daemon logs.offender: blocked the event loop" in warning
+    (warning,) = [line.message for line in logged(cluster, "logs.repeater") if "blocked the event" in line.message]
+    assert "daemon logs.repeater: blocked the event loop" in warning
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_following_a_daemon_shows_its_lines_at_once_and_after_a_restart(cluster:
     assert exit_status == 0
 
 
-def test_what_cannot_be_shown_says_why(cluster: IntegrationCluster) -> None:
+def test_the_error_says_why_nothing_can_be_shown(cluster: IntegrationCluster) -> None:
     with pytest.raises(DaemonsError, match=r"no daemon no\.such is known"):
         logged(cluster, "no.such")
     with pytest.raises(DaemonsError, match=r"daemon no\.such has no stack"):

@@ -7,23 +7,15 @@ import pytest
 
 from celery_daemons import ConfigurationError, InvalidName
 from tests.integration.conftest import module_cluster
-from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
+from tests.support.clusters import COROUTINE_AND_FUNCTION, SOON, IntegrationCluster
 from tests.support.waiting import wait_until
 
 MANY = 1_100
 ASKED = 2_500
 
 SOURCE = (
-    EVENT_LOG
+    COROUTINE_AND_FUNCTION
     + """
-@daemons.launcher
-async def coroutine(ctx):
-    await asyncio.Event().wait()
-
-@daemons.launcher
-def function(ctx):
-    ctx.stopping.wait()
-
 @daemons.launcher(labels=["moon"])
 async def on_the_moon(ctx):
     pass

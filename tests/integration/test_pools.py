@@ -78,7 +78,7 @@ def cluster(
 
 @pytest.fixture
 def worker(cluster: IntegrationCluster, request: pytest.FixtureRequest) -> Iterator[Worker]:
-    """The pool's worker; a test that ended it leaves the next one a new life of it."""
+    """The pool's worker; it is started again if a test has ended it."""
     worker = cluster.worker(concurrency=2)
     request.node.stash[RUNNING] = list(cluster.workers.values())
     yield worker
@@ -202,7 +202,7 @@ def test_sigterm_ends_the_worker_with_status_zero_and_leaves_nothing_behind(
 def test_a_service_manager_that_signals_every_process_loses_no_daemon(
     cluster: IntegrationCluster, worker: Worker
 ) -> None:
-    """Invariant 2: a daemon that is wanted runs; one that was ended by a signal from outside is wanted still."""
+    """Attacks invariant 2: a daemon that was ended by a signal from outside is still wanted, and must run."""
     # Given
     cluster.spawn("whatever", "function")
     cluster.spawn("on-failure", "transient")

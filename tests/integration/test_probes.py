@@ -10,23 +10,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from celery_daemons.node.series import SERIES
 from tests.conftest import RUNNING
-from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
+from tests.support.clusters import COROUTINE_AND_FUNCTION, SOON, IntegrationCluster
 from tests.support.probes import Probe, probe
 from tests.support.servers import Server, free_port
 from tests.support.waiting import wait_until
 
-SOURCE = (
-    EVENT_LOG
-    + """
-@daemons.launcher
-async def together(ctx):
-    await ctx.stopping.wait()
-
-@daemons.launcher
-def alone(ctx):
-    ctx.stopping.wait()
-"""
-)
 PORT = free_port()
 
 
@@ -34,10 +22,10 @@ PORT = free_port()
 def shared_cluster(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IntegrationCluster]:
     folder = tmp_path_factory.mktemp("probes")
     settings = {"http": f"127.0.0.1:{PORT}", "health_file": str(folder / "%n.healthy")}
-    with IntegrationCluster(folder, valkey, SOURCE, settings=settings, pool="prefork") as cluster:
+    with IntegrationCluster(folder, valkey, COROUTINE_AND_FUNCTION, settings=settings, pool="prefork") as cluster:
         cluster.worker("w1")
-        cluster.spawn("one", "together")
-        cluster.spawn("two", "alone")
+        cluster.spawn("one", "coroutine")
+        cluster.spawn("two", "function")
         yield cluster
 
 
@@ -74,7 +62,9 @@ def test_the_page_of_metrics_has_every_series_with_its_labels(cluster: Integrati
     # Given a page with numbers of the cluster
     text = wait_until(
         lambda: (
-            (page := probe(PORT, "/metrics").text) and 'status{launcher="alone",status="running"} 1.0' in page and page
+            (page := probe(PORT, "/metrics").text)
+            and 'status{launcher="function",status="running"} 1.0' in page
+            and page
         ),
         within=SOON,
         because="the monitor reports its numbers",
@@ -95,8 +85,8 @@ def test_the_page_of_metrics_has_every_series_with_its_labels(cluster: Integrati
 def test_the_numbers_on_the_page_are_those_of_the_node(cluster: IntegrationCluster) -> None:
     values = samples(probe(PORT, "/metrics").text)
 
-    assert values["celery_daemons_running", ("together",)] == 1
-    assert values["celery_daemons_running", ("alone",)] == 1
+    assert values["celery_daemons_running", ("coroutine",)] == 1
+    assert values["celery_daemons_running", ("function",)] == 1
     assert values["celery_daemons_leader", ()] == 1
     assert values["celery_daemons_elections_total", ()] == 1
     assert values["celery_daemons_nodes", ("up",)] == 1
@@ -107,17 +97,17 @@ def test_the_numbers_on_the_page_are_those_of_the_node(cluster: IntegrationClust
 
 
 def test_a_crash_is_counted_as_a_restart(cluster: IntegrationCluster) -> None:
-    before = cluster.spawn("three", "alone")
+    before = cluster.spawn("three", "function")
 
     psutil.Process(before.pid).kill()
     cluster.wait_restarted(before)
 
     values = samples(probe(PORT, "/metrics").text)
-    assert values["celery_daemons_restarts_total", ("alone", "failed")] == 1
+    assert values["celery_daemons_restarts_total", ("function", "failed")] == 1
     cluster.daemons.forget("three")
 
 
-def test_an_operators_drain_makes_a_node_unready_and_not_dead(cluster: IntegrationCluster) -> None:
+def test_a_node_that_an_operator_drains_is_not_ready_but_alive(cluster: IntegrationCluster) -> None:
     worker = cluster.workers["w1"]
 
     cluster.daemons.drain(worker.node)
@@ -133,11 +123,11 @@ def test_an_operators_drain_makes_a_node_unready_and_not_dead(cluster: Integrati
 def test_a_node_whose_port_is_taken_runs_daemons_and_says_why_it_cannot_be_probed(
     cluster: IntegrationCluster,
 ) -> None:
-    """Attacks: nothing of ours can stop the worker's own tasks."""
+    """Attacks: the package could stop the worker's own tasks."""
     # Given a second worker with the settings of the first
     worker = cluster.worker("w2", pool="solo")
 
-    # Then it is a node, and status and log say what is wrong
+    # Then the worker is a node, and status and log report the problem
     status = wait_until(
         lambda: (found := cluster.daemons.status()).warnings and found, within=SOON, because="a heartbeat writes it"
     )
@@ -154,7 +144,7 @@ def test_a_worker_with_the_solo_pool_says_that_its_timer_shows_nothing(
 ) -> None:
     port = free_port()
     settings = {"http": f"[::1]:{port}"}
-    with IntegrationCluster(tmp_path, valkey, SOURCE, settings=settings, pool="solo") as cluster:
+    with IntegrationCluster(tmp_path, valkey, COROUTINE_AND_FUNCTION, settings=settings, pool="solo") as cluster:
         request.node.stash[RUNNING] = [cluster.worker("w1")]
 
         found = probe(port, "/livez/worker", host="[::1]")

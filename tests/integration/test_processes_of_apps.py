@@ -163,7 +163,7 @@ def test_every_process_sends_the_process_signals_of_celery_and_logs_what_is_prin
         # When
         worker.stop()
 
-        # Then hosts have sent the other one
+        # Then hosts have sent the signal of the shutdown
         ended = {entry["pid"]: entry["code"] for entry in cluster.events("signal", "shutdown")}
         assert {runs[0]["pid"]: 0, runs[1]["pid"]: 0}.items() <= ended.items()
 
@@ -171,7 +171,7 @@ def test_every_process_sends_the_process_signals_of_celery_and_logs_what_is_prin
 def test_connections_that_an_app_opens_at_import_are_closed_or_named_and_daemons_run(
     tmp_path: Path, valkey: Server
 ) -> None:
-    """Attacks invariant 2: a fork waited for the answer to a command of its parent."""
+    """Attacks invariant 2: a fork would wait for the answer to a command of its parent."""
     # Given
     with IntegrationCluster(tmp_path, valkey, HEAD + CONNECTIONS) as cluster:
         worker = cluster.worker()

@@ -1,4 +1,4 @@
-"""What Prometheus's own tool says of the metrics and of the rules: each alert fires, and stays quiet."""
+"""Check metrics and rules with Prometheus's own tool: each alert fires when it should, and only then."""
 
 import subprocess
 from pathlib import Path
@@ -30,8 +30,8 @@ def wanted():
 """
 )
 
-#: For each alert: series with which it fires, series with which it stays quiet, and when both are evaluated. The
-#: notation is promtool's: ``1+0x60`` is 60 minutes of 1, ``0+1x60`` grows by 1 a minute.
+#: For each alert: series with which it fires, series with which it does not, and when both are evaluated. The notation
+#: is promtool's: ``1+0x60`` is 60 minutes of 1, ``0+1x60`` grows by 1 a minute.
 Series = dict[str, str]
 CASES: dict[str, tuple[Series, Series, str]] = {
     "NoLeader": (
@@ -185,9 +185,7 @@ def test_the_rules_are_valid() -> None:
     assert "lint error" not in done.stdout + done.stderr
 
 
-def test_the_page_of_metrics_is_free_of_complaints(
-    valkey: Server, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_promtool_accepts_the_page_of_metrics(valkey: Server, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     port = free_port()
     settings = {"http": f"127.0.0.1:{port}"}
     with IntegrationCluster(tmp_path, valkey, SOURCE, settings=settings, pool="prefork") as cluster:

@@ -1,4 +1,4 @@
-"""A broker that refuses what differs or what a user may not do, and closes the channel with that: RabbitMQ."""
+"""RabbitMQ refuses declarations that differ and operations that a user may not do, and then closes the channel."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_the_queues_of_a_node_have_the_priorities_of_the_app_and_are_removed(
 def test_a_worker_whose_user_may_not_use_the_queues_of_the_node_runs_tasks_and_daemons(
     rabbitmq: RabbitMQ, valkey: Server, tmp_path: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
-    """Attacks: nothing of ours can stop the worker's own tasks."""
+    """Attacks: the package could stop the worker's own tasks."""
     # Given a user that may use every queue but those of the node: their names have a dot after the namespace
     user = f"restricted-{kind}"
     rabbitmq.control("add_user", user, user)

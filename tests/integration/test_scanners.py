@@ -1,4 +1,4 @@
-"""Recovery scanners of every shape, good and bad, beside each other in one monitor."""
+"""Recovery scanners of every form, correct and wrong, in one monitor."""
 
 from collections.abc import Callable
 
@@ -139,11 +139,11 @@ def test_recovery_scanners_of_every_form_are_read(
 def test_a_scanner_that_fails_is_reported_with_its_launcher_and_stops_no_other(
     new_project: NewProject, new_worker: NewWorker, client_of: Callable[[Project], Client]
 ) -> None:
-    """Attacks invariant 7: a scanner that raises, hangs or yields rubbish must affect only its own launcher."""
+    """Attacks invariant 7: a scanner that raises, hangs or yields invalid items must affect only its own launcher."""
     # Given
     project = new_project(BROKEN, settings={**QUICK, "scan_timeout": 1.5})
     client = client_of(project)
-    # Scanners run side by side: without this, whichever came first would have the name.
+    # Scanners run at the same time: without this, the first one would have the name.
     client.want("good.1", "good", encode_arguments("good.1", (), {}))
     worker = new_worker(project, "w1", concurrency=1, wait=False)
 
@@ -170,7 +170,7 @@ def test_a_scanner_that_fails_is_reported_with_its_launcher_and_stops_no_other(
     causes = [entry.cause for entry in client.events(last=1000) if entry.event == "scan-failed"]
     assert len(causes) == len(expected)
 
-    # And the monitor goes on: another scan, by the one that leads still
+    # And the same monitor continues to lead, and scans again
     leader = client.leader()
     before = client.status().scanners["good"].at_ms
     client.rescan()

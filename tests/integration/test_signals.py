@@ -122,7 +122,7 @@ def test_a_receiver_prepares_the_context_of_a_daemon_and_cleans_up_in_it(
 
 
 @pytest.mark.parametrize("launcher", KINDS)
-def test_a_receiver_is_given_the_exception_of_a_daemon(cluster: IntegrationCluster, launcher: str) -> None:
+def test_a_receiver_gets_the_exception_of_a_daemon(cluster: IntegrationCluster, launcher: str) -> None:
     name = f"{launcher}-2"
 
     cluster.daemons.spawn(name, launcher, kwargs={"fail": True})

@@ -1,4 +1,4 @@
-"""A broker on which nobody may create queues: Amazon SQS with predefined queues, as Moto imitates it."""
+"""A broker on which no queue can be created: Amazon SQS with predefined queues, simulated by Moto."""
 
 import subprocess
 import sys
@@ -83,7 +83,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
 def test_a_worker_that_may_create_no_queue_runs_tasks_and_daemons_and_says_once_what_is_missing(
     valkey: Server, tmp_path: Path, request: pytest.FixtureRequest, endpoint: str
 ) -> None:
-    """Attacks: nothing of ours can stop the worker's own tasks."""
+    """Attacks: the package could stop the worker's own tasks."""
     # Given
     with IntegrationCluster(tmp_path, valkey, SOURCE) as cluster:
         worker = cluster.worker("w1")

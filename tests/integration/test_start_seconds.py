@@ -1,4 +1,4 @@
-"""Waiting for a daemon that has to prove itself before it counts as running."""
+"""Waiting for a daemon that counts as running only after its start_seconds."""
 
 from collections.abc import Iterator
 

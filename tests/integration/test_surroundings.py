@@ -1,4 +1,4 @@
-"""What a project may have around its daemons: a managed Redis, a reloader, logging of its own, patched libraries."""
+"""Daemons run under a managed Redis, a reloader, the app's own logging, and libraries that patch Python."""
 
 from pathlib import Path
 
@@ -156,7 +156,7 @@ def test_daemons_run_on_a_managed_redis_that_hides_commands_and_closes_idle_conn
 def test_a_worker_that_replaces_itself_by_exec_is_a_node_again_and_runs_nothing_twice(
     valkey: Server, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Attacks invariant 1: the process of the worker lives on, and only its sockets report that to the agent."""
+    """Attacks invariant 1: the process of the worker continues, and only its sockets show its end to the agent."""
     # Given
     with IntegrationCluster(tmp_path, valkey, HEAD + RELOADER + FEED) as cluster:
         worker = cluster.worker()
@@ -207,7 +207,7 @@ def test_logging_serializers_time_zone_and_task_class_of_an_app_hold_beside_daem
         assert address is not None
         cluster.module.visit.apply_async(queue=address.queue)
 
-        # Then it is a task of the app as any other
+        # Then it runs as any other task of the app
         cluster.wait_event("visitor", "came")
         assert len(cluster.events("own task")) == 1
 

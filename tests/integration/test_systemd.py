@@ -1,4 +1,4 @@
-"""The units for systemd: it accepts them, and their commands report to it, run and stop."""
+"""Systemd accepts the units, and their commands notify it, run and stop."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ from tests.support.servers import Server
 from tests.support.waiting import wait_until
 from tests.support.workers import READY, CeleryProcess
 
-#: They need systemd's tools, and start workers.
+#: These tests need systemd's tools, and start workers.
 pytestmark = pytest.mark.heavy
 
 FOLDER = ROOT / "deploy" / "systemd"
@@ -35,7 +35,7 @@ def values(unit: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("unit", [unit for unit, _ in UNITS])
-def test_systemd_has_no_complaint_about_a_unit(unit: str, tmp_path: Path) -> None:
+def test_systemd_accepts_a_unit(unit: str, tmp_path: Path) -> None:
     # The path of the command has to exist.
     text = (FOLDER / unit).read_text().replace("/srv/proj/venv/bin", str(BIN))
     instance = unit.replace("@.", "@1.")

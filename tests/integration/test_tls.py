@@ -9,7 +9,7 @@ from celery_daemons import AddressBook
 from celery_daemons.errors import StoreUnavailable
 from tests.conftest import NewProject, NewServer, NewWorker
 from tests.integration.conftest import QUICK, SOON, Client
-from tests.support.certificates import self_signed
+from tests.support.certificates import self_signed, tls_config
 from tests.support.projects import PRELUDE, Project
 from tests.support.recorder import RECORDED_LAUNCHERS
 from tests.support.servers import free_port
@@ -31,14 +31,7 @@ def test_a_cluster_runs_over_tls_and_trusts_only_the_configured_authority(
     # Given a Redis that speaks TLS, and a broker that does not
     key, certificate = self_signed(tmp_path, "localhost")
     port = free_port()
-    server = new_server(
-        f"tls-port {port}",
-        f"tls-cert-file {certificate}",
-        f"tls-key-file {key}",
-        f"tls-ca-cert-file {certificate}",
-        "tls-auth-clients no",
-        flavour="redis",
-    )
+    server = new_server(*tls_config(port, key, certificate), flavour="redis")
     url = f"rediss://localhost:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={certificate}"
     project = new_project(SOURCE, broker_url=url, settings={**QUICK, "redis_url": url})
     client = client_of(project)

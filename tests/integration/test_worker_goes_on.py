@@ -1,4 +1,4 @@
-"""What fails in the package, or is refused to it, does not stop the worker's own tasks."""
+"""A failure of the package, or a refusal of the broker, does not stop the worker's own tasks."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def visit(number):
 def test_a_worker_whose_agent_cannot_be_started_again_goes_on_with_its_tasks(
     valkey: Server, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Attacks: nothing of ours can stop the worker's own tasks."""
+    """Attacks: the package could stop the worker's own tasks."""
     # Given a worker with a daemon, whose Python is replaced
     with IntegrationCluster(tmp_path, valkey, REPLACEABLE, pool="prefork") as cluster:
         worker = cluster.worker("w1")
@@ -58,7 +58,7 @@ def test_a_worker_whose_agent_cannot_be_started_again_goes_on_with_its_tasks(
         for number in range(40):
             cluster.module.visit.delay(number)
 
-        # Then every task runs, the reason is logged once, and nothing piles up
+        # Then every task runs, the reason is logged once, and no process or message accumulates
         wait_until(
             lambda: {entry["number"] for entry in cluster.events("visitor", "came")} == set(range(40)),
             within=SOON,
@@ -68,7 +68,7 @@ def test_a_worker_whose_agent_cannot_be_started_again_goes_on_with_its_tasks(
         assert "Connection to broker lost" not in worker.output
         assert len(list(Path(worker._temporary).iterdir())) <= folders
 
-        # And with the interpreter, the daemon comes back
+        # And when the interpreter is back, the daemon runs again
         (tmp_path / "kept").rename(interpreter)
         cluster.wait_event("one", "runs", times=2)
 

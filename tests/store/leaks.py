@@ -36,7 +36,7 @@ def find(client: Any, keys: Keys, before: set[str]) -> list[str]:
     registered = {NodeName(name.decode()) for name in client.hkeys(keys.nodes)}
     for node in registered:
         owned |= {keys.held(node), keys.generation(node)}
-    # Questions and answers go by themselves, whether or not somebody takes them.
+    # Questions and answers expire, whether or not they are taken.
     owned |= {key for key in ours if key.startswith(keys.answer("")) and client.pttl(key) > 0}
     owned |= {keys.bell(node) for node in registered if client.pttl(keys.bell(node)) > 0}
     wrong += [f"{key}: its node is not registered" for key in sorted(ours - owned)]

@@ -27,7 +27,7 @@ def test_every_change_of_a_client_has_its_actor(cluster: StoreDriver) -> None:
     assert {entry.actor for entry in asked} == {"web:alice"}
 
 
-def test_the_monitor_acts_itself_and_a_node_names_nobody(cluster: StoreDriver) -> None:
+def test_the_monitor_is_its_own_actor_and_a_node_names_none(cluster: StoreDriver) -> None:
     epoch, tokens = cluster.started("x")
     cluster.recall(epoch, "x")
     cluster.release("x", tokens["x"])
@@ -47,7 +47,7 @@ def test_an_entry_of_a_release_without_actors_is_read(cluster: StoreDriver) -> N
     assert cluster.last().actor is None
 
 
-def test_a_node_that_drains_by_itself_names_nobody(cluster: StoreDriver) -> None:
+def test_a_node_that_drains_by_itself_names_no_actor(cluster: StoreDriver) -> None:
     cluster.run(lease.join(cluster.keys, N2, row(I2), ttl_ms=60_000))
     cluster.run(lease.drain(cluster.keys, N2, incarnation=I2))
     cluster.run(journal.note(cluster.keys, "cannot-serve", node=N2, cause="no room"))

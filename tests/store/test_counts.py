@@ -226,7 +226,7 @@ def test_a_forgotten_daemon_counts_no_longer_while_it_stops(cluster: StoreDriver
 
 
 def test_a_count_that_is_no_number_stops_no_verb_and_is_repaired(cluster: StoreDriver) -> None:
-    """Attacks: somebody writes into the counts by hand; they are only for people and must stop no daemon."""
+    """Attacks: the counts are changed by hand; they are informational only and must stop no daemon."""
     epoch, tokens = cluster.started("x")
     field = f"running,running,{I1},tail"
     cluster.client.hset(cluster.keys.counts, field, "many")

@@ -29,7 +29,7 @@ def test_a_late_reassertion_does_not_bring_a_forgotten_daemon_back(cluster: Stor
 def test_a_forgotten_daemon_that_is_spawned_again_is_restored_after_its_spec_and_entry_were_lost(
     cluster: StoreDriver,
 ) -> None:
-    """Attacks invariant 5: what was forgotten once must not be lost for that when it runs again."""
+    """Attacks invariant 5: a daemon that was forgotten earlier must not be lost when it runs again."""
     # Given
     epoch, tokens = cluster.started("x")
     cluster.forget("x")
@@ -73,7 +73,7 @@ def test_a_late_join_is_refused_although_another_incarnation_has_joined_and_left
 
 
 def test_a_late_candidacy_of_an_incarnation_that_has_left_wins_no_election(cluster: StoreDriver) -> None:
-    """Attacks invariant 2: nobody would lead until that lease ends."""
+    """Attacks invariant 2: no monitor would lead until that lease ends."""
     cluster.join()
     cluster.run(lease.leave(cluster.keys, N1, I1))
 

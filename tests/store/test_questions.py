@@ -1,4 +1,4 @@
-"""Questions to agents: left only for a node whose lease runs, taken once, and gone when nobody waits."""
+"""Questions to agents are stored only for a node whose lease runs, taken once, and expire when no process waits."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ from tests.store.driver import I1, N1, N2, StoreDriver
 
 
 def ask(cluster: StoreDriver, question_id: str = "q1", *, ttl_ms: int = 5000) -> int:
-    """Leave a question for the first node."""
+    """Store a question for the first node."""
     answered: int = cluster.run(questions.ask(cluster.keys, N1, question_id, b'{"a": 1}', ttl_ms=ttl_ms))
     return answered
 
@@ -29,7 +29,7 @@ def test_a_question_is_refused_without_a_lease_that_runs(cluster: StoreDriver) -
     assert ask(cluster) == 0
 
 
-def test_a_question_names_the_incarnation_and_the_end_of_patience_and_does_not_stay(cluster: StoreDriver) -> None:
+def test_a_question_names_the_incarnation_and_its_end_and_does_not_stay(cluster: StoreDriver) -> None:
     # Given
     cluster.join(N1)
     before = cluster.now_ms()

@@ -36,6 +36,19 @@ def note(name, event, **more):
         events.write(json.dumps(entry) + "\\n")
 """
 )
+#: Two launchers for tests in which it does not matter what a daemon does.
+COROUTINE_AND_FUNCTION = (
+    EVENT_LOG
+    + """
+@daemons.launcher
+async def coroutine(ctx):
+    await asyncio.Event().wait()
+
+@daemons.launcher
+def function(ctx):
+    ctx.stopping.wait()
+"""
+)
 
 
 class IntegrationCluster:

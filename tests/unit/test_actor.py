@@ -42,7 +42,7 @@ def test_an_actor_that_utf8_cannot_encode_is_replaced() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "  ", None, 7])
-def test_an_actor_that_says_nothing_is_refused(wrong: Any) -> None:
+def test_an_empty_actor_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match="give a text such as"), acting_as(wrong):
         pass
 

@@ -13,14 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
-from celery_daemons.domain.names import node_name
-from celery_daemons.settings import Settings
-from celery_daemons.wire.messages import Boot
 from celery_daemons.worker import agent_process
 from celery_daemons.worker.agent_process import AgentProcess
+from tests.support.boots import new_boot
 from tests.support.waiting import wait_until
 
-#: Stands in for the agent: reads its orders from a file, and writes down what its boot message says.
+#: Stands in for the agent: reads its orders from a file, and records what its boot message says.
 AGENT = """
 import msgspec, os, socket, subprocess, sys, time
 from celery_daemons.wire.channel import pack
@@ -52,19 +50,7 @@ class AgentHarness:
         self.folder = folder / "stand-in"
         self.folder.mkdir()
         (self.folder / "orders").write_text(" ".join(orders))
-        self.agent = AgentProcess(
-            Boot(
-                node=node_name("w1@test"),
-                app="proj",
-                settings=Settings(redis_url="redis://"),
-                sys_path=[],
-                queue="q",
-                spawn_queue="s",
-                host="test",
-                worker_pid=os.getpid(),
-                launchers={},
-            )
-        )
+        self.agent = AgentProcess(new_boot())
 
     def previous(self, number: int) -> str | None:
         """Return the incarnation that the boot message of an agent names as dead, None before that agent runs."""
@@ -146,7 +132,7 @@ def test_an_incarnation_whose_host_lives_is_never_named_as_dead(stand_in: Any, m
     assert agents.wait_started(2) == "None"
 
 
-def test_the_hosts_of_a_dead_agent_are_killed_though_somebody_else_has_reaped_the_agent(stand_in: Any) -> None:
+def test_the_hosts_of_a_dead_agent_are_killed_though_other_code_has_reaped_the_agent(stand_in: Any) -> None:
     """Attacks invariant 6: gevent reaps every child of its process."""
     # Given
     agents = stand_in("group", "alone")

@@ -2,6 +2,7 @@
 
 import logging
 import ssl
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -217,6 +218,15 @@ def test_an_app_that_becomes_eager_after_its_first_call_is_recorded_from_then_on
     assert daemons.spawn("feed.a", "feed") is None
 
 
+@pytest.fixture
+def root_level() -> Iterator[None]:
+    """Restore the level of the root logger, which an embedded worker sets: later tests may read warnings."""
+    level = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(level)
+
+
+@pytest.mark.usefixtures("root_level")
 def test_a_task_is_tested_with_an_embedded_worker_and_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given an existing project and its test
     warnings: list[str] = []

@@ -1,4 +1,4 @@
-"""The agent answers only questions that are for it, while somebody waits for the answer."""
+"""The agent answers only questions for its own incarnation, while the client waits for the answer."""
 
 import asyncio
 import logging
@@ -38,7 +38,7 @@ class BellHarness:
         return Refusal(why="not here")
 
     async def answers(self, *entries: bytes) -> list[Any]:
-        """Leave entries and a last question, and return all answers once that one has been answered."""
+        """Store entries and a last question, and return all answers once the last question has been answered."""
         far = b"99999999999999"
         await self.client.rpush(self.keys.bell(NODE), *entries, b" ".join((far, b"i1", b"last", QUERY)))
         running = asyncio.create_task(self.bell.run())
@@ -72,7 +72,7 @@ def test_a_question_of_another_version_is_refused_with_the_reason(namespace: str
     (refusal, _) = asyncio.run(harness.answers(b'99999999999999 i1 q1 {"type": "future"}'))
 
     assert isinstance(refusal, Refusal)
-    assert "does not understand the question" in refusal.why
+    assert "another version of the package" in refusal.why
 
 
 def test_a_defect_in_an_answer_is_logged_and_ends_nothing(namespace: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -83,4 +83,4 @@ def test_a_defect_in_an_answer_is_logged_and_ends_nothing(namespace: str, caplog
 
     assert isinstance(refusal, Refusal)
     assert "the log of the node says why" in refusal.why
-    assert "a question was not answered" in caplog.text
+    assert "answering a question failed" in caplog.text

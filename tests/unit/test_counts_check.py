@@ -1,7 +1,7 @@
 """The monitor repairs counts that are wrong: the real scripts on in-memory Redis, virtual time."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,16 +11,6 @@ from celery_daemons.monitor.loop import Monitor
 from celery_daemons.store import listing, specs
 from celery_daemons.store.summary import summary
 from tests.unit.monitor_harness import LEASE, TAIL, A, ClusterHarness, X, turn
-from tests.unit.protocol.clock import virtual_time
-
-
-@pytest.fixture
-def cluster() -> Iterator[ClusterHarness]:
-    """Two nodes in a cluster that is older than a lease, and one wanted daemon."""
-    with virtual_time() as clock:
-        cluster = ClusterHarness(clock)
-        cluster.advance(2 * LEASE)
-        yield cluster
 
 
 def counts(cluster: ClusterHarness) -> dict[str, int]:
@@ -57,7 +47,7 @@ def replace_counts(client: Any, cluster: ClusterHarness) -> None:
 def test_a_wrong_total_is_repaired_at_the_next_check(
     cluster: ClusterHarness, caplog: pytest.LogCaptureFixture, spoil: Callable[[Any, ClusterHarness], None]
 ) -> None:
-    """Attacks: somebody deletes or writes the counts by hand."""
+    """Attacks: the counts are deleted or changed by hand."""
     monitor, right = settled(cluster)
     spoil(cluster.store.client, cluster)
 

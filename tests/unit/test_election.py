@@ -81,7 +81,7 @@ class Scene:
 
 
 @pytest.mark.asyncio
-async def test_a_lease_that_is_lost_again_and_again_does_not_lengthen_the_pause(
+async def test_a_lease_that_is_lost_repeatedly_does_not_lengthen_the_pause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Attacks invariant 4: each step of Redis's clock ends the monitor's lease; sixteen led to pauses of 30 s."""
@@ -101,7 +101,7 @@ async def test_a_monitor_that_cannot_be_forked_is_elected_at_growing_intervals_a
     pauses = []
     for _ in range(12):
         pauses.append(await scene.seconds_until_elected())
-        # The fork fails in a task of its own.
+        # The fork fails in a separate task.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert scene.election.epoch is None

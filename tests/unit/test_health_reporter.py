@@ -1,4 +1,4 @@
-"""Health reaches the file and systemd, and neither can hurt the agent."""
+"""Health is reported to the file and to systemd, and neither can stop the agent."""
 
 import os
 import socket
@@ -70,7 +70,7 @@ class Harness:
 
 
 def test_systemd_is_asked_for_time_until_the_node_has_joined(tmp_path: Path) -> None:
-    """Attacks: nothing of ours can stop the worker's own tasks."""
+    """Attacks: systemd could stop the worker's own tasks while the node waits to join."""
     harness = Harness(tmp_path)
 
     assert harness.pass_seconds(20) == ["STATUS=waits for Redis\nEXTEND_TIMEOUT_USEC=30000000"] * 2
@@ -79,7 +79,7 @@ def test_systemd_is_asked_for_time_until_the_node_has_joined(tmp_path: Path) -> 
     assert harness.pass_seconds(1) == ["READY=1", "STATUS=7 daemons", "WATCHDOG=1"]
 
 
-def test_the_watchdog_is_kept_quiet_three_times_per_timeout_and_only_while_all_loops_turn(tmp_path: Path) -> None:
+def test_the_watchdog_gets_three_messages_per_timeout_and_only_while_all_loops_respond(tmp_path: Path) -> None:
     harness = Harness(tmp_path)
     harness.readiness.started = True
     harness.pass_seconds(1)
@@ -93,7 +93,7 @@ def test_the_watchdog_is_kept_quiet_three_times_per_timeout_and_only_while_all_l
     # Then systemd gets no message, and the file is gone
     assert harness.pass_seconds(20) == []
     assert not harness.file.exists()
-    harness.vitals.host_turned("h", harness.now)
+    harness.vitals.host_answered("h", harness.now)
     assert harness.pass_seconds(1) == ["WATCHDOG=1"]
     assert harness.file.exists()
 
@@ -119,7 +119,7 @@ def test_the_end_of_a_worker_that_is_over_before_the_next_round_is_reported(tmp_
 
 
 def test_the_variables_of_systemd_are_taken_out_of_the_environment(tmp_path: Path) -> None:
-    """Attacks: a program that a daemon starts must not speak for the unit."""
+    """Attacks: a program that a daemon starts could send messages for the unit."""
     assert Harness(tmp_path).environment == {"PATH": "/bin"}
 
 

@@ -77,7 +77,7 @@ class Scene:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for log lines; the variable for the fork server is removed afterwards."""
+    """A folder for log lines; the test restores the variable for the fork server at its end."""
     monkeypatch.setenv(PRELOAD_VARIABLE, "")
     return tmp_path
 
@@ -116,7 +116,7 @@ def test_a_host_is_forked_and_its_death_is_reported_where_no_thread_can_be_start
 
 
 def test_an_agent_with_a_defect_in_the_care_of_a_host_leaves_and_counts_the_host_as_alive(folder: Path) -> None:
-    """Attacks invariant 9: a host that nobody watches may live, and its daemon must not start elsewhere."""
+    """Attacks invariant 9: a host that is not watched may live, and its daemon must not start elsewhere."""
 
     def fork(_role: str, _boot: object) -> Child:
         raise ZeroDivisionError

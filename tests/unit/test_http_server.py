@@ -103,12 +103,12 @@ def test_a_request_that_cannot_be_served_is_refused(request_bytes: bytes, status
     assert asyncio.run(scenario()).startswith(b"HTTP/1.1 " + status)
 
 
-def test_idle_clients_cannot_keep_a_probe_out() -> None:
-    """Attacks: the cost of what a client can do is bounded."""
+def test_idle_clients_cannot_block_a_probe() -> None:
+    """Attacks: clients could use up all connections of the server."""
 
     async def scenario() -> tuple[bytes, bytes]:
         async with running() as server:
-            # Given more connections than the server keeps, none of which says anything
+            # Given more connections than the server keeps, none of which sends anything
             idle = [await server.connect() for _ in range(3 * http_server._MOST_CONNECTIONS)]
             # When a probe comes
             found = await server.talk(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -1,7 +1,5 @@
 """What the monitor concludes when Redis's data is lost or old, and leases have different lengths."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from celery_daemons.domain.names import Incarnation
@@ -11,15 +9,6 @@ from celery_daemons.monitor.scan import Scans
 from celery_daemons.store import book, lease, queries, specs
 from tests.unit.monitor_harness import LEASE, TAIL, A, B, ClusterHarness, X, turn
 from tests.unit.protocol.clock import virtual_time
-
-
-@pytest.fixture
-def cluster() -> Iterator[ClusterHarness]:
-    """Two nodes in a cluster that is older than a lease, and one wanted daemon."""
-    with virtual_time() as clock:
-        cluster = ClusterHarness(clock)
-        cluster.advance(2 * LEASE)
-        yield cluster
 
 
 def lose_data(cluster: ClusterHarness) -> None:
@@ -146,37 +135,27 @@ def test_a_server_is_confirmed_again_after_its_data_was_on_another_server(cluste
     assert cluster.confirmed_server() == ""
 
 
-def test_a_spec_that_was_recorded_again_does_not_restart_a_daemon_that_runs(cluster: ClusterHarness) -> None:
-    """Attacks invariant 5: after a loss of data, a client spawns what a node still runs."""
-    # Given
+def versions_after_a_spawn(cluster: ClusterHarness, arguments: str) -> tuple[str, str]:
+    """Spawn the daemon after a loss of data, before its node reports it; return the versions of spec and entry."""
     lose_data(cluster)
     cluster.join(B)
-    cluster.store.run(specs.record(cluster.keys, [(X, TAIL, "[[],{}]")], mode="spawn"))
-
-    # When
+    cluster.store.run(specs.record(cluster.keys, [(X, TAIL, arguments)], mode="spawn"))
     reassert(cluster, A, token=5)
-
-    # Then
     ((spec, row),) = queries.rows(cluster.store, [X])
     assert spec is not None
     assert row is not None
-    assert spec.version == row.version == "7"
+    return spec.version, row.version
+
+
+def test_a_spec_that_was_recorded_again_does_not_restart_a_daemon_that_runs(cluster: ClusterHarness) -> None:
+    """Attacks invariant 5: after a loss of data, a client spawns what a node still runs."""
+    assert versions_after_a_spawn(cluster, "[[],{}]") == ("7", "7")
 
 
 def test_a_spec_with_other_arguments_restarts_a_daemon_that_runs(cluster: ClusterHarness) -> None:
-    # Given
-    lose_data(cluster)
-    cluster.join(B)
-    cluster.store.run(specs.record(cluster.keys, [(X, TAIL, "[[1],{}]")], mode="spawn"))
+    spec_version, entry_version = versions_after_a_spawn(cluster, "[[1],{}]")
 
-    # When
-    reassert(cluster, A, token=5)
-
-    # Then
-    ((spec, row),) = queries.rows(cluster.store, [X])
-    assert spec is not None
-    assert row is not None
-    assert spec.version != row.version
+    assert spec_version != entry_version
 
 
 def test_no_scanner_runs_before_the_monitor_may_act(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ def test_records_outside_of_daemons_have_the_attributes_too(logger: logging.Logg
     assert (tmp_path / "ring").stat().st_size == 0
 
 
-def test_an_extra_of_the_same_name_wins_and_raises_nothing(logger: logging.Logger) -> None:
+def test_an_extra_of_the_same_name_takes_precedence_and_raises_nothing(logger: logging.Logger) -> None:
     with RUN.active():
         logger.info("mine", extra={"token": "secret", "daemon": "other"})
 

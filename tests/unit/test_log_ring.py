@@ -49,7 +49,7 @@ def test_a_line_longer_than_a_block_is_kept_whole_and_a_very_long_one_from_its_e
     assert len(second) == 8000
 
 
-def test_a_daemon_keeps_the_newest_of_its_lines_and_takes_no_room_from_others(tmp_path: Path) -> None:
+def test_a_daemon_keeps_its_newest_lines_and_takes_no_room_from_others(tmp_path: Path) -> None:
     # Given
     ring = LogRing(str(tmp_path / "ring"))
     append(ring, "quiet", "still here")

@@ -1,4 +1,4 @@
-"""Numbers are counted rightly, and their series are bounded whatever happens."""
+"""Numbers are counted correctly, and the number of series is bounded."""
 
 import random
 import sys
@@ -105,12 +105,12 @@ def test_launchers_beyond_the_first_add_up() -> None:
     assert samples["other",] == (88, 132.0)
 
 
-def test_a_thousand_lives_of_hosts_add_no_series() -> None:
+def test_a_thousand_replaced_hosts_add_no_series() -> None:
     # Given a node with two hosts
     found, of = metrics(hosts=2)
     before = len(lines(found.page("").body))
 
-    # When hosts are replaced again and again
+    # When hosts are replaced a thousand times
     for number in range(2, 1000):
         of.host_died(HostId(number - 2), ProcessEnd("was killed by SIGALRM", by_lease_timer=True))
         of.host_opened(HostId(number), isolated=False)

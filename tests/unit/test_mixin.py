@@ -69,7 +69,7 @@ def test_every_expression_parses_and_names_series_and_labels_that_exist(where: s
 def test_every_rule_that_is_recorded_is_used() -> None:
     text = "\n".join(expr for where, expr in EXPRESSIONS if not where.startswith("rule"))
 
-    # Two are for people and for other boards: a series per job costs nothing.
+    # Two are for people and for other dashboards: there is only one series per job.
     assert {name for name in RECORDED if name not in text} == set()
 
 
@@ -80,7 +80,7 @@ def test_every_alert_links_to_a_section_of_the_runbook_that_says_what_to_do(aler
 
     assert anchor in anchors(runbook)
     section = runbook.read_text().split(f"## {alert.full_name}\n")[1].split("\n## ")[0]
-    for part in ("**Means.**", "**See.**", "**Do.**"):
+    for part in ("**Meaning.**", "**Diagnosis.**", "**Mitigation.**"):
         assert part in section
     assert "```sh" in section
 
@@ -98,7 +98,7 @@ def test_the_rules_are_what_prometheus_reads() -> None:
 
 
 @pytest.mark.parametrize("board", BOARDS.values(), ids=lambda board: board.uid)
-def test_no_panel_of_a_board_overlaps_another_or_leaves_the_grid(board: grafana.Board) -> None:
+def test_no_panel_of_a_dashboard_overlaps_another_or_leaves_the_grid(board: grafana.Board) -> None:
     cells: set[tuple[int, int]] = set()
     for panel in grafana.document(board)["panels"]:
         at = panel["gridPos"]

@@ -1,22 +1,11 @@
 """Turns of the whole monitor against the real scripts: in-memory Redis, virtual time, no broker, no process."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from celery_daemons.errors import LeaseLost, StoreUnavailable
 from celery_daemons.store import specs
 from tests.unit.monitor_harness import LEASE, TAIL, A, B, ClusterHarness, X, Y, turn
 from tests.unit.protocol.clock import virtual_time
-
-
-@pytest.fixture
-def cluster() -> Iterator[ClusterHarness]:
-    """Two nodes in a cluster that is older than a lease, and one wanted daemon."""
-    with virtual_time() as clock:
-        cluster = ClusterHarness(clock)
-        cluster.advance(2 * LEASE)
-        yield cluster
 
 
 def test_a_wanted_daemon_is_assigned_and_its_node_notified(cluster: ClusterHarness) -> None:

@@ -75,7 +75,7 @@ BROKER_ERRORS = [
 def test_a_broker_that_refuses_the_queues_of_the_node_leaves_the_workers_own_queue_alone(
     worker: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call: str, error: Exception
 ) -> None:
-    """Attacks: nothing of ours can stop the worker's own tasks."""
+    """Attacks: the package could stop the worker's own tasks."""
     # Given
     queues = NodeQueuesConsumer(worker, namespace="ns")
     with monkeypatch.context() as broken:

@@ -1,4 +1,4 @@
-"""In every order of a few accidents, as far as the time suffices, the invariants hold; and a mistake would be found."""
+"""In every order of a few accidents, as far as the time suffices, the invariants hold; and a defect would be found."""
 
 import logging
 from collections.abc import Iterator
@@ -69,7 +69,7 @@ def test_the_world_without_accidents_is_explored_completely(double: Double, cloc
     # Given nothing that goes wrong, when all orders of heartbeats, plans and reads are tried
     found = explore(double, clock, seconds=60, loss="data", rations=Rations())
 
-    # Then there is an end: the canonical form tells no state from one that came before
+    # Then the exploration ends: every further state has the canonical form of an earlier state
     assert found.complete
     assert found.states > 10
 

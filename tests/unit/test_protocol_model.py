@@ -29,7 +29,7 @@ def test_none_of_many_interleavings_breaks_an_invariant() -> None:
 
 @pytest.mark.parametrize("rate", [SLOWEST, 0.5])
 def test_the_margin_covers_slow_clocks_and_no_slower_ones(rate: float) -> None:
-    """The one thing that the protocol asks of clocks, it does ask: beyond the margin two runs overlap."""
+    """The margin is the only requirement on clocks, and it is needed: with a slower clock two runs overlap."""
     with virtual_time() as clock:
         # Given a node that loses touch with Redis, and whose clock is slow
         story = Story(Double(), clock, rate=rate)

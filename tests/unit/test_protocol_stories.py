@@ -115,7 +115,7 @@ METHOD_MISTAKES: list[tuple[Callable[[Story], None], type, str, str, str]] = [
     (accident_stories.a_node_cannot_fork, Supervisor, "cannot_start", "self._starter.give_back_waiting()", "pass"),
 ]
 
-#: Those of them that any interleaving is likely to run into.
+#: The mistakes among them that random interleavings are likely to meet.
 COARSE = (
     stories.a_node_whose_lease_runs_is_swept,
     stories.a_daemon_that_runs_is_assigned_again,
@@ -139,7 +139,7 @@ def clock() -> Iterator[Clock]:
 
 
 @pytest.mark.parametrize("story", STORIES, ids=title)
-def test_a_story_ends_well(story: Callable[[Story], None], double: Double, clock: Clock) -> None:
+def test_a_story_breaks_no_invariant(story: Callable[[Story], None], double: Double, clock: Clock) -> None:
     story(Story(double, clock))
 
 
@@ -181,7 +181,7 @@ def test_a_mistake_in_python_is_noticed(
 
 
 class FewRules(Protocol):
-    """Interleavings of what the coarse mistakes need, and of little else."""
+    """Interleavings of the few actions that the coarse mistakes need."""
 
     beat = bury_ended = crash_host = desire = end_run = fail_over = finish_stops = forget = leave = lose_data = None
     act_on_an_old_view = arrive = fail_forks = set_clock = pause_or_resume = pause_or_resume_a_monitor = replicate = (

@@ -1,4 +1,4 @@
-"""When the monitor moves daemons for the sake of balance, and when it sleeps."""
+"""When the monitor moves daemons to balance the nodes, and when it waits."""
 
 import math
 from collections.abc import Mapping

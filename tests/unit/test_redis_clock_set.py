@@ -1,7 +1,5 @@
 """What the monitor concludes when Redis's clock is set."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from celery_daemons.domain.names import DaemonName, Incarnation
@@ -10,15 +8,6 @@ from tests.unit.monitor_harness import LEASE, TAIL, A, B, ClusterHarness, turn
 from tests.unit.protocol.clock import virtual_time
 
 Y = DaemonName("y")
-
-
-@pytest.fixture
-def cluster() -> Iterator[ClusterHarness]:
-    """Two nodes in a cluster that is older than a lease, and one wanted daemon."""
-    with virtual_time() as clock:
-        cluster = ClusterHarness(clock)
-        cluster.advance(2 * LEASE)
-        yield cluster
 
 
 @pytest.mark.parametrize("step", [LEASE * 0.7, LEASE, 3600.0])
@@ -41,7 +30,7 @@ def test_no_node_is_lost_when_redis_clock_is_set_forward(cluster: ClusterHarness
 def test_a_node_that_dies_after_a_step_of_redis_clock_is_lost_within_two_leases(
     cluster: ClusterHarness, step: float
 ) -> None:
-    """Attacks invariant 2: a clock that is set costs at most one lease."""
+    """Attacks invariant 2: a step of the clock delays the replacement by at most one lease."""
     # Given; a step forward by more than a lease also ends that of the monitor
     turn(cluster.elect(A))
     cluster.set_server_clock(step)
@@ -97,7 +86,7 @@ def test_a_daemon_of_a_node_without_a_record_keeps_its_node_when_redis_clock_is_
     # When
     cluster.store.client.hdel(cluster.keys.nodes, home)
     cluster.set_server_clock(LEASE * 0.8)
-    cluster.join({A: B, B: A}[home])  # so that the monitor reads the nodes again
+    cluster.join({A: B, B: A}[home])  # a change that makes the monitor read the nodes again
     turn(monitor)
     turn(monitor)
 

@@ -121,7 +121,7 @@ def test_every_field_of_a_json_document_is_in_its_table(heading: str, record: An
 
 def test_the_tables_of_metrics_are_those_of_the_code() -> None:
     page = REFERENCE / "metrics.md"
-    documented = rows(section(page, "Of every node")), rows(section(page, "Of the leader"))
+    documented = rows(section(page, "Series of every node")), rows(section(page, "Series of the leader"))
 
     for series in SERIES.values():
         kind, labels, meaning = documented[series.leader][series.full_name]

@@ -149,12 +149,12 @@ def test_a_stall_that_lasts_is_reported_once_and_its_end_too(
     assert len(sent) == 2
 
 
-def test_repeated_stalls_of_a_daemon_are_logged_with_growing_silence_but_all_are_counted(
+def test_repeated_stalls_of_a_daemon_are_logged_at_growing_intervals_but_all_are_counted(
     watched: tuple[StepClock, StallWatch, list[Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     # Given
     clock, watch, sent = watched
-    run = run_named("offender")
+    run = run_named("repeater")
 
     # When it stalls each second for a minute
     now = 100.0

@@ -1,4 +1,4 @@
-"""What the supervisor does about blocked event loops: nothing starts there, and a repeat offender is moved."""
+"""What the supervisor does about blocked event loops: no daemon starts there, and repeated blocking moves one."""
 
 import random
 

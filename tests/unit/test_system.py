@@ -15,8 +15,7 @@ import pytest
 
 from celery_daemons.forkserver import deadman
 from celery_daemons.node import system
-from celery_daemons.settings import Settings
-from celery_daemons.wire.messages import Boot
+from tests.support.boots import new_boot
 
 #: Seconds that a process may take to start or to end.
 SOON = 30.0
@@ -85,18 +84,7 @@ def test_an_agent_on_such_a_system_says_so_once_and_waits_for_the_end_of_its_wor
     folder.mkdir()
     ours, theirs = socket.socketpair()
     lifeline, held = socket.socketpair()
-    boot = Boot(
-        node="w1@test",
-        app="proj",
-        settings=Settings(redis_url="redis://localhost:1/0"),
-        sys_path=sys.path,
-        queue="q",
-        spawn_queue="s",
-        host="h",
-        worker_pid=os.getpid(),
-        launchers={},
-        tempdir=str(folder),
-    )
+    boot = new_boot(sys_path=sys.path, tempdir=str(folder))
     code = "import os, sys; del os.pidfd_open; from celery_daemons.node.__main__ import main; main()"
     with (
         ours,

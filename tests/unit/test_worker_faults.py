@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from celery_daemons.settings import Settings
-from celery_daemons.wire.messages import Boot, Campaign
+from celery_daemons.wire.messages import Campaign
 from celery_daemons.worker import agent_process
 from celery_daemons.worker.agent_process import AgentProcess
 from celery_daemons.worker.socket_folder import new_socket_folder
+from tests.support.boots import new_boot
 
 #: Every call of the system with which an agent is started.
 STARTING = ["tempfile.mkdtemp", "socket.socketpair", "os.memfd_create", "os.write", "os.lseek", "subprocess.Popen"]
@@ -57,18 +57,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iter
     folder = Path(tempfile.mkdtemp(prefix="cd-"))
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(agent_process.sys, "executable", str(idle))  # type: ignore[attr-defined]
-    boot = Boot(
-        node="w1@here",
-        app="proj:app",
-        settings=Settings(redis_url="redis://localhost:1/0"),
-        sys_path=[],
-        queue="q",
-        spawn_queue="q.spawn",
-        host="here",
-        worker_pid=os.getpid(),
-        launchers={},
-    )
-    agent = AgentProcess(boot)
+    agent = AgentProcess(new_boot())
     yield agent
     monkeypatch.undo()
     agent.wait(0.0, hurried=lambda: False)
@@ -128,7 +117,7 @@ def test_an_agent_that_cannot_be_started_leaves_nothing_behind_and_does_not_reac
     assert open_files() <= files
     assert set(Path(tempfile.gettempdir()).iterdir()) == folders
     (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
-    assert line.startswith("node w1@here: starting the agent failed (")
+    assert line.startswith("node w1@test: starting the agent failed (")
     assert "restart the worker if" in line
     assert attempts < 20
 

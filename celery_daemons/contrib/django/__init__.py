@@ -18,9 +18,9 @@ def spawn_on_commit(launcher: Launcher[P], name: str, /, *args: P.args, **kwargs
 
     If the transaction is rolled back, nothing is spawned; outside of a transaction the daemon is spawned at once.
     Raises :exc:`~celery_daemons.InvalidName`, and :exc:`~celery_daemons.ConfigurationError` for arguments that the
-    launcher does not take or that have no JSON form, both before the commit. What
-    :meth:`~celery_daemons.Daemons.spawn` raises after the commit, such as :exc:`~celery_daemons.StoreUnavailable`,
-    reaches the code that commits. For another database, use ``django.db.transaction.on_commit``.
+    launcher does not take or that have no JSON form, both before the commit. What :meth:`~celery_daemons.Daemons.spawn`
+    raises after the commit, such as :exc:`~celery_daemons.StoreUnavailable`, propagates to the code that commits. For
+    another database, use ``django.db.transaction.on_commit``.
     """
     from django.db import transaction
 

@@ -19,5 +19,5 @@ class DaemonsConfig(AppConfig):  # type: ignore[misc]
         db_connections.connect_receivers()
         checks.register(system_checks.check_configuration)
         checks.register(system_checks.check_deployment, deploy=True)
-        # Last: what the modules of other apps raise is theirs, as with admin.py.
+        # Last: an exception of another app's module must propagate, as with admin.py.
         autodiscover_modules("daemons")

@@ -1,9 +1,9 @@
 """Close database connections between the rounds of daemons, as Django does between requests.
 
-A round is to a daemon what a request is to a web server: connections that are broken or older than ``CONN_MAX_AGE``
-are closed, in the thread that has them, but not inside of ``transaction.atomic()``. A coroutine reaches the database
-through ``sync_to_async``, hence in a thread of asgiref's. Its connections are closed in that thread, and the event loop
-does not wait for it: calls to that thread are carried out in the order in which they are made.
+Each round of a daemon counts as a request: connections that are broken or older than ``CONN_MAX_AGE`` are closed in the
+thread that opened them, but not inside ``transaction.atomic()``. A coroutine runs queries through ``sync_to_async``, in
+a thread of asgiref. Its connections are closed in that thread, and the event loop does not wait for that: the thread
+carries out calls in the order in which they are made.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ def connect_receivers() -> None:
 
 
 class _Upkeep:
-    """The connections that this process has opened, and the calls on their way to the thread of asgiref."""
+    """The connections that this process has opened, and the pending calls to the thread of asgiref."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._opened: WeakSet[Any] = WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
         self._queued = False
-        # A fork must not close connections of its parent: the server would end the session that both share.
+        # A fork must not close connections of its parent: the server would end the session that both use.
         os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
@@ -55,15 +55,15 @@ class _Upkeep:
     def close_old(self, ctx: DaemonContext | BlockingDaemonContext, **_: Any) -> None:
         """Close old connections of the thread that runs the queries of a daemon."""
         if not self._any_open():
-            # Most coroutine daemons use no database, and must not pay for a call in another thread.
+            # Most coroutine daemons use no database and need no call in another thread.
             return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             _close_in_this_thread()
             return
-        # A call that waits in the queue of the shared thread will do: later queries come after it. Without a limit, the
-        # calls of thousands of daemons would pile up while a query hangs.
+        # One call in the queue of the shared thread is enough: later queries come after it. Without this limit, the
+        # calls of thousands of daemons would accumulate while a query hangs.
         shared = SyncToAsync.thread_sensitive_context.get(None) is None
         if shared and self._queued:
             return
@@ -87,12 +87,12 @@ class _Upkeep:
         except Exception as error:  # noqa: BLE001 - a driver may raise anything
             logger.warning("daemon %s: old database connections could not be closed: %r", name, error)
         finally:
-            # Also if the task was cancelled before the thread came to the call.
+            # Also if the task was cancelled before the thread carried out the call.
             self._queued = self._queued and not shared
 
 
 def _close_in_this_thread() -> None:
-    # What close_old_connections does, which a request does not call inside of a transaction, as a daemon may.
+    # Like close_old_connections, which a request never calls inside a transaction, but a daemon may.
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()

@@ -37,5 +37,5 @@ def project_daemons() -> Daemons:
 
 
 def _current_app() -> Any:
-    # Not celery.current_app, which makes an app if there is none.
+    # Not celery.current_app, which creates an app if there is none.
     return _state._tls.current_app or _state.default_app

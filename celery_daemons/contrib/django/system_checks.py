@@ -36,7 +36,7 @@ def check_deployment(**_: Any) -> list[CheckMessage]:
 def _wrong_settings() -> Iterator[CheckMessage]:
     for daemons in loaded_daemons():
         try:
-            # Not the cached property: it would fix the settings before the project has changed them.
+            # Not the cached property, which would read the settings before the project can change them.
             daemons.settings_with()
         except ConfigurationError as error:
             yield Error(str(error), obj=daemons.app, id="celery_daemons.E002")

@@ -32,7 +32,7 @@ class RunEnds:
         """Decide what follows on the end of a run; return whether the daemon has reached its restart limit here.
 
         ``silent`` marks a process that died without a report: the first restart is immediate. An end that does not
-        count was the host's fault and is not held against the daemon.
+        count was caused by the host and is not blamed on the daemon.
         """
         daemon.host = None
         # The run is over: from here on the token of the book counts.
@@ -81,7 +81,7 @@ class RunEnds:
         daemon.restarts += 1
         daemon.error, daemon.trace = end.error, end.trace
         why = end.error or f"{end.outcome} by itself"
-        # The host has logged an error that it has reported, with its traceback. It logs no end without an error.
+        # A host logs the errors that it reports, with the traceback. It does not log an end without an error.
         known = why if silent or end.error is None else end.outcome
         if verdict is Verdict.ELSEWHERE:
             logger.warning(

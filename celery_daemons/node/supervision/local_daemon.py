@@ -37,21 +37,21 @@ class LocalHost:
     isolated: bool
     opened_at: float
     pid: int = 0
-    #: It has loaded the app and takes daemons.
+    #: The host has loaded the app and takes daemons.
     ready: bool = False
-    #: Daemons that were given to it and have not ended.
+    #: Daemons that were given to the host and have not ended.
     names: set[DaemonName] = field(default_factory=set)
     #: Of these, the ones that did not stop within their grace period.
     overdue: set[DaemonName] = field(default_factory=set)
-    #: Daemons to start once it is ready.
+    #: Daemons to start once the host is ready.
     queued: list[StartItem] = field(default_factory=list)
     #: The host gets no further daemons, and is killed once only overdue daemons are left.
     retiring: bool = False
-    #: It only shows whether a process can be started, and takes no daemon.
+    #: The host only shows whether a process can be started, and takes no daemon.
     trial: bool = False
-    #: Its event loop has answered the last probe.
+    #: The event loop of the host has answered the last probe.
     answered: bool = False
-    #: Since when its event loop is blocked, and by which daemon; it gets no other daemons meanwhile.
+    #: Since when the event loop is blocked, and by which daemon; the host gets no other daemons meanwhile.
     blocked_since: float | None = None
     blocked_by: str = ""
 
@@ -72,9 +72,9 @@ class LocalDaemon:
     restarts: int = 0
     host: LocalHost | None = None
     started_at: float = 0.0
-    #: When it was asked to stop.
+    #: When the daemon was asked to stop.
     stopping_since: float = 0.0
-    #: How the present run ended, once that is known.
+    #: How the present run ended; known only after its end.
     end: End | None = None
     #: Why the previous run ended, and where in the daemon's code.
     error: str | None = None
@@ -85,6 +85,7 @@ class LocalDaemon:
     release_on_claim: bool = False
     after_stop: AfterStop = AfterStop.RELEASE
     history: RestartHistory | None = None
-    #: When it has blocked the event loop of its host lately, and whether it has a process of its own for that.
+    #: When the daemon has recently blocked the event loop of its host, and whether it was moved to a separate process
+    #: for that.
     stalled_at: Sequence[float] = ()
     alone: bool = False

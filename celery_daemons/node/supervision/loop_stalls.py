@@ -1,4 +1,4 @@
-"""Daemons that block the event loop of their host: a repeat offender gets a process of its own, if its launcher may."""
+"""Move a daemon that repeatedly blocks its event loop to a separate process, if its launcher allows that."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -17,12 +17,12 @@ logger = logging.getLogger(__name__)
 #: With so many stalls within so many seconds, a daemon of a launcher with ``isolation="auto"`` is moved.
 _OFFENCES: Final = 3
 _PERIOD: Final = 60.0
-#: Seconds after which a single stall that does not end counts for as much.
+#: Seconds after which a single stall that has not ended has the same effect.
 _LONGEST_STALL: Final = 5.0
 
 
 class LoopStalls:
-    """Decides what follows on stalls. Times are in monotonic seconds."""
+    """Decides what to do about stalls. Times are in monotonic seconds."""
 
     def __init__(self, state: NodeState, launchers: Mapping[LauncherName, LauncherOptions], stopper: Stopper) -> None:
         self._state = state

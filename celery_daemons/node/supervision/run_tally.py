@@ -1,4 +1,4 @@
-"""How often runs of each launcher were repeated or stopped, and how long stops took: counts without decisions."""
+"""Count how often runs of each launcher were repeated or stopped, and how long stops took."""
 
 from collections import Counter
 from typing import Final

@@ -128,7 +128,7 @@ class NodeState:
         return min(usable, key=lambda host: len(host.names), default=None)
 
     def try_host(self, now: float) -> None:
-        """Open a host to test whether processes can be started, unless another host is about to show that."""
+        """Open a host to test whether processes can be started, unless a host is being opened already."""
         if all(host.ready for host in self.hosts.values()):
             self._open(now, isolated=False).trial = True
 

@@ -123,8 +123,8 @@ class Stopper:
     def replace_empty(self, host: LocalHost, daemon: LocalDaemon, now: float) -> None:
         """Replace a shared host in which a daemon has reached its restart limit, if nothing else runs there.
 
-        What keeps the daemon from running may be in the process: a connection of a thread, a cache, a module. A host
-        younger than the restart period is kept, so that daemons that always fail cost one fork per period.
+        The cause of the failures may be in the process: a connection of a thread, a cache, a module. A host younger
+        than the restart period is kept, so that daemons that always fail cause one fork per period.
         """
         age, period = now - host.opened_at, self._launchers[daemon.launcher].restart_period
         if host.names or host.retiring or age < period:

@@ -1,9 +1,10 @@
--- _daemons: the specs and entries of the daemons in a call, prepended to each verb whose header says `include: _daemons`.
+-- _daemons: the specs and entries of the daemons in a call, prepended to each verb with `include: _daemons` in its
+-- header.
 --
--- Only these functions write specs and entries. They also keep what follows from both: the counts, and the index of
--- daemons that need attention. A verb reads (read_specs, read_entries), then changes each daemon (edit,
--- and then one of put_entry, put_spec, drop_entry; or drop_spec, unplace), and saves (save). domain/counts.py computes the same counts from the
--- records.
+-- Only these functions write specs and entries. They also update what follows from both: the counts, and the index of
+-- daemons that need attention. A verb reads (read_specs, read_entries), then changes each daemon (edit, and then one of
+-- put_entry, put_spec, drop_entry; or drop_spec, unplace), and saves (save). domain/counts.py computes the same counts
+-- from the records.
 
 -- Statuses of daemons that need attention, and the scores of these daemons in the index.
 local UNHEALTHY = {backoff = 1, failed = 2, unplaceable = 3}
@@ -37,7 +38,7 @@ end
 
 -- Return the cell in which a daemon is counted, with the field `wanted,status,incarnation,launcher`; nil for a daemon
 -- with neither a spec nor a node. The incarnation is part of it because the status of a daemon counts only while that
--- incarnation has a lease. An entry on a node says itself whether the daemon is still wanted, so that a verb that
+-- incarnation has a lease. An entry on a node is marked if the daemon is no longer wanted, so that a verb that
 -- changes only entries need not read the specs, which may be long.
 local function cell_of(daemons, spec, entry, last_cells)
   if entry and entry.node then
@@ -88,7 +89,7 @@ local function edit(daemons, name)
   daemons.score = entry and UNHEALTHY[entry.status]
 end
 
--- Count a daemon again, as its spec and entry are now.
+-- Count a daemon again by its present spec and entry.
 local function edited(daemons, name, spec, entry)
   if daemons.edited ~= name then error('daemon ' .. name .. ' was put without being edited') end
   daemons.edited = nil

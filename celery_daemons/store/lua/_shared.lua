@@ -30,7 +30,8 @@ local function mint(clock, n)
 end
 
 -- Write one journal entry for a batch of {name, token, cause}, or none if the batch is empty. Without items, the entry
--- is about a node or the cluster. actor: the person or process that asked for it; absent for what a node reports of itself.
+-- is about a node or the cluster. actor: the person or process that asked for the change; absent for what a node
+-- reports of itself.
 local function journal(key, event, node, epoch, cause, items, actor)
   if items and #items == 0 then return end
   redis.call('XADD', key, 'MAXLEN', '~', JOURNAL_ENTRIES, '*', 'event', event, 'node', node or '', 'epoch', epoch or '',
@@ -142,9 +143,9 @@ local function longest_lease(lengths)
   return tonumber(redis.call('ZREVRANGE', lengths, 0, 0, 'WITHSCORES')[2] or '0')
 end
 
--- Return the id of this server's history of writes, '' if the server reports none. A primary gets another one when it is
--- promoted or restarts, so that a server that was a replica meanwhile, and has the data of another primary, does not
--- have the id that it had before.
+-- Return the id of this server's history of writes, '' if the server reports none. A primary gets a new id when it is
+-- promoted or restarts. So a server that was a replica meanwhile, and has the data of another primary, does not have its
+-- earlier id.
 local function history()
   -- pcall: the command may not be permitted.
   local info = redis.pcall('INFO', 'replication')
@@ -201,8 +202,8 @@ local function remember(gone, node, record)
 end
 
 -- Remember that daemons were forgotten or that an incarnation has left, each under the token of that moment. What was
--- sent before that and arrives late must not bring them back. The last 1,000 are kept, and all of ten minutes, which is
--- longer than a request can be under way.
+-- sent before that and arrives late must not bring them back. The last 1,000 are kept, and all those of the last ten
+-- minutes, which is longer than a request can be under way.
 local ENDED_KEPT, ENDED_US = 1000, 600 * 1000000
 local function remember_ended(ended, members, token)
   local scored = {}
@@ -227,8 +228,8 @@ local function forgotten_since(ended, name, token)
   return then_us ~= false and tonumber(then_us) > tonumber(token)
 end
 
--- Return the leader's record, or nil if nobody leads. A value that is corrupt, or that expires later than one lease from
--- now, counts as absent: it has no expiry, or Redis's clock was set back, and would lock out all candidates.
+-- Return the leader's record, or nil without a leader. A value that is corrupt, or that expires later than one lease
+-- from now, counts as absent: it has no expiry, or Redis's clock was set back, and would lock out all candidates.
 local function leader_of(monitor)
   -- pcall: the key may hold another type.
   local raw = redis.pcall('GET', monitor)

@@ -1,4 +1,4 @@
--- ask: leave a question for the agent of a node, which waits for it.
+-- ask: store a question for the agent of a node, which waits for it.
 --
 -- KEYS[1] nodes   hash
 -- KEYS[2] leases  zset
@@ -6,7 +6,7 @@
 -- ARGV[1] node
 -- ARGV[2] id      of the question; the answer goes to the key of that id
 -- ARGV[3] question  JSON
--- ARGV[4] ttl_ms  how long the asker waits; later the agent drops the question
+-- ARGV[4] ttl_ms  how long the client waits; after that, the agent drops the question
 -- ARGV[5] most    questions that may wait
 --
 -- Returns 1; 0 if no node of that name has a lease that runs; -1 if too many questions wait.

@@ -10,7 +10,7 @@
 -- ARGV[4] epoch    the epoch to renew, or '' to run for election
 --
 -- Returns the epoch that the caller holds, or '' if another node holds the lease, the caller's epoch is over, or the
--- caller has left and this request is late: nobody would lead until its lease ends.
+-- caller has left and this request is late: no monitor would lead until that lease ends.
 if ARGV[4] ~= '' then
   if not leads(KEYS[1], ARGV[4]) then return '' end
   redis.call('PEXPIRE', KEYS[1], ARGV[3])

@@ -7,8 +7,8 @@
 -- ARGV[3] reply    what to return if the command is run in parts: 'sum' or 'last' of the replies
 -- ARGV[4…]       arguments of the command after the key
 --
--- Lua passes at most some thousands of arguments to a command. A longer HSET, HDEL, RPUSH, SADD or ZADD is run in parts,
--- each of an even number of arguments; a script is atomic all the same.
+-- Lua passes at most some thousands of arguments to a command. A longer HSET, HDEL, RPUSH, SADD or ZADD runs in parts,
+-- each of an even number of arguments; the script as a whole is still atomic.
 --
 -- Returns {1, the command's reply}, or {0, the newer token}.
 local newest = redis.call('GET', KEYS[2])
@@ -18,7 +18,7 @@ for first = 4, math.max(4, #ARGV), 4000 do
   local part = redis.call(ARGV[2], KEYS[1], unpack(ARGV, first, math.min(#ARGV, first + 3999)))
   reply = (ARGV[3] == 'sum' and first > 4) and reply + part or part
 end
--- After the write: if that is refused, for lack of memory or for the type of the key, the fence is not moved. A server that
--- is out of memory accepts this write after one that frees memory.
+-- After the write: if Redis refuses the write, because of its memory or of the type of the key, the fence must not move.
+-- A server that is out of memory accepts this SET after a write that frees memory.
 redis.call('SET', KEYS[2], ARGV[1])
 return {1, reply}

@@ -22,9 +22,10 @@
 --
 -- A caller that waits for a name measures the wait by its own clock: Redis's clock may be set meanwhile.
 --
--- Returns {'joined', generation, created_ms, now_ms, longest lease in ms, history of the server}; {'taken', ms left, incarnation, now_ms, end of
--- its lease, length of its lease in ms} if the lease of another incarnation runs; {'layout', layout of the namespace} if
--- that differs from the caller's; {'left'} if the incarnation has left: the request is late.
+-- Returns {'joined', generation, created_ms, now_ms, longest lease in ms, history of the server}; {'taken', ms left,
+-- incarnation, now_ms, end of its lease, length of its lease in ms} if the lease of another incarnation runs;
+-- {'layout', layout of the namespace} if that differs from the caller's; {'left'} if the incarnation has left: the
+-- request is late.
 local node, ttl, previous = ARGV[1], tonumber(ARGV[3]), ARGV[4]
 local now = now_ms()
 local layout = redis.call('HGET', KEYS[1], 'layout')

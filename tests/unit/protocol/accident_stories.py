@@ -1,4 +1,4 @@
-"""Interleavings with accidents of the surroundings: Redis's clock is set, old data returns, leases differ, forks fail.
+"""Interleavings with faults of the environment: Redis's clock is set, old data returns, leases differ, forks fail.
 
 Each attacks one line of the protocol, as in stories.py.
 """
@@ -31,7 +31,7 @@ def redis_clock_is_set_forward(story: Story) -> None:
 
 
 def a_machine_is_lost_as_redis_clock_is_set_back(story: Story) -> None:
-    """By Redis's clock, the lease of the lost node runs for an hour; its daemon moves after one lease all the same."""
+    """By Redis's clock, the lease of the lost node runs for an hour; its daemon still moves after one lease."""
     story.monitor.lead()
     story.a.kill()
     story.world.set_server_clock(-HOUR_MS)
@@ -67,7 +67,7 @@ def a_monitor_without_a_worker_has_seen_the_clock_before(story: Story) -> None:
 
 
 def a_silent_node_has_a_longer_lease_than_others(story: Story) -> None:
-    """Redis forgets everything, the lease of the silent holder with it; a monitor that knows no longer lease is new."""
+    """Redis loses everything, also the lease of the silent holder; the monitor is new and knows of no longer lease."""
     story.b.kill()
     story.b = story.nodes.start(B, story.b, "prompt", settings=LONG)
     story.move(story.a, story.b, B)
@@ -87,7 +87,7 @@ def a_silent_node_has_a_longer_lease_than_others(story: Story) -> None:
 
 
 def redis_returns_old_while_its_clock_is_behind(story: Story) -> None:
-    """Neither the old counter nor the clock is as high as the token of x; its holder is, and reports it."""
+    """Neither the old counter nor the clock is as high as the token of x, but the holder of x reports its token."""
     snapshot = story.world.snapshots
     story.world.save()
     story.time_passes()

@@ -1,7 +1,7 @@
 """Agents of the model: the product's supervisor, outbox and lease, on hosts and messages that the model controls.
 
-Nothing of the node's logic is written again here. What the model stands in for is what surrounds it: host processes,
-which run, stop, crash and hang as the model says, and the network between the agent and the server.
+None of the node's logic is written again here. The model replaces only its environment: host processes, which run,
+stop, crash and hang as the model decides, and the network between the agent and the server.
 """
 
 from collections import deque
@@ -43,7 +43,7 @@ from tests.unit.protocol.world import Fate, World
 
 
 class ModelAgent:
-    """An agent with its hosts: one incarnation of a node."""
+    """An agent with its hosts, which is one incarnation of a node."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class ModelAgent:
 
     @property
     def able(self) -> bool:
-        """Return whether the agent can run and, as far as the agent knows, may."""
+        """Return whether the agent can run and its lease runs by its own clock."""
         return self.alive and not self.paused and self.lease_until > self.world.now
 
     @property
@@ -129,7 +129,7 @@ class ModelAgent:
         """Return what the hosts run, and under which tokens; a process that has not died counts."""
         return self.hosts.running
 
-    # Life and death
+    # Start, pause and end
 
     def join(self, fate: Fate, previous: "ModelAgent | None") -> None:
         """Register; an agent that is not registered at once gives up, and the next one starts from scratch."""
@@ -148,7 +148,7 @@ class ModelAgent:
         self.paused = True
 
     def resume(self) -> None:
-        """Let the process continue; the first thing that it does is to read what its hosts have reported."""
+        """Let the process continue; first it reads what its hosts have reported."""
         self.paused = False
         unread, self._unread = self._unread, []
         for event in unread:
@@ -248,7 +248,7 @@ class ModelAgent:
     def _call(self, coroutine: Coroutine[Any, Any, Any], done: Callable[[Any], None]) -> None:
         self._caller.run(coroutine, (), done)
 
-    # The one place that carries commands out, as node/command_runner.py
+    # Carries out all commands, as node/command_runner.py does
 
     def _apply(self, commands: list[Command]) -> None:
         pending = deque(commands)

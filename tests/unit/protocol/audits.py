@@ -1,4 +1,4 @@
-"""Audits of the server's answers by what the server held before the call: the model's own reading of the protocol.
+"""Check the server's answers against its data before the call, by an independent reading of the protocol.
 
 An audit is a function and its arguments (not a closure), so that a message on its way can be copied with its audit.
 """
@@ -38,7 +38,7 @@ def _beat(agent: "ModelAgent", before: Contents, answer: Any, after: Contents) -
 
 
 def of_join(world: World, agent: "ModelAgent", previous: "ModelAgent | None") -> Audit:
-    """Require that nobody takes over a lease that runs, but a worker that saw the holder of the lease dead."""
+    """Require that no agent takes over a lease that runs, except if its worker saw the holder of the lease dead."""
     return partial(_join, world, agent, previous)
 
 
@@ -77,7 +77,7 @@ def _claim(
 
 
 def of_report(agent: "ModelAgent", items: Sequence[runs.Report]) -> Audit:
-    """Require that a fenced node reports nothing, and that nobody reports a daemon that another token holds."""
+    """Require that a fenced node reports nothing, and that no node reports a daemon that another token holds."""
     return partial(_report, agent, items)
 
 
@@ -91,7 +91,7 @@ def _report(agent: "ModelAgent", items: Sequence[runs.Report], before: Contents,
 
 
 def of_release(agent: "ModelAgent", items: Sequence[runs.Release]) -> Audit:
-    """Require that nobody gives back a daemon that another token holds."""
+    """Require that no node releases a daemon that another token holds."""
     return partial(_release, agent, items)
 
 

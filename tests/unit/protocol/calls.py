@@ -1,4 +1,4 @@
-"""The stepping of an agent's coroutines: every call to the server is a step that the model carries out."""
+"""Run an agent's coroutines step by step: every call to the server is a step that the model carries out."""
 
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence

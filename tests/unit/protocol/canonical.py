@@ -1,4 +1,4 @@
-"""The canonical form of a world: worlds with one form have the same future, as far as the invariants can show it.
+"""The canonical form of a world: worlds with one form have the same future, as far as invariants are concerned.
 
 The form is made of every field that can be reached from the agents, the monitor, the messages on their way and the data
 of the server, so that a new field of the product counts without being named here. These are left out or replaced:
@@ -7,16 +7,17 @@ of the server, so that a new field of the product counts without being named her
   rank in that node. That is sound: the protocol only compares them, and a token to come is higher than all of them.
 * Incarnations are replaced by the order in which their agents started. Dead agents are left out, but for the last one
   of each node, which the next one may name, and senders of messages on their way. The protocol only compares
-  incarnations for equality, and nobody has the name of another dead agent.
+  incarnations for equality, and no process has the name of any other dead agent.
 * Times are replaced by their distance from now, in steps of :data:`STEP_MS` on the clock that measures them, rounded
-  up: what is over stays apart from what is not. **This is a heuristic.** Time passes in whole steps, and in one
-  millisecond for each call: two worlds that differ in the number of calls since a renewal count as one, and what hangs
-  on a lease that ends during a call is tried in one of them only. A time more than :data:`PAST` steps ago is just past:
-  the longest memory of a decision is the wait before rebalancing, of five steps.
+  up, so that a time that is over differs from one that is not. **This is a heuristic.** Time passes in whole steps, and
+  in one millisecond for each call: two worlds that differ in the number of calls since a renewal count as one, and what
+  depends on a lease that ends during a call is tried in only one of them. A time more than :data:`PAST` steps ago is
+  just past: the longest memory of a decision is the wait before rebalancing, of five steps.
 * Of the journal, only the entries count that the monitor has not read, and of these the event, the node and the names:
   a replica reads the records themselves from the hashes.
-* What decides nothing in the model is left out: tracebacks, logged errors, process ids, the times at which nodes and
-  daemons started, counters of which only the next value is used, and caches that follow from other fields.
+* Fields that do not affect decisions in the model are left out: tracebacks, logged errors, process ids, the times at
+  which nodes and daemons started, counters of which only the next value is used, and caches that follow from other
+  fields.
 """
 
 import math
@@ -43,7 +44,7 @@ from tests.unit.protocol.world import TTL_MS, World
 
 #: The milliseconds that pass at once: a heartbeat.
 STEP_MS = TTL_MS // 3
-#: Steps after which the past is one.
+#: Steps after which all past times count as equal.
 PAST = 8
 
 

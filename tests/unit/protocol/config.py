@@ -13,7 +13,8 @@ from tests.unit.protocol.world import LONG_TTL_MS, TTL_MS
 TAIL, ALONE = LauncherName("tail"), LauncherName("alone")
 #: The launcher of each daemon of the model.
 LAUNCHER_OF = {DaemonName("x"): TAIL, DaemonName("y"): ALONE}
-#: A failed run restarts at once, the third in a row makes the node give up; stubborn daemons are killed after a second.
+#: A failed run restarts at once, the third in a row makes the node release the daemon; a daemon that does not stop is
+#: killed after a second.
 LAUNCHERS = {
     TAIL: LauncherOptions(stop_grace=1.0, max_restarts=2),
     ALONE: LauncherOptions(stop_grace=1.0, max_restarts=2, isolation="process", restart="transient"),
@@ -26,7 +27,7 @@ WARNED = replace(SETTINGS, lease_ttl_max=LONG_TTL_MS / 1000)
 
 
 class NoJitter(random.Random):
-    """Back-offs without a wait: when a daemon is claimed again is up to the model."""
+    """Back-offs without a wait: the model decides when a daemon is claimed again."""
 
     def uniform(self, a: float, b: float) -> float:
         """Return the lower end."""

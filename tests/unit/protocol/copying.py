@@ -1,6 +1,7 @@
 """Copies of a world with its server, its agents and its monitors, as bytes: faster than a replay from the start.
 
-What never changes is shared by all copies. A coroutine cannot be copied: heartbeats must be answered at once, or never.
+All copies share the objects that never change. A coroutine cannot be copied: heartbeats must be answered at once, or
+never.
 """
 
 import copyreg

@@ -10,7 +10,7 @@ Data = Mapping[bytes, Any]
 
 
 class Double:
-    """A server without a process, and a client of it. Costly to set up: one serves many worlds, one after the other."""
+    """A server without a process, and a client of it. Setting it up takes long, so one serves many worlds in turn."""
 
     def __init__(self) -> None:
         server = fakeredis.FakeServer()

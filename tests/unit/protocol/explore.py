@@ -1,10 +1,10 @@
-"""Explore a small world exhaustively, breadth first: every order of what may happen, as far as the time suffices.
+"""Explore a small world exhaustively, breadth first: every order of events, as far as the time suffices.
 
     python -m tests.unit.protocol.explore --seconds 120
 
-Every invariant is checked in every state, and every answer of the server is audited. States with one canonical form
-are one: see canonical.py for what that leaves out. States are copied, not reached again from the start: a copy takes as
-long as one call to the server, and the way to a state has many. Seconds are those of the processor.
+Every invariant is checked in every state, and every answer of the server is audited. States with one canonical form are
+one: see canonical.py for what that leaves out. States are copied instead of being reached again from the start: a copy
+takes as long as one call to the server, and many calls lead to a state. Seconds are processor time.
 """
 
 import argparse
@@ -64,15 +64,15 @@ CORNERS = (
 
 @dataclass(slots=True)
 class Found:
-    """What an exploration has found."""
+    """The result of an exploration."""
 
     #: The number of states by the fewest acts that lead to them.
     by_depth: list[int] = field(default_factory=lambda: [1])
     transitions: int = 0
-    #: All states with fewer acts than this have been left in every way.
+    #: Every action was tried in all states with fewer acts than this.
     depth: int = 0
     seconds: float = 0.0
-    #: Every state that can be reached was.
+    #: Every reachable state was reached.
     complete: bool = False
 
     @property

@@ -1,4 +1,4 @@
-"""What an agent of the model does about processes that cannot be forked, as node/agent.py and node/host_pool.py do."""
+"""Handle processes that cannot be forked in an agent of the model, as node/agent.py and node/host_pool.py do."""
 
 import errno
 from collections.abc import Callable, Coroutine

@@ -1,4 +1,4 @@
-"""Host processes of the model: what runs in each, and how it ends."""
+"""Host processes of the model: the daemons in each process, and the end of the process."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What the canonical form of a world leaves out of objects and of the server's data; why, canonical.py says."""
+"""What the canonical form of a world leaves out of objects and of the server's data; canonical.py explains why."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from tests.unit.protocol.calls import Caller
 from tests.unit.protocol.hosts import ModelHosts
 from tests.unit.protocol.monitors import ModelBroker, ModelMonitor
 
-#: Fields that decide nothing, or follow from others.
+#: Fields that affect no decision, or follow from others.
 _LEFT_OUT: Mapping[type, frozenset[str]] = {
     BookRow: frozenset({"pid", "started_ms"}),
     CountsCheck: frozenset({"_due"}),

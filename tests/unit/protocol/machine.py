@@ -1,4 +1,4 @@
-"""The state machine: any interleaving of what nodes, monitors, users and accidents do."""
+"""The state machine: any interleaving of actions of nodes, monitors and users, and of faults."""
 
 from typing import ClassVar
 

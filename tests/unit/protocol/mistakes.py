@@ -1,4 +1,4 @@
-"""Mistakes planted in the product, which the model must notice."""
+"""Insert defects into the product, which the model must detect."""
 
 import inspect
 from functools import cache

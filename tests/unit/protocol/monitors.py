@@ -1,4 +1,4 @@
-"""Monitors of the model: the product's monitor, whole, under an epoch that the model campaigns for."""
+"""Monitors of the model: the complete monitor of the product, under an epoch that the model campaigns for."""
 
 from collections import deque
 from collections.abc import Callable
@@ -63,11 +63,11 @@ class _MonitorStore:
 
 
 class ModelBroker:
-    """Takes spawn tasks; what becomes of each is up to the model."""
+    """Takes spawn tasks; the model decides the fate of each."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        #: What becomes of the next messages; promptly delivered without an entry.
+        #: The fates of the next messages; without an entry, a message is delivered at once.
         self.fates: deque[Fate] = deque()
         #: Messages since the fates were set.
         self.sent = 0
@@ -187,7 +187,7 @@ class ModelMonitor:
             if server is not None:
                 self._as_leader(lease.confirm_server(self.world.keys, self.epoch, server))
 
-    # Single acts, which a monitor with an old view of the cluster might carry out
+    # Single actions that a monitor with an old view of the cluster might carry out
 
     def assign(self, name: DaemonName, node: NodeName) -> None:
         """Assign a daemon to a node."""

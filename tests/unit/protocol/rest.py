@@ -1,4 +1,4 @@
-"""The end of each random walk: without further accidents, the cluster runs what is wanted."""
+"""The end of each random walk: without further faults, exactly the wanted daemons run."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from tests.unit.protocol.world import NODES, Broken, World
 def come_to_rest(
     world: World, nodes: Nodes, monitors: Sequence[ModelMonitor], *, rounds: int, work: Callable[[], None]
 ) -> None:
-    """Let all messages arrive and everyone work for a while; then what is wanted runs, and nothing else.
+    """Let all messages arrive and all processes work for a while; then exactly the wanted daemons must run.
 
     ``work`` lets a heartbeat pass.
     """

@@ -1,4 +1,4 @@
-"""A small world to explore: two nodes, one daemon, one candidate for monitor, and accidents that are rationed."""
+"""A small world to explore: two nodes, one daemon, one candidate for monitor, and a limited number of faults."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ Act: TypeAlias = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rations:
-    """How often each accident may still happen.
+    """How often each fault may still happen.
 
     ``crashes`` are agents killed with their hosts, ``losses`` losses of the data or the primary, ``messages`` messages
     that are lost or late, ``cuts`` times in which one node does not reach the server, ``users`` actions of a user (a
@@ -71,7 +71,7 @@ class Scene:
             self._nodes.start(node, None, "prompt", settings=self._settings_of[node])
         world.ask(specs.record(world.keys, [(daemon, LAUNCHER_OF[daemon], ARGUMENTS)], mode="spawn"))
         self._monitor.campaign()
-        # Until nothing depends on when the world began.
+        # Long enough that nothing depends on when the world began.
         for _ in range(PAST + 2):
             self.pass_time()
             self.lead("prompt")

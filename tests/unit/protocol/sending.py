@@ -1,4 +1,4 @@
-"""The sending of an agent's outbox: what becomes of each request and its answer."""
+"""Send an agent's outbox, with the fate of each request and its answer."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Any

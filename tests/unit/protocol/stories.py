@@ -1,4 +1,4 @@
-"""Interleavings of starts and stops: each attacks one line of the protocol, and goes wrong without that line."""
+"""Interleavings of starts and stops: each attacks one line of the protocol, without which it breaks an invariant."""
 
 from collections.abc import Callable
 
@@ -66,7 +66,7 @@ def a_late_claim_arrives_after_the_lease(story: Story) -> None:
 
 
 def a_daemon_starts_twice_under_one_token(story: Story) -> None:
-    """x crashes and starts again: what it wrote to before must be able to tell the two runs apart."""
+    """x crashes and starts again: a resource that it wrote to must be able to distinguish the two runs."""
     story.a.hosts.end_run(X, Outcome.FAILED)
     story.a.sender.flush()
     must(X in story.a.running, "x was not started again")
@@ -136,7 +136,7 @@ def a_daemon_is_replaced_as_it_finishes(story: Story) -> None:
 
 
 def a_monitor_without_the_lease_resigns(story: Story) -> None:
-    """A deposed monitor gives back a lease that is another's by now."""
+    """A deposed monitor gives back a lease that another monitor holds by now."""
     old = story.monitor.epoch
     assert old is not None
     story.world.pass_time(TTL_MS + 1)

@@ -1,4 +1,4 @@
-"""The beginning of a story, and the acts of which stories are made."""
+"""The initial state of a story, and the actions of stories."""
 
 from celery_daemons.domain.names import NodeName
 from celery_daemons.store import specs
@@ -15,7 +15,7 @@ X, Y = DAEMONS
 
 
 class Story:
-    """A cluster of two nodes in which daemon x runs on node a, and the acts of which stories are made."""
+    """A cluster of two nodes in which daemon x runs on node a, and the actions of stories."""
 
     def __init__(self, double: Double, clock: Clock, *, rate: float = SLOWEST) -> None:
         self.world = World(double, clock)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What becomes of a message: answered at once; carried out but never answered; carried out at once and answered after a
+#: The fate of a message: answered at once; carried out but never answered; carried out at once and answered after a
 #: while; or carried out after a while, when the sender no longer waits for the answer.
 Fate = Literal["prompt", "lost", "slow", "late"]
 
@@ -48,7 +48,7 @@ _rows = msgspec.json.Decoder(dict[str, Any])
 
 
 class Broken(AssertionError):
-    """The protocol did what it must never do."""
+    """The protocol broke an invariant."""
 
 
 def must(holds: bool, why: str) -> None:
@@ -247,7 +247,7 @@ class World:
         self.double.replace({})
         self._entered.clear()
 
-    # What must hold
+    # Invariants
 
     def check(self) -> None:
         """Fail the example if an invariant is broken."""
