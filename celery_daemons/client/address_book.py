@@ -85,15 +85,21 @@ class AddressBook:
         return self
 
     def _open(self) -> None:
-        """Read everything and start to follow."""
+        """Read everything and start to follow. Raises DaemonsError if no thread can be started."""
         try:
             self._load()
         except StoreUnavailable:
             # The next attempt may use another server: what is known of the previous server no longer counts.
             self._store.pin.accept_new_server()
             raise
-        self._thread = threading.Thread(target=self._follow, name="celery-daemons-address-book", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._follow, name="celery-daemons-address-book", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # Nothing would follow what was read.
+            self._table = AddressTable()
+            raise DaemonsError(f"this address book cannot be followed: {error}") from error
+        self._thread = thread
 
     def note_fork(self) -> None:
         """Forget everything: the thread that follows the journal exists only in the parent process.

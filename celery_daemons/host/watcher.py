@@ -39,13 +39,20 @@ class Watcher:
     def start(self) -> None:
         """Start the thread, unless it runs. Call in one thread only."""
         if not self._started:
-            self._started = True
             unpatched.start_new_thread(self._run, ())
+            self._started = True
 
     def ask(self, question: AskStack) -> None:
         """Answer a question of the agent, in the watcher's thread."""
-        self._questions.put(question)
-        self.start()
+        try:
+            self.start()
+        except RuntimeError as error:
+            # Not raised: this thread renews the lease, and the host would end with it.
+            self._send(
+                StackAnswer(question.id, Refusal(why=f"its process cannot start the thread that looks: {error}"))
+            )
+        else:
+            self._questions.put(question)
 
     def _run(self) -> None:
         while True:

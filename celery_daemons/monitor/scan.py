@@ -208,7 +208,12 @@ class Scans:
         self._running[name] = scan
         thread = threading.Thread(target=self._run, args=(name, scan), name=f"scan-{name}", daemon=True)
         self._threads[name] = thread
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # The scan is tried again when it is next due. Meanwhile the monitor places what is known.
+            del self._running[name]
+            self._report(scan, f"cannot be started: {error}; raise the limit of threads of the monitor's node")
 
     def _run(self, name: str, scan: Scan) -> None:
         error: str | None = None

@@ -43,7 +43,7 @@ def cause_faults(cluster: ChaosCluster, plan: Plan, report: Report, minutes: flo
             _mend(pending)
             cluster.watch(0.1)
         for _ in range(cluster.start_ended(step.rng)):
-            report.add(Fault("worker ended by itself", time.monotonic()))
+            report.add(Fault("worker ended by a shortage", time.monotonic()))
         silent = cluster.whole(_WHOLE_WITHIN)
         report.lost += sorted(silent)
         report.settle(cluster)

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from celery_daemons.domain.names import DaemonName, LauncherName, Token
+from celery_daemons.domain.states import Outcome
 from celery_daemons.forkserver.spawner import how_it_ended
 from celery_daemons.host.base import end_of_run
 from celery_daemons.host.current_run import Run
@@ -68,3 +69,18 @@ def test_each_crash_is_one_error_in_the_log_and_its_text_is_not_repeated(caplog:
         (told,) = [record for record in caplog.records if f"crash number {number}" in record.getMessage()]
         assert told.exc_info is not None
     assert caplog.messages[-1] == "daemon x: failed; restart limit reached on this node, releasing it to another"
+
+
+def test_each_start_and_each_stop_of_a_daemon_is_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    harness = SupervisorHarness()
+    harness.now = 5.0
+
+    harness.runs(token=1)
+    harness.recalled(token=1)
+    harness.ends(1, Outcome.STOPPED)
+
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "daemon x: started in process 100 under token 1"),
+        ("INFO", "daemon x: stopped: recalled"),
+    ]

@@ -21,9 +21,12 @@ class Broker:
 
     def __init__(self) -> None:
         self.removed: list[str] = []
+        #: What happens while a request waits for the broker.
+        self.meanwhile: Callable[[], object] = int
 
     def remove_queues(self, *, spawn_queue: str, task_queue: str, is_gone: Callable[[], bool], **_: Any) -> None:
         """Remove queues unless the node is back."""
+        self.meanwhile()
         if is_gone():
             self.removed += [spawn_queue, task_queue]
 
@@ -77,3 +80,10 @@ def test_a_node_that_has_come_back_and_left_again_is_gone_from_then_on(scene: Sc
 
     assert scene.run_for(50) == set()
     assert scene.run_for(120) == {"s", "q"}
+
+
+def test_the_queues_of_a_node_that_comes_back_while_the_broker_is_slow_are_kept(scene: Scene) -> None:
+    scene.leave(scene.redis_ms())
+    scene.broker.meanwhile = lambda: scene.store.client.hdel(scene.store.keys.gone, NODE)
+
+    assert scene.run_for(130) == set()

@@ -109,3 +109,12 @@ async def test_a_monitor_that_cannot_be_forked_is_elected_at_growing_intervals_a
     assert pauses[-1] > 10 * SHORT
     shown = [record for record in caplog.records if record.levelname == "ERROR"]
     assert 2 <= len(shown) <= 5
+
+
+def test_a_monitor_that_fails_for_days_does_not_overflow_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, None)
+
+    for _ in range(1200):
+        scene.election._end_monitor(failed=True)
+
+    assert scene.election._not_before <= scene.now + 1.5 * 30.0

@@ -65,6 +65,34 @@ def test_a_scan_that_is_requested_while_one_runs_does_not_keep_the_monitor_awake
     wait_until(lambda: harness.scans.next_due_at <= harness.now, within=SOON, because="the requested scan is due")
 
 
+def test_a_scan_whose_thread_cannot_be_started_is_reported_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attacks invariant 2: the monitor ended with each attempt, and placed nothing."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    # Given
+    harness = ScansHarness(Settings(redis_url="", scan_interval=30.0))
+
+    # When
+    with monkeypatch.context() as refused:
+        refused.setattr(threading.Thread, "start", refuse)
+        harness.scans.run_due()
+
+    # Then
+    (report,) = harness.reports
+    assert "cannot be started: can't start new thread" in str(report.args)
+    assert harness.scans.next_due_at == harness.now + 30
+
+    # When it is due again
+    harness.now += 30
+    harness.may_finish.set()
+    harness.scans.run_due()
+
+    # Then
+    wait_until(lambda: len(harness.reports) == 2, within=SOON, because="a thread is started")
+
+
 def test_a_scan_that_ends_as_it_is_abandoned_is_reported_once() -> None:
     """Attacks: the loop and the thread of the scan both end the scan, and the loop fails."""
 

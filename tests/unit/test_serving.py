@@ -67,6 +67,12 @@ def test_attempts_to_serve_again_become_rarer_and_go_on_without_end(serving: Ser
     assert attempts[-1] > 250
 
 
+def test_attempts_to_serve_again_for_days_do_not_overflow_the_pause(serving: Serving) -> None:
+    serving.load_failed("no module named gone", now=0.0)
+
+    assert all(serving.retry_due(now=31.0 * attempt) for attempt in range(1, 1200))
+
+
 def test_a_node_serves_again_once_a_host_is_ready(serving: Serving) -> None:
     serving.load_failed("no module named gone", now=0.0)
 
