@@ -44,6 +44,7 @@ def in_flight(cluster: FaultCluster, since: str) -> int:
     return most
 
 
+@pytest.mark.heavy
 def test_a_returning_node_is_filled_a_few_daemons_at_a_time(
     fault_cluster: NewFaultCluster,
 ) -> None:

@@ -192,6 +192,7 @@ def an_envelope(cluster: FaultCluster) -> str:
         return json.dumps(message)
 
 
+@pytest.mark.heavy
 def test_the_monitor_waits_one_more_lease_before_moving_daemons_when_most_nodes_are_lost(
     fault_cluster: NewFaultCluster,
 ) -> None:

@@ -256,6 +256,7 @@ def test_a_daemon_that_holds_the_gil_past_its_lease_kills_only_its_own_host(
     cluster.final_check()
 
 
+@pytest.mark.heavy
 def test_a_host_forked_while_its_node_joins_is_bound_by_the_lease(fault_cluster: NewFaultCluster) -> None:
     """Attacks invariant 1: a process forked before its node had a lease might run for longer than any sweep waits."""
     # Given daemons that only one node may run, which is down; it joins when the first of its many hosts is ready

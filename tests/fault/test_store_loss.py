@@ -107,6 +107,7 @@ def test_a_redis_outage_longer_than_the_lease_stops_all_daemons_and_restarts_the
     assert not cluster.events("lost", start)
 
 
+@pytest.mark.heavy
 def test_daemons_with_on_store_loss_keep_run_through_a_long_redis_outage(fault_cluster: NewFaultCluster) -> None:
     """Attacks invariant 5: daemons that were kept might be swept when Redis returns. No token may change."""
     # Given

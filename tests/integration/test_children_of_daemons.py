@@ -90,7 +90,7 @@ def keeps_program(ctx):
 @daemons.launcher
 async def ticks(ctx):
     while True:
-        note(ctx.name, "ticks")
+        note(ctx.name, "ticks", token=ctx.token)
         await ctx.sleep(0.02)
 
 async def forgets(ctx):
@@ -119,6 +119,27 @@ daemons.register_launcher("forgets-thread", Launcher(forgets_process, isolation=
 shared_cluster = module_cluster(SOURCE)
 
 PLACES = ["process", "thread", "coroutine", "shared"]
+
+
+@pytest.mark.parametrize(("place", "status"), [("shared", 0), ("coroutine", 0), ("process", 256), ("thread", 256)])
+def test_a_fork_that_leaves_the_code_of_its_daemon_ends_and_runs_no_daemon(
+    cluster: IntegrationCluster, place: str, status: int
+) -> None:
+    """Attacks invariant 1: a fork of a host holds every daemon of that host, and could go on with them."""
+    # Given a neighbour in the same host. The tests below block that host, and the node then opens another one
+    cluster.spawn("neighbour", "ticks")
+
+    # When
+    name = f"forgets-{place}"
+    cluster.daemons.spawn(name, f"forgets-{place}")
+
+    # Then the fork ends as a script does, and its end is not the daemon's
+    assert cluster.wait_event(name, "reaped")["status"] == status
+    cluster.wait_status(name, "running")
+    assert len(cluster.events(name, "runs")) == 1
+    neighbour = cluster.record("neighbour")
+    ticks = [tick for tick in cluster.events("neighbour") if tick["token"] == neighbour.token]
+    assert {tick["pid"] for tick in ticks} == {neighbour.pid}
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -156,25 +177,6 @@ def test_a_process_pool_in_a_daemon_runs_functions_of_the_app(
 def platform_start_method() -> str:
     """Return the start method of multiprocessing in a plain script."""
     return multiprocessing.get_context().get_start_method()
-
-
-@pytest.mark.parametrize(("place", "status"), [("shared", 0), ("coroutine", 0), ("process", 256), ("thread", 256)])
-def test_a_fork_that_leaves_the_code_of_its_daemon_ends_and_runs_no_daemon(
-    cluster: IntegrationCluster, place: str, status: int
-) -> None:
-    """Attacks invariant 1: a fork of a host holds every daemon of that host, and could go on with them."""
-    # Given a neighbour in the same host
-    cluster.spawn("neighbour", "ticks")
-
-    # When
-    name = f"forgets-{place}"
-    cluster.daemons.spawn(name, f"forgets-{place}")
-
-    # Then the fork ends as a script does, and its end is not the daemon's
-    assert cluster.wait_event(name, "reaped")["status"] == status
-    cluster.wait_status(name, "running")
-    assert len(cluster.events(name, "runs")) == 1
-    assert {tick["pid"] for tick in cluster.events("neighbour")} == {cluster.record("neighbour").pid}
 
 
 def test_programs_that_a_daemon_starts_have_the_python_path_of_the_worker(cluster: IntegrationCluster) -> None:

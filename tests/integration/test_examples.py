@@ -61,6 +61,7 @@ def test_each_exchange_has_a_connection_that_keeps_its_price(run_example: Callab
         wait_until(lambda: len(now := client.hgetall("prices")) == 3 and now != first, within=10, because="prices move")
 
 
+@pytest.mark.heavy
 def test_each_tenant_of_a_table_of_several_pages_is_polled(
     run_example: Callable[..., Any], server: Server, tmp_path: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_the_scheduler_sends_a_task_every_second(run_example: Callable[..., Any]
     assert ticks[-1].endswith(f"under token {address.token}")
 
 
+@pytest.mark.heavy
 def test_a_task_is_sent_to_the_node_of_a_daemon(run_example: Callable[..., Any], server: Server) -> None:
     worker = run_example("route_to_daemon", CELERY_RESULT_BACKEND=server.url)
     running(server, "rooms", 3)
@@ -118,6 +120,7 @@ def test_a_task_is_sent_to_the_node_of_a_daemon(run_example: Callable[..., Any],
     ]
 
 
+@pytest.mark.heavy
 def test_the_isolated_example_has_its_own_process_and_stops_when_asked(
     run_example: Callable[..., Any], server: Server
 ) -> None:

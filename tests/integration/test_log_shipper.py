@@ -97,6 +97,7 @@ def test_the_demo_ships_every_line_exactly_once_and_leaves_nothing_behind(tempor
     assert left_in(temporary) == []
 
 
+@pytest.mark.heavy
 def test_an_interrupted_demo_leaves_nothing_behind(temporary: Path) -> None:
     demo = start_demo(temporary)
     assert demo.stdout is not None

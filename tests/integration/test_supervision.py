@@ -107,6 +107,7 @@ def test_a_host_whose_event_loop_is_blocked_is_killed_without_waiting_for_the_gr
     assert "its event loop is blocked, killing it" in cluster.workers["w1"].output
 
 
+@pytest.mark.heavy
 def test_a_host_that_exceeds_its_memory_limit_is_replaced_after_its_daemons_stopped_gracefully(
     cluster: IntegrationCluster,
 ) -> None:
