@@ -74,7 +74,7 @@ def look_ups() -> Iterator[Row]:
         cluster.worker("w1").wait_ready()
         _spawn(cluster, "one")
         keys, client = cluster.client.store.keys, cluster.client.store.client
-        hget, ours = partial(client.hget, keys.book, "one"), partial(cluster.client.locate, "one")
+        hget, ours = partial(client.hget, keys.book, "one"), partial(cluster.client.lookups.locate, "one")
         bare.times(hget, 2000), bare.times(ours, 2000)
         ratios, bares = [], []
         for _ in range(30):
