@@ -1,4 +1,4 @@
-"""A broker on which no queue can be created: Amazon SQS with predefined queues, simulated by Moto."""
+"""Amazon SQS, simulated by Moto: with predefined queues, where no queue can be created, and without."""
 
 import subprocess
 import sys
@@ -27,15 +27,16 @@ app.conf.update(
         "is_secure": False,
         "polling_interval": 0.2,
         "wait_time_seconds": 1,
-        "predefined_queues": {
-            "jobs": {
-                "url": f"http://{endpoint}/123456789012/jobs",
-                "access_key_id": "key",
-                "secret_access_key": "secret",
-            }
-        },
     },
 )
+if "PREDEFINED" in os.environ:
+    app.conf.broker_transport_options["predefined_queues"] = {
+        "jobs": {
+            "url": f"http://{endpoint}/123456789012/jobs",
+            "access_key_id": "key",
+            "secret_access_key": "secret",
+        }
+    }
 
 @daemons.launcher
 async def coroutine(ctx):
@@ -81,10 +82,15 @@ def endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_worker_that_may_create_no_queue_runs_tasks_and_daemons_and_says_once_what_is_missing(
-    valkey: Server, tmp_path: Path, request: pytest.FixtureRequest, endpoint: str
+    valkey: Server,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    endpoint: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Attacks: the package could stop the worker's own tasks."""
     # Given
+    monkeypatch.setenv("PREDEFINED", "1")
     with IntegrationCluster(tmp_path, valkey, SOURCE) as cluster:
         worker = cluster.worker("w1")
         request.node.stash[RUNNING] = [worker]
@@ -107,3 +113,22 @@ def test_a_worker_that_may_create_no_queue_runs_tasks_and_daemons_and_says_once_
         assert worker.output.count("start up to a heartbeat later") == 1
         assert worker.stop() == 0
         assert cluster.daemons.nodes() == []
+
+
+def test_a_worker_that_may_create_queues_runs_daemons_and_has_a_queue_of_its_own(
+    valkey: Server, tmp_path: Path, request: pytest.FixtureRequest, endpoint: str
+) -> None:
+    with IntegrationCluster(tmp_path, valkey, SOURCE) as cluster:
+        # Given
+        worker = cluster.worker("w1")
+        request.node.stash[RUNNING] = [worker]
+
+        # When
+        address = cluster.spawn("one", "coroutine")
+        cluster.module.visit.apply_async(queue=address.queue)
+
+        # Then
+        cluster.wait_event("one", "runs")
+        cluster.wait_event("visitor", "came")
+        assert address.queue is not None
+        assert worker.stop() == 0
