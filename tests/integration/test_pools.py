@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.conftest import RUNNING
-from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster, title
+from tests.support.clusters import EVENT_LOG, NOTED_RUNS, SOON, IntegrationCluster, title
 from tests.support.processes import wait_gone
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -20,27 +20,8 @@ WAITING = 20
 
 SOURCE = (
     EVENT_LOG
+    + NOTED_RUNS
     + """
-@daemons.launcher
-async def coroutine(ctx):
-    note(ctx.name, "runs")
-    try:
-        await asyncio.Event().wait()
-    finally:
-        note(ctx.name, "ends")
-
-@daemons.launcher
-def function(ctx):
-    note(ctx.name, "runs")
-    ctx.stopping.wait()
-    note(ctx.name, "ends")
-
-@daemons.launcher(isolation="thread")
-def threaded(ctx):
-    note(ctx.name, "runs")
-    ctx.stopping.wait()
-    note(ctx.name, "ends")
-
 @daemons.launcher
 class AsyncRecipe:
     async def run(self, ctx):

@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from tests.conftest import RUNNING, NewServer
-from tests.support.clusters import EVENT_LOG, SOON, IntegrationCluster
+from tests.support.clusters import EVENT_LOG, NOTED_RUNS, SOON, IntegrationCluster
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
@@ -98,25 +98,9 @@ async def nested(ctx):
     await coroutine(ctx)
 """
 
-ENDS_WELL = """
-@daemons.launcher
-async def coroutine(ctx):
-    note(ctx.name, "runs")
-    try:
-        await asyncio.Event().wait()
-    finally:
-        note(ctx.name, "ends")
-
-@daemons.launcher
-def function(ctx):
-    note(ctx.name, "runs")
-    ctx.stopping.wait()
-    note(ctx.name, "ends")
-
-@daemons.launcher(isolation="thread")
-def threaded(ctx):
-    function(ctx)
-
+ENDS_WELL = (
+    NOTED_RUNS
+    + """
 @daemons.launcher(isolation="process", restart="transient")
 async def logs_off(ctx):
     stop = asyncio.Event()
@@ -127,6 +111,7 @@ async def logs_off(ctx):
     finally:
         note(ctx.name, "ends")
 """
+)
 
 
 def test_daemons_run_on_a_managed_redis_that_hides_commands_and_closes_idle_connections(

@@ -36,6 +36,26 @@ def note(name, event, **more):
         events.write(json.dumps(entry) + "\\n")
 """
 )
+#: A launcher for each way to run, whose daemons note when they begin and end; to be added to EVENT_LOG.
+NOTED_RUNS = """
+@daemons.launcher
+async def coroutine(ctx):
+    note(ctx.name, "runs")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        note(ctx.name, "ends")
+
+@daemons.launcher
+def function(ctx):
+    note(ctx.name, "runs")
+    ctx.stopping.wait()
+    note(ctx.name, "ends")
+
+@daemons.launcher(isolation="thread")
+def threaded(ctx):
+    function(ctx)
+"""
 #: Two launchers for tests in which it does not matter what a daemon does.
 COROUTINE_AND_FUNCTION = (
     EVENT_LOG
