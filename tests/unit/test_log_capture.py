@@ -131,13 +131,10 @@ def test_an_isolated_process_attributes_every_thread_to_its_daemon(logger: loggi
 
 @pytest.mark.parametrize("kind", [DaemonContext, BlockingDaemonContext])
 def test_the_logger_of_a_context_names_the_daemon_in_any_thread_and_the_line_of_its_caller(
-    kind: Any, capture: LogCapture, monkeypatch: pytest.MonkeyPatch
+    kind: Any, capture: LogCapture
 ) -> None:
-    # Given: a level of its own, because a worker that another test has embedded sets the level of the root logger
+    # Given
     ctx = kind(RUN.name, RUN.launcher, "node", RUN.token, threading.Event())
-    monkeypatch.setattr(ctx.log.logger, "disabled", False)
-    monkeypatch.setattr(ctx.log.logger, "level", logging.INFO)
-    logging.getLogger().manager._clear_cache()
     handler = Collector()
     ctx.log.logger.addHandler(handler)
 
