@@ -96,9 +96,11 @@ class AddressBook:
         try:
             thread.start()
         except RuntimeError as error:
-            # Nothing would follow what was read.
+            # What was read must not be used: nothing would keep it current.
             self._table = AddressTable()
-            raise DaemonsError(f"this address book cannot be followed: {error}") from error
+            raise DaemonsError(
+                f"this address book cannot be followed ({error}): raise the limit of threads of this process"
+            ) from error
         self._thread = thread
 
     def note_fork(self) -> None:

@@ -30,13 +30,13 @@ def send_process_init() -> None:
 def end_process(status: int) -> NoReturn:
     """Do what the interpreter does at the end of a script, for at most :data:`END_TIMEOUT` seconds, and exit.
 
-    Never returns. The lease timer stays armed meanwhile. Where the system refuses a thread, nothing would limit the
-    time, and only the standard streams are flushed.
+    Never returns. The lease timer stays armed meanwhile. The limit needs a thread: if the system refuses one, only the
+    standard streams are flushed.
     """
     try:
         start_new_thread(_exit_late, (status,))
     except RuntimeError as error:
-        _quietly(logger.warning, "the process ends without its functions for the end: %s", error)
+        _quietly(logger.warning, "the process ends without its atexit functions: %s", error)
         _quietly(_flush_streams)
         os._exit(status)
     _quietly(_send_process_shutdown, status)

@@ -49,7 +49,7 @@ class Watcher:
         except RuntimeError as error:
             # Not raised: this thread renews the lease, and the host would end with it.
             self._send(
-                StackAnswer(question.id, Refusal(why=f"its process cannot start the thread that looks: {error}"))
+                StackAnswer(question.id, Refusal(why=f"its process cannot start the thread that reads stacks: {error}"))
             )
         else:
             self._questions.put(question)

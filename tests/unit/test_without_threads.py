@@ -61,7 +61,7 @@ def test_an_address_book_that_nothing_can_follow_raises_an_error_at_every_call(
 
         # When, then
         if not forked:
-            with pytest.raises(DaemonsError, match="cannot be followed: can't start new thread"):
+            with pytest.raises(DaemonsError, match=r"cannot be followed \(can't start new thread\): raise the limit"):
                 book.__enter__()
         for _ in range(2):
             with pytest.raises(DaemonsError, match="cannot be followed" if forked else "is not open"):
