@@ -196,17 +196,17 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
             found[name] = value
         elif near := _near(name, NAMES, cutoff=_MISSPELT):
             raise ConfigurationError(
-                f"the environment variable {variable} names no setting; is {ENVIRONMENT_PREFIX}{near[0].upper()} meant?"
+                f"the environment variable {variable} names no setting; is {ENVIRONMENT_PREFIX}{near.upper()} meant?"
             )
     return found
 
 
-def _near(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
-    """Return the known name that ``name`` resembles most, or nothing."""
-    # Needed for errors only, and every process of a worker imports this module.
+def _near(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known name that ``name`` resembles most; ``None`` if none is as similar as ``cutoff``, of 1."""
+    # Imported here: only errors need it, and every process of a node imports this module.
     from difflib import get_close_matches
 
-    return get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
 def refuse_unread(conf: Mapping[str, Any], namespace: str) -> None:
@@ -220,7 +220,7 @@ def refuse_unread(conf: Mapping[str, Any], namespace: str) -> None:
         if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in NAMES and not callable(conf[key]):
             keys = {one: namespace + (PREFIX + one).upper() if spaced else PREFIX + one for one in NAMES}
             near = _near(name.removeprefix(PREFIX), keys)
-            meant = f"is {keys[near[0]]} meant?" if near else f"the settings are {', '.join(sorted(keys.values()))}"
+            meant = f"is {keys[near]} meant?" if near else f"the settings are {', '.join(sorted(keys.values()))}"
             raise ConfigurationError(f"there is no setting {key}; {meant}")
         if not namespace and key != key.lower() and key.lower() in [PREFIX + known for known in NAMES]:
             raise ConfigurationError(f"the setting {key} is not read: write {key.lower()}, or configure a namespace")

@@ -13,7 +13,7 @@ class AddressTable:
     def __init__(self) -> None:
         #: The end of each node's lease on the lease clock.
         self.ends: dict[NodeName, float] = {}
-        #: Whatever the state of the lease; see :meth:`locate`.
+        #: The last address of each daemon, also if the lease of its node has ended; :meth:`locate` checks that.
         self.addresses: dict[str, Address] = {}
         self._by_node: dict[str, set[str]] = {}
 

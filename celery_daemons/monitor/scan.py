@@ -207,13 +207,14 @@ class Scans:
         scan = Scan(self._registry[name], registry=self._registry, known=self._snapshot.specs, began_at=self._clock())
         self._running[name] = scan
         thread = threading.Thread(target=self._run, args=(name, scan), name=f"scan-{name}", daemon=True)
-        self._threads[name] = thread
         try:
             thread.start()
         except RuntimeError as error:
             # The scan is tried again when it is next due. Meanwhile the monitor places what is known.
             del self._running[name]
             self._report(scan, f"cannot be started: {error}; raise the limit of threads of the monitor's node")
+        else:
+            self._threads[name] = thread
 
     def _run(self, name: str, scan: Scan) -> None:
         error: str | None = None
